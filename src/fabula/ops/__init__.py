@@ -1,0 +1,1 @@
+"""What models are made of: about fifteen operations, one implementation a backend."""
