@@ -1,0 +1,39 @@
+"""The same array functions in every framework: `of(x)` gives the module that works on arrays like x."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from importlib.util import find_spec
+from typing import Any
+
+from fabula.errors import ArgumentError, NotSupportedError
+
+__all__ = ["framework", "of", "part"]
+
+FRAMEWORKS = {"numpy": "numpy", "torch": "torch", "jax": "jax", "jaxlib": "jax", "tensorflow": "tensorflow"}
+
+
+def framework(x: Any) -> str:
+    """The name of x's framework: "numpy", "torch", "jax" or "tensorflow"."""
+    for kind in type(x).__mro__:
+        name = FRAMEWORKS.get(kind.__module__.partition(".")[0])
+        if name is not None:
+            return name
+    raise ArgumentError(
+        f"`x` must be an array of NumPy, PyTorch, JAX or TensorFlow, got {type(x).__name__}. Convert it first."
+    )
+
+
+def of(x: Any) -> Any:
+    """The module of array functions for x's framework."""
+    return part(x, __name__)
+
+
+def part(x: Any, package: str) -> Any:
+    """The module of `package` that bears the name of x's framework, such as fabula.cache.torch."""
+    name = f"{package}.{framework(x)}"
+    if find_spec(name) is None:
+        raise NotSupportedError(
+            f"`{package}` must have a part for the arrays it is given, got {framework(x)}. Use NumPy or PyTorch arrays."
+        )
+    return import_module(name)

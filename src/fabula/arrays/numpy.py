@@ -1,0 +1,285 @@
+"""The array functions on NumPy arrays: the plain twin that the other frameworks are compared with.
+
+Functional: nothing changes its arguments. Types are named by strings: "bool", "int32", "float32". Indices are int32.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+Array = np.ndarray
+
+# Creation: `like` gives the framework and the device.
+
+
+def asarray(x: Any, dtype: str, like: Any = None) -> Array:
+    """x, a number, list or array, as an array of dtype."""
+    return np.asarray(x, dtype=dtype)
+
+
+def arange(stop: int, like: Any = None) -> Array:
+    """Int["N"]: 0, 1, ... stop - 1."""
+    return np.arange(stop, dtype=np.int32)
+
+
+def zeros(shape: Sequence[int], dtype: str, like: Any = None) -> Array:
+    """Zeros, or False."""
+    return np.zeros(shape, dtype=dtype)
+
+
+def full(shape: Sequence[int], value: float, dtype: str, like: Any = None) -> Array:
+    """An array of one value."""
+    return np.full(shape, value, dtype=dtype)
+
+
+def zeros_like(x: Array) -> Array:
+    """Zeros of x's shape and type."""
+    return np.zeros_like(x)
+
+
+# Shape and type.
+
+
+def astype(x: Array, dtype: str) -> Array:
+    """x converted to dtype."""
+    return x.astype(dtype, copy=False)
+
+
+def to_host(x: Array) -> np.ndarray:
+    """x as a NumPy array."""
+    return np.asarray(x)
+
+
+def reshape(x: Array, shape: Sequence[int]) -> Array:
+    """x in another shape of as many elements."""
+    return x.reshape(shape)
+
+
+def broadcast_to(x: Array, shape: Sequence[int]) -> Array:
+    """x repeated to a shape."""
+    return np.broadcast_to(x, shape)
+
+
+def concat(arrays: Sequence[Array], axis: int = -1) -> Array:
+    """Arrays joined along an axis."""
+    return np.concatenate(arrays, axis=axis)
+
+
+# Element by element (operators do the rest).
+
+
+def where(condition: Array, x: Any, y: Any) -> Array:
+    """x where condition holds, else y; either may be a Python number, which takes the other's type."""
+    return np.where(condition, x, y)
+
+
+def exp(x: Array) -> Array:
+    """e to the x."""
+    return np.exp(x)
+
+
+def log(x: Array) -> Array:
+    """The natural logarithm; of 0 it is -inf."""
+    with np.errstate(divide="ignore"):
+        return np.log(x)
+
+
+def sqrt(x: Array) -> Array:
+    """The square root."""
+    return np.sqrt(x)
+
+
+def abs(x: Array) -> Array:
+    """The absolute value."""
+    return np.abs(x)
+
+
+def minimum(x: Array, y: Any) -> Array:
+    """The smaller of x and y."""
+    return np.minimum(x, y)
+
+
+def maximum(x: Array, y: Any) -> Array:
+    """The larger of x and y."""
+    return np.maximum(x, y)
+
+
+def power(x: Array, y: Any) -> Array:
+    """x to the y."""
+    return np.power(x, y)
+
+
+def isfinite(x: Array) -> Array:
+    """True where x is neither infinite nor NaN."""
+    return np.isfinite(x)
+
+
+def isnan(x: Array) -> Array:
+    """True where x is not a number."""
+    return np.isnan(x)
+
+
+def left_shift(x: Array, count: int) -> Array:
+    """Int32 bits moved towards the high end; what falls off is lost."""
+    return np.left_shift(x, np.int32(count))
+
+
+def right_shift(x: Array, count: int) -> Array:
+    """Int32 bits moved towards the low end; copies of the sign come in."""
+    return np.right_shift(x, np.int32(count))
+
+
+# Along an axis.
+
+
+def sum(x: Array, axis: int = -1, keepdims: bool = False) -> Array:
+    """The sum; of booleans and int32 an int32."""
+    return np.sum(x, axis=axis, keepdims=keepdims, dtype=x.dtype if x.dtype.kind == "f" else np.int32)
+
+
+def max(x: Array, axis: int = -1, keepdims: bool = False) -> Array:
+    """The largest value."""
+    return np.max(x, axis=axis, keepdims=keepdims)
+
+
+def min(x: Array, axis: int = -1, keepdims: bool = False) -> Array:
+    """The smallest value."""
+    return np.min(x, axis=axis, keepdims=keepdims)
+
+
+def any(x: Array, axis: int = -1, keepdims: bool = False) -> Array:
+    """True where one is."""
+    return np.any(x, axis=axis, keepdims=keepdims)
+
+
+def all(x: Array, axis: int = -1, keepdims: bool = False) -> Array:
+    """True where every one is."""
+    return np.all(x, axis=axis, keepdims=keepdims)
+
+
+def argmax(x: Array, axis: int = -1) -> Array:
+    """The index of the first maximum, int32."""
+    return np.argmax(x, axis=axis).astype(np.int32)
+
+
+def cumulative_sum(x: Array, axis: int = -1) -> Array:
+    """Running sums; floats are added in float64, then rounded."""
+    wide = np.float64 if x.dtype.kind == "f" else np.int32
+    narrow = x.dtype if x.dtype.kind == "f" else np.int32
+    return np.cumsum(x, axis=axis, dtype=wide).astype(narrow, copy=False)
+
+
+def sort(x: Array, axis: int = -1, descending: bool = False) -> Array:
+    """Sorted values."""
+    return -np.sort(-x, axis=axis) if descending else np.sort(x, axis=axis)
+
+
+def argsort(x: Array, axis: int = -1, descending: bool = False) -> Array:
+    """The indices that sort x; equal values keep their order. int32."""
+    return np.argsort(-x if descending else x, axis=axis, kind="stable").astype(np.int32)
+
+
+def softmax(x: Array, axis: int = -1) -> Array:
+    """exp(x) over its sum; -inf gives 0, and nothing but -inf gives NaN."""
+    with np.errstate(invalid="ignore"):
+        raised = np.exp(x - np.max(x, axis=axis, keepdims=True))
+        return raised / np.sum(raised, axis=axis, keepdims=True)
+
+
+def logsumexp(x: Array, axis: int = -1, keepdims: bool = False) -> Array:
+    """The logarithm of the sum of exp(x); of nothing but -inf it is -inf."""
+    highest = np.max(x, axis=axis, keepdims=True)
+    highest = np.where(np.isfinite(highest), highest, np.zeros_like(highest))
+    total = log(np.sum(np.exp(x - highest), axis=axis, keepdims=True)) + highest
+    return total if keepdims else np.squeeze(total, axis=axis)
+
+
+def log_softmax(x: Array, axis: int = -1) -> Array:
+    """The logarithm of softmax(x); -inf stays -inf, and nothing but -inf gives NaN."""
+    with np.errstate(invalid="ignore"):
+        shifted = x - np.max(x, axis=axis, keepdims=True)
+        return shifted - log(np.sum(np.exp(shifted), axis=axis, keepdims=True))
+
+
+# Gather and scatter: rows and columns of a matrix.
+
+
+def take(x: Array, indices: Array, axis: int = 0) -> Array:
+    """The slices of x at indices."""
+    return np.take(x, indices, axis=axis)
+
+
+def take_along_axis(x: Array, indices: Array, axis: int = -1) -> Array:
+    """x's values at indices, one list of indices a row."""
+    return np.take_along_axis(x, indices, axis=axis)
+
+
+def scatter_set(x: Array, columns: Array, values: Any) -> Array:
+    """x ["R V"] with values at columns Int["R K"]; where a column occurs twice, either value may stay."""
+    result = x.copy()
+    np.put_along_axis(result, columns, values, axis=-1)
+    return result
+
+
+def scatter_add(x: Array, columns: Array, values: Array) -> Array:
+    """x ["R V"] with values ["R K"] added at columns Int["R K"], as often as a column occurs."""
+    result = x.copy()
+    np.add.at(result, (np.arange(len(x))[:, None], columns), values)
+    return result
+
+
+# Selections, whose fastest way differs by framework.
+
+
+def top_k(x: Array, k: int) -> tuple[Array, Array]:
+    """The k largest values of each row, falling, and their columns, int32; equal values in column order."""
+    columns = np.argsort(-x, axis=-1, kind="stable")[..., :k]
+    return np.take_along_axis(x, columns, axis=-1), columns.astype(np.int32)
+
+
+def kth_value(x: Array, k: int | np.ndarray) -> Array:
+    """["R 1"]: the k-th largest value of each row of x ["R V"]; k in [1, V] is a number or, on the host, Int["R 1"]."""
+    width = x.shape[-1]
+    partitioned = np.partition(x, np.unique(width - np.asarray(k)), axis=-1)
+    return np.take_along_axis(partitioned, np.full((len(x), 1), width - k), axis=-1)
+
+
+def top_mass(scores: Array, tail: Any, keep: Any) -> Array:
+    """Bool["R V"]: the likeliest tokens of each row, without the tail that holds little.
+
+    A token is out if it and all that are less likely hold at most `tail` of the mass (of equally likely ones the first
+    count as less likely), unless it is among the likeliest `keep`. Both are numbers or ["R 1"]. Scores of -inf are out.
+    """
+    tokens, values = survivors(scores)
+    order = np.argsort(values, axis=-1, kind="stable")
+    rising = np.take_along_axis(values, order, axis=-1)
+    width = rising.shape[-1]
+    kept = cumulative_sum(softmax(rising)) > np.float32(tail)
+    kept |= width - np.arange(width) <= keep
+    kept &= rising > -np.inf
+    result = np.zeros(scores.shape, dtype=bool)
+    rows, places = np.nonzero(kept)
+    result[rows, tokens[rows, order[rows, places]]] = True
+    return result
+
+
+def survivors(scores: Array) -> tuple[Array, Array]:
+    """Tokens Int["R K"], rising, and their scores: all that are above -inf; short rows end in tokens at -inf.
+
+    K is the largest count of a row here; where shapes must be fixed, or counting would mean waiting, the vocabulary.
+    """
+    alive = scores > -np.inf
+    counts = alive.sum(axis=-1)
+    width = int(counts.max(initial=1))
+    if width == scores.shape[-1]:
+        return np.broadcast_to(arange(scores.shape[-1]), scores.shape), scores
+    tokens = np.zeros((len(scores), width), dtype=np.int32)
+    values = np.full((len(scores), width), -np.inf, dtype=scores.dtype)
+    rows, columns = np.nonzero(alive)
+    places = np.arange(len(rows)) - np.repeat(np.cumsum(counts) - counts, counts)
+    tokens[rows, places] = columns
+    values[rows, places] = scores[rows, columns]
+    return tokens, values

@@ -1,0 +1,272 @@
+"""The array functions on PyTorch tensors of any device, as in arrays/numpy.py; int64 indices stay inside."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+
+Array = torch.Tensor
+
+
+def _type(dtype: str) -> torch.dtype:
+    return getattr(torch, dtype)
+
+
+def _device(like: Array | None) -> torch.device | None:
+    return None if like is None else like.device
+
+
+# Creation: `like` gives the framework and the device.
+
+
+def asarray(x: Any, dtype: str, like: Array | None = None) -> Array:
+    """x, a number, list or array, as a tensor of dtype."""
+    return torch.as_tensor(x, dtype=_type(dtype), device=_device(like))
+
+
+def arange(stop: int, like: Array | None = None) -> Array:
+    """Int["N"]: 0, 1, ... stop - 1."""
+    return torch.arange(stop, dtype=torch.int32, device=_device(like))
+
+
+def zeros(shape: Sequence[int], dtype: str, like: Array | None = None) -> Array:
+    """Zeros, or False."""
+    return torch.zeros(tuple(shape), dtype=_type(dtype), device=_device(like))
+
+
+def full(shape: Sequence[int], value: float, dtype: str, like: Array | None = None) -> Array:
+    """A tensor of one value."""
+    return torch.full(tuple(shape), value, dtype=_type(dtype), device=_device(like))
+
+
+def zeros_like(x: Array) -> Array:
+    """Zeros of x's shape and type."""
+    return torch.zeros_like(x)
+
+
+# Shape and type.
+
+
+def astype(x: Array, dtype: str) -> Array:
+    """x converted to dtype."""
+    return x.to(_type(dtype))
+
+
+def to_host(x: Array) -> np.ndarray:
+    """x as a NumPy array."""
+    return x.detach().cpu().numpy()
+
+
+def reshape(x: Array, shape: Sequence[int]) -> Array:
+    """x in another shape of as many elements."""
+    return x.reshape(tuple(shape))
+
+
+def broadcast_to(x: Array, shape: Sequence[int]) -> Array:
+    """x repeated to a shape."""
+    return x.expand(tuple(shape))
+
+
+def concat(arrays: Sequence[Array], axis: int = -1) -> Array:
+    """Tensors joined along an axis."""
+    return torch.cat(list(arrays), dim=axis)
+
+
+# Element by element (operators do the rest).
+
+
+def where(condition: Array, x: Any, y: Any) -> Array:
+    """x where condition holds, else y; either may be a Python number, which takes the other's type."""
+    return torch.where(condition, x, y)
+
+
+def exp(x: Array) -> Array:
+    """e to the x."""
+    return torch.exp(x)
+
+
+def log(x: Array) -> Array:
+    """The natural logarithm; of 0 it is -inf."""
+    return torch.log(x)
+
+
+def sqrt(x: Array) -> Array:
+    """The square root."""
+    return torch.sqrt(x)
+
+
+def abs(x: Array) -> Array:
+    """The absolute value."""
+    return torch.abs(x)
+
+
+def minimum(x: Array, y: Any) -> Array:
+    """The smaller of x and y."""
+    return torch.minimum(x, y) if isinstance(y, torch.Tensor) else torch.clamp(x, max=y)
+
+
+def maximum(x: Array, y: Any) -> Array:
+    """The larger of x and y."""
+    return torch.maximum(x, y) if isinstance(y, torch.Tensor) else torch.clamp(x, min=y)
+
+
+def power(x: Array, y: Any) -> Array:
+    """x to the y."""
+    return torch.pow(x, y)
+
+
+def isfinite(x: Array) -> Array:
+    """True where x is neither infinite nor NaN."""
+    return torch.isfinite(x)
+
+
+def isnan(x: Array) -> Array:
+    """True where x is not a number."""
+    return torch.isnan(x)
+
+
+def left_shift(x: Array, count: int) -> Array:
+    """Int32 bits moved towards the high end; what falls off is lost."""
+    return torch.bitwise_left_shift(x, count)
+
+
+def right_shift(x: Array, count: int) -> Array:
+    """Int32 bits moved towards the low end; copies of the sign come in."""
+    return torch.bitwise_right_shift(x, count)
+
+
+# Along an axis.
+
+
+def sum(x: Array, axis: int = -1, keepdims: bool = False) -> Array:
+    """The sum; of booleans and int32 an int32."""
+    return torch.sum(x, dim=axis, keepdim=keepdims, dtype=x.dtype if x.is_floating_point() else torch.int32)
+
+
+def max(x: Array, axis: int = -1, keepdims: bool = False) -> Array:
+    """The largest value."""
+    return torch.amax(x, dim=axis, keepdim=keepdims)
+
+
+def min(x: Array, axis: int = -1, keepdims: bool = False) -> Array:
+    """The smallest value."""
+    return torch.amin(x, dim=axis, keepdim=keepdims)
+
+
+def any(x: Array, axis: int = -1, keepdims: bool = False) -> Array:
+    """True where one is."""
+    return torch.any(x, dim=axis, keepdim=keepdims)
+
+
+def all(x: Array, axis: int = -1, keepdims: bool = False) -> Array:
+    """True where every one is."""
+    return torch.all(x, dim=axis, keepdim=keepdims)
+
+
+def argmax(x: Array, axis: int = -1) -> Array:
+    """The index of the first maximum, int32."""
+    return torch.argmax(x, dim=axis).to(torch.int32)
+
+
+def cumulative_sum(x: Array, axis: int = -1) -> Array:
+    """Running sums; floats are added in float64, then rounded."""
+    if x.is_floating_point():
+        return torch.cumsum(x, dim=axis, dtype=torch.float64).to(x.dtype)
+    return torch.cumsum(x, dim=axis, dtype=torch.int32)
+
+
+def sort(x: Array, axis: int = -1, descending: bool = False) -> Array:
+    """Sorted values."""
+    return torch.sort(x, dim=axis, descending=descending).values
+
+
+def argsort(x: Array, axis: int = -1, descending: bool = False) -> Array:
+    """The indices that sort x; equal values keep their order. int32."""
+    return torch.argsort(x, dim=axis, descending=descending, stable=True).to(torch.int32)
+
+
+def softmax(x: Array, axis: int = -1) -> Array:
+    """exp(x) over its sum; -inf gives 0."""
+    return torch.softmax(x, dim=axis)
+
+
+def logsumexp(x: Array, axis: int = -1, keepdims: bool = False) -> Array:
+    """The logarithm of the sum of exp(x); of nothing but -inf it is -inf."""
+    return torch.logsumexp(x, dim=axis, keepdim=keepdims)
+
+
+def log_softmax(x: Array, axis: int = -1) -> Array:
+    """The logarithm of softmax(x); -inf stays -inf."""
+    return torch.log_softmax(x, dim=axis)
+
+
+# Gather and scatter: rows and columns of a matrix.
+
+
+def take(x: Array, indices: Array, axis: int = 0) -> Array:
+    """The slices of x at indices."""
+    return torch.index_select(x, axis, indices)
+
+
+def take_along_axis(x: Array, indices: Array, axis: int = -1) -> Array:
+    """x's values at indices, one list of indices a row."""
+    return torch.gather(x, axis, indices.to(torch.int64))
+
+
+def scatter_set(x: Array, columns: Array, values: Any) -> Array:
+    """x ["R V"] with values at columns Int["R K"]; where a column occurs twice, either value may stay."""
+    return torch.scatter(x, -1, columns.to(torch.int64), values)
+
+
+def scatter_add(x: Array, columns: Array, values: Array) -> Array:
+    """x ["R V"] with values ["R K"] added at columns Int["R K"], as often as a column occurs."""
+    return torch.scatter_add(x, -1, columns.to(torch.int64), values)
+
+
+# Selections, whose fastest way differs by framework.
+
+
+def top_k(x: Array, k: int) -> tuple[Array, Array]:
+    """The k largest values of each row, falling, and their columns, int32; equal values in column order."""
+    values, columns = torch.sort(x, dim=-1, descending=True, stable=True)
+    return values[..., :k], columns[..., :k].to(torch.int32)
+
+
+def kth_value(x: Array, k: int | np.ndarray) -> Array:
+    """["R 1"]: the k-th largest value of each row of x ["R V"]; k in [1, V] is a number or, on the host, Int["R 1"]."""
+    if isinstance(k, int):
+        return torch.topk(x, k, dim=-1).values[..., -1:]
+    highest = torch.topk(x, int(k.max()), dim=-1).values
+    return take_along_axis(highest, asarray(k - 1, "int64", like=x))
+
+
+def top_mass(scores: Array, tail: Any, keep: Any) -> Array:
+    """Bool["R V"]: the likeliest tokens of each row, without the tail that holds little.
+
+    A token is out if it and all that are less likely hold at most `tail` of the mass (of equally likely ones the first
+    count as less likely), unless it is among the likeliest `keep`. Both are numbers or ["R 1"]. Scores of -inf are out.
+    """
+    values, order = torch.sort(scores, dim=-1, stable=True)
+    width = scores.shape[-1]
+    kept = cumulative_sum(torch.softmax(values, dim=-1)) > tail
+    kept |= width - arange(width, like=scores) <= keep
+    kept &= values > -torch.inf
+    return torch.zeros_like(kept).scatter(-1, order, kept)
+
+
+def survivors(scores: Array) -> tuple[Array, Array]:
+    """Tokens Int["R K"], rising, and their scores: all that are above -inf; short rows end in tokens at -inf.
+
+    On a CPU K is the largest count of a row; on a GPU, where counting would mean waiting, the vocabulary.
+    """
+    width = scores.shape[-1]
+    if scores.device.type == "cpu":
+        counts = (scores > -torch.inf).sum(dim=-1)
+        width = int(counts.clamp(min=1).max())
+    if width == scores.shape[-1]:
+        return arange(width, like=scores)[None, :].expand(scores.shape), scores
+    tokens = torch.argsort((scores > -torch.inf).to(torch.int8), dim=-1, descending=True, stable=True)[:, :width]
+    return tokens.to(torch.int32), torch.gather(scores, -1, tokens)
