@@ -1,0 +1,1 @@
+"""Names to files, files to weights and configurations."""

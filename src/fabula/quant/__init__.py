@@ -1,0 +1,1 @@
+"""What the bits of a stored weight mean."""
