@@ -1,0 +1,46 @@
+"""What is done with a row's logits, and when the row ends: one recipe for generate(), the command line and a server."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from fabula.processors.processor import LogitsProcessorList
+
+
+class TextTokenizer(Protocol):
+    """All that stop strings need of a tokenizer."""
+
+    def decode(self, ids: Any, skip_special_tokens: bool = ...) -> str: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """When a row ends."""
+
+    max_length: int  # prompt and new tokens
+    eos: frozenset[int] = frozenset()  # any of these, once chosen, ends the row and stays in it
+    stop_strings: tuple[str, ...] = ()  # text of new tokens; the tokens that complete one stay in the row
+    tokenizer: TextTokenizer | None = None  # given if stop_strings is
+    max_time: float | None = None  # seconds since the request was admitted to the engine
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """What is kept of each step beside the chosen token."""
+
+    log_probabilities: int | None = None  # log-softmax of the raw logits: the chosen token's, and of so many best ones
+    scores: bool = False  # what the processors made of the logits
+    logits: bool = False  # what the model gave
+
+
+@dataclass(frozen=True, slots=True)
+class Recipe:
+    """How one row is decoded."""
+
+    processors: LogitsProcessorList
+    limits: Limits
+    sampled: bool = False  # a keyed draw; otherwise the best token
+    record: Record = Record()
+    on_step: Callable[[], bool] | None = None  # asked after each step; True ends the row as "cancelled"
