@@ -10,7 +10,18 @@ import pytest
 import fabula
 
 # What importing the package may bring in besides the standard library: nothing.
-HEAVY = {"torch", "jax", "flax", "tensorflow", "transformers", "numpy", "tokenizers", "safetensors", "huggingface_hub", "jinja2"}
+HEAVY = {
+    "torch",
+    "jax",
+    "flax",
+    "tensorflow",
+    "transformers",
+    "numpy",
+    "tokenizers",
+    "safetensors",
+    "huggingface_hub",
+    "jinja2",
+}
 
 
 def modules_after(statement: str) -> set[str]:
