@@ -1,0 +1,96 @@
+"""The three doors of loading: AutoConfig, AutoTokenizer and AutoModelForCausalLM, each from any source."""
+
+from __future__ import annotations
+
+from os import PathLike
+from typing import Any
+
+from fabula.errors import ArgumentError, ModelFileError
+from fabula.generation.config import GenerationConfig
+from fabula.hub.arguments import SourceOptions, read_arguments
+from fabula.hub.checkpoint import Checkpoint
+from fabula.hub.load import load_model
+from fabula.hub.open import open_checkpoint
+from fabula.models.config import ModelConfig
+from fabula.text.tokenizer import Tokenizer
+
+Source = str | PathLike[str]
+
+
+class AutoConfig:
+    """Reads a model's configuration."""
+
+    @staticmethod
+    def from_pretrained(source: Source, **arguments: Any) -> ModelConfig:
+        """The configuration of a directory, a .gguf file, a hub id or the default model, as an object.
+
+        Raises ModelFileError for a file that is missing, damaged or impossible.
+        """
+        _, options = read_arguments(arguments)
+        return ModelConfig.from_dict(_open(source, options).config)
+
+
+class AutoTokenizer:
+    """Reads a model's tokenizer."""
+
+    @staticmethod
+    def from_pretrained(source: Source, **arguments: Any) -> Tokenizer:
+        """The tokenizer of a directory, a .gguf file, a hub id or the default model.
+
+        `padding_side`, `truncation_side`, `model_max_length`, `pad_token` and the other tokens may be given here too.
+        """
+        settings = {name: arguments.pop(name) for name in list(arguments) if name in Tokenizer.SETTINGS}
+        for name in ("use_fast", "legacy", "clean_up_tokenization_spaces"):
+            arguments.pop(name, None)
+        source = _gguf_inside(source, arguments)
+        _, options = read_arguments(arguments)
+        checkpoint = _open(source, options)
+        if checkpoint.tokenizer is None:
+            raise ModelFileError(f"{checkpoint.source}: no tokenizer.json, and no tokenizer in the model's file.")
+        tokenizer = Tokenizer.from_files(checkpoint.tokenizer)
+        tokenizer.name_or_path = checkpoint.source
+        for name, value in settings.items():
+            setattr(tokenizer, name, value)
+        return tokenizer
+
+
+class AutoModelForCausalLM:
+    """Reads a model that continues text."""
+
+    @staticmethod
+    def from_pretrained(source: Source, **arguments: Any) -> Any:
+        """The model of a directory, a .gguf file, a hub id or the default model, ready to generate.
+
+        `device_map` places it; `dtype` sets the type of its weights (absent: the checkpoint's own, packed weights as
+        they are); `load_in_4bit` / `load_in_8bit` or a `quantization_config` with one of them quantize 16- and 32-bit
+        matrices in groups of 32; `backend` is "native" (default on a CPU) or "torch"; `threads` bounds the native one.
+        Raises UnknownArgumentError, NotSupportedError or ArgumentError for arguments, ModelFileError for files.
+        """
+        config = arguments.pop("config", None)
+        generation_config = arguments.pop("generation_config", None)
+        if config is not None and not isinstance(config, ModelConfig):
+            raise ArgumentError(f"`config` must be a ModelConfig (AutoConfig.from_pretrained), got {type(config).__name__}.")
+        source = _gguf_inside(source, arguments)
+        load, options = read_arguments(arguments)
+        model = load_model(_open(source, options), load, config)
+        if generation_config is not None:
+            if not isinstance(generation_config, GenerationConfig):
+                raise ArgumentError(f"`generation_config` must be a GenerationConfig, got {type(generation_config).__name__}.")
+            model.generation_config = generation_config
+        return model
+
+
+def _open(source: Source, options: SourceOptions) -> Checkpoint:
+    return open_checkpoint(
+        source,
+        revision=options.revision,
+        token=options.token,
+        cache_dir=options.cache_dir,
+        local_files_only=options.local_files_only,
+    )
+
+
+def _gguf_inside(source: Source, arguments: dict[str, Any]) -> Source:
+    """`gguf_file` names a file in a directory."""
+    name = arguments.pop("gguf_file", None)
+    return source if name is None else f"{source}/{name}"

@@ -1,0 +1,81 @@
+"""A checkpoint becomes a model: its weights in the format asked for, on the backend asked for."""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Mapping
+from typing import Any
+
+from fabula.errors import ArgumentError, MissingDependencyError
+from fabula.generation.config import GenerationConfig
+from fabula.hub.arguments import LoadOptions
+from fabula.hub.checkpoint import Checkpoint
+from fabula.models.config import ModelConfig
+from fabula.models.families import family_for
+from fabula.models.family import Family
+from fabula.models.native import NativeCausalLM
+from fabula.quant.convert import ConvertedTensors, QuantizedTensors
+from fabula.quant.formats import StoredTensor
+from fabula.text.tokenizer import Tokenizer
+
+
+def load_model(checkpoint: Checkpoint, options: LoadOptions, config: ModelConfig | None = None) -> Any:
+    """The model, with its generation config and its tokenizer. Raises ModelFileError where the files do not fit together."""
+    family = family_for(config or ModelConfig.from_dict(checkpoint.config))
+    tensors = _in_format(checkpoint.tensors, family, options)
+    device = _place(options)
+    if _backend(options, device) == "native":
+        model: Any = NativeCausalLM(family, tensors, threads=options.threads)
+    else:
+        torch_models = importlib.import_module("fabula.models.torch")
+        model = torch_models.TorchCausalLM.from_tensors(family, tensors, dtype=_torch_dtype(checkpoint, options), device=device)
+    model.name_or_path = checkpoint.source
+    model.generation_config = _generation_config(checkpoint, family)
+    if checkpoint.tokenizer is not None:
+        files = checkpoint.tokenizer
+        model.tokenizer_loader = lambda: Tokenizer.from_files(files)
+    return model
+
+
+def _in_format(tensors: Mapping[str, StoredTensor], family: Family, options: LoadOptions) -> Mapping[str, StoredTensor]:
+    if options.format is not None:
+        tensors = ConvertedTensors(tensors, options.format)
+    if options.bits is not None:
+        outside = frozenset(entry.name for entry in family.weights().values())
+        entries = [entry for layer in family.layers for entry in family.layer_weights(layer).values()]
+        turned = frozenset(entry.name for entry in entries if entry.transposed)
+        tensors = QuantizedTensors(tensors, options.bits, keep=outside, inputs_first=turned)
+    return tensors
+
+
+def _place(options: LoadOptions) -> str:
+    """The device: "auto" is the first GPU that torch sees, if torch is there, else the CPU."""
+    if options.device != "auto":
+        return options.device
+    if options.backend == "native" or importlib.util.find_spec("torch") is None:
+        return "cpu"
+    return importlib.import_module("fabula.models.torch_devices").best_device()
+
+
+def _backend(options: LoadOptions, device: str) -> str:
+    backend = options.backend or ("native" if device == "cpu" else "torch")
+    if backend == "native" and device != "cpu":
+        raise ArgumentError(f"`backend` 'native' computes on the CPU only, got device {device!r}. Use backend='torch'.")
+    if backend == "torch" and importlib.util.find_spec("torch") is None:
+        raise MissingDependencyError("backend 'torch' needs PyTorch: pip install 'fabula[torch]'.")
+    return backend
+
+
+def _torch_dtype(checkpoint: Checkpoint, options: LoadOptions) -> str:
+    """The parameters' type: the one asked for, the checkpoint's, or float32 for packed weights."""
+    asked = {"F32": "float32", "BF16": "bfloat16", "F16": "float16"}
+    if options.format is not None:
+        return asked[options.format]
+    formats = {tensor.format for tensor in (checkpoint.tensors[name] for name in checkpoint.tensors) if len(tensor.shape) > 1}
+    return asked[formats.pop()] if len(formats) == 1 and formats <= set(asked) else "float32"
+
+
+def _generation_config(checkpoint: Checkpoint, family: Family) -> GenerationConfig:
+    if checkpoint.generation_config is not None:
+        return GenerationConfig.from_dict(checkpoint.generation_config)
+    return GenerationConfig.from_model_config(family.config)
