@@ -10,7 +10,7 @@ JOBS ?= 2
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 # What an installation is made of besides Python files, which an editable installation reads where they lie.
-BUILT_FROM := pyproject.toml constraints.txt CMakeLists.txt src/fabula/__init__.py \
+BUILT_FROM := pyproject.toml constraints.txt $(wildcard CMakeLists.txt) src/fabula/__init__.py \
     $(shell find src/fabula/kernels -name '*.cpp' -o -name '*.h' -o -name '*.hpp' -o -name '*.c' 2>/dev/null)
 
 .PHONY: help demo test lint unit install develop wheel clean
