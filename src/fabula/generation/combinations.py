@@ -1,0 +1,129 @@
+"""Which values and combinations a config accepts: refused, reported as an issue, or only noticed; one rule a line."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection
+from dataclasses import dataclass
+from typing import Any
+
+from fabula.errors import ArgumentError
+from fabula.generation.config_fields import FIELDS, OLD_STATIC_CACHES, STATIC_CACHES, Field
+
+__all__ = ["CALL_ONLY", "ISSUES", "NOTICES", "REFUSALS", "Rule", "issues_of", "notices_of", "refuse"]
+
+CALL_ONLY = (
+    "logits_processor",
+    "stopping_criteria",
+    "prefix_allowed_tokens_fn",
+    "synced_gpus",
+    "assistant_model",
+    "streamer",
+    "negative_prompt_ids",
+    "negative_prompt_attention_mask",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """A combination of settings that is not right, and what to say about it."""
+
+    name: str  # the field to blame
+    broken: Callable[[Any], bool]  # settings -> whether it applies
+    message: str  # a format string over the settings' names
+
+
+def _many_alike(settings: Any) -> bool:
+    many = (settings.num_return_sequences or 1) > 1
+    return many and (settings.num_beams or 1) == 1 and not settings.do_sample
+
+
+def _more_than_beams(settings: Any) -> bool:
+    beams = settings.num_beams or 1
+    return beams > 1 and (settings.num_return_sequences or 1) > beams
+
+
+def _forced_and_suppressed(name: str) -> Callable[[Any], bool]:
+    def broken(settings: Any) -> bool:
+        forced = getattr(settings, name)
+        if forced is None or settings.suppress_tokens is None:
+            return False
+        forced = set(forced) if isinstance(forced, list | tuple | set) else {forced}
+        return bool(forced) and forced <= set(settings.suppress_tokens)
+
+    return broken
+
+
+def _idle_reserve(settings: Any) -> bool:
+    static = (*STATIC_CACHES, *OLD_STATIC_CACHES)
+    return settings.max_cache_len is not None and settings.cache_implementation not in static
+
+
+_ALIKE = (
+    "`num_return_sequences` must be 1 in greedy search, got {num_return_sequences}. Set do_sample=True or num_beams."
+)
+_BEAMS = "`num_return_sequences` must be at most `num_beams`={num_beams}, got {num_return_sequences}. Raise num_beams."
+_FORCED = "must not all be in `suppress_tokens`: nothing could be chosen. Remove them from one of the two."
+_PAD = "`pad_token_id` should be at least 0, got {pad_token_id}. Set the id of a token that fills finished rows."
+_IDLE = (
+    "`max_cache_len` has an effect only with a static cache, not with `cache_implementation={cache_implementation}`."
+)
+
+REFUSALS = (
+    Rule("num_return_sequences", _many_alike, _ALIKE),
+    Rule("num_return_sequences", _more_than_beams, _BEAMS),
+    Rule("forced_bos_token_id", _forced_and_suppressed("forced_bos_token_id"), "`forced_bos_token_id` " + _FORCED),
+    Rule("forced_eos_token_id", _forced_and_suppressed("forced_eos_token_id"), "`forced_eos_token_id` " + _FORCED),
+)
+ISSUES = (Rule("pad_token_id", lambda settings: settings.pad_token_id is not None and settings.pad_token_id < 0, _PAD),)
+NOTICES = (Rule("max_cache_len", _idle_reserve, _IDLE),)
+
+
+def refuse(settings: Any) -> None:
+    """Raise ArgumentError for what a config must not hold at all."""
+    for name, field in FIELDS.items():
+        if field.check.at_once:
+            field.check.require(name, getattr(settings, name))
+    if settings.watermarking_config is not None:
+        settings.watermarking_config.validate()
+    for rule in REFUSALS:
+        if rule.broken(settings):
+            raise ArgumentError(rule.message.format_map(vars(settings)))
+    for name in CALL_ONLY:
+        if hasattr(settings, name):
+            raise ArgumentError(f"`{name}` must be an argument of generate(), got it in a GenerationConfig. Move it.")
+
+
+def issues_of(settings: Any, chosen: Collection[str] | None = None) -> dict[str, str]:
+    """Fields set to no effect or to trouble, with the reason.
+
+    `chosen` holds the names that the user set now. A field that was inherited is no issue where the user chose
+    the mode in which it has no effect. None: everything counts as chosen.
+    """
+    found = {rule.name: rule.message.format_map(vars(settings)) for rule in ISSUES if rule.broken(settings)}
+    for field in FIELDS.values():
+        reason = without_effect(field, settings)
+        if reason is not None and field.need.warns and not _inherited(field, chosen):
+            found[field.name] = f"`{field.name}={getattr(settings, field.name)!r}` has no effect: {reason}"
+    return found
+
+
+def without_effect(field: Field, settings: Any) -> str | None:
+    """Why `field` is set and does nothing; None where it acts or is as good as not set."""
+    value = getattr(settings, field.name)
+    return (
+        None if value is None or value == field.default or not value_acts(field, value) else field.need.unmet(settings)
+    )
+
+
+def value_acts(field: Field, value: Any) -> bool:
+    """Whether `value` asks for something, unlike False for an output flag whose default is None."""
+    return value is not False or field.default not in (None, False)
+
+
+def _inherited(field: Field, chosen: Collection[str] | None) -> bool:
+    return chosen is not None and field.need.flag in chosen and field.name not in chosen
+
+
+def notices_of(settings: Any) -> list[str]:
+    """Sentences worth saying once, that are no issue."""
+    return [rule.message.format_map(vars(settings)) for rule in NOTICES if rule.broken(settings)]
