@@ -5,12 +5,15 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
-from types import SimpleNamespace
-from typing import Any, ClassVar
+from types import MappingProxyType, SimpleNamespace
+from typing import TYPE_CHECKING, Any, ClassVar
 
-from fabula.models.config import ModelConfig
-from fabula.ops.protocol import Array, Ops
+from fabula.errors import NotSupportedError
+from fabula.ops.protocol import Activation, Array, Ops
 from fabula.ops.specs import LayerSpec
+
+if TYPE_CHECKING:
+    from fabula.models.config import ModelConfig
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,8 +31,15 @@ class Family(ABC):
     """A family: one file, one subclass. `w` holds the prepared weights under the table's field names."""
 
     model_types: ClassVar[tuple[str, ...]]  # values of config.json's "model_type"
+    defaults: ClassVar[Mapping[str, Any]]  # what an absent key of config.json means
+    aliases: ClassVar[Mapping[str, str]] = MappingProxyType({})  # the usual name of a key -> this family's name
+    rotary: ClassVar[bool] = True  # positions are rotations
     config: ModelConfig
     layers: tuple[LayerSpec, ...]
+
+    @abstractmethod
+    def __init__(self, config: ModelConfig) -> None:
+        """Raises NotSupportedError for a switch that the family file does not implement, by its key."""
 
     @abstractmethod
     def weights(self) -> Mapping[str, Entry]:
@@ -54,3 +64,31 @@ class Family(ABC):
     @abstractmethod
     def logits(self, ops: Ops, hidden: Array, w: SimpleNamespace) -> Any:
         """The head, and its softcap; given only the scored positions."""
+
+
+def activation(config: ModelConfig, key: str) -> Activation:
+    """The activation that a configuration names under `key`."""
+    kind = _ACTIVATIONS.get(config.get(key))
+    if kind is None:
+        raise NotSupportedError(f"{key} must be one of {', '.join(_ACTIVATIONS)}, got {config.get(key)!r}.")
+    return kind
+
+
+def require(config: ModelConfig, key: str, allowed: Any) -> None:
+    """Refuses a configuration whose `key` is set to anything but `allowed`."""
+    if config.get(key, allowed) != allowed:
+        raise NotSupportedError(
+            f"{key} must be {allowed!r} in a {config.model_type} configuration, got {config.get(key)!r}. "
+            "Nothing else is implemented."
+        )
+
+
+_ACTIVATIONS: Mapping[Any, Activation] = {
+    "silu": "silu",
+    "swish": "silu",
+    "gelu": "gelu",
+    "gelu_new": "gelu_tanh",
+    "gelu_pytorch_tanh": "gelu_tanh",
+    "gelu_fast": "gelu_tanh",
+    "relu": "relu",
+}

@@ -1,0 +1,48 @@
+"""Which family a configuration belongs to: one table, one line a family."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from fabula.errors import ModelFileError
+from fabula.models.family import Family
+from fabula.models.gemma3 import Gemma3
+from fabula.models.gpt2 import GPT2
+from fabula.models.llama import Llama
+from fabula.models.mistral import Mistral
+from fabula.models.qwen2 import Qwen2
+from fabula.models.qwen3 import Qwen3
+
+if TYPE_CHECKING:
+    from fabula.models.config import ModelConfig
+
+FAMILIES: tuple[type[Family], ...] = (
+    Llama,
+    Mistral,
+    Gemma3,
+    Qwen2,
+    Qwen3,
+    GPT2,
+)
+
+
+def model_types() -> dict[str, type[Family]]:
+    """Every `model_type` that can be loaded, and its family."""
+    return {name: family for family in FAMILIES for name in family.model_types}
+
+
+def family_class(values: Mapping[str, Any]) -> type[Family]:
+    """The class for a config.json's values. Raises ModelFileError for a model_type that is absent or unknown."""
+    name, known = values.get("model_type"), model_types()
+    if isinstance(name, str) and name in known:
+        return known[name]
+    near = difflib.get_close_matches(str(name), known, 1)
+    hint = f" Did you mean {near[0]!r}?" if near else ""
+    raise ModelFileError(f"model_type must be one of {', '.join(sorted(known))}, got {name!r:.60}.{hint}")
+
+
+def family_for(config: ModelConfig) -> Family:
+    """The configuration's family, ready to run."""
+    return family_class(config.to_dict())(config)
