@@ -18,3 +18,4 @@ class Context:
     lengths: Any  # Int["R"]: how many of them count
     prompt_lengths: Any  # Int["R"]: how many of those are the prompt
     seen: Any = None  # Bool["R V"]: tokens that occur in the row, kept by the caller; None: to be found from `tokens`
+    padding: int = 0  # the token id that fills rows where a rectangle must be made of them
