@@ -9,7 +9,18 @@ from typing import Any
 from fabula.errors import ArgumentError
 from fabula.generation.config_fields import FIELDS, OLD_STATIC_CACHES, STATIC_CACHES, Field
 
-__all__ = ["CALL_ONLY", "ISSUES", "NOTICES", "REFUSALS", "Rule", "issues_of", "notices_of", "refuse"]
+__all__ = [
+    "CALL_ONLY",
+    "ISSUES",
+    "NOTICES",
+    "REFUSALS",
+    "Rule",
+    "is_set",
+    "issues_of",
+    "notices_of",
+    "refuse",
+    "without_effect",
+]
 
 CALL_ONLY = (
     "logits_processor",
@@ -58,15 +69,11 @@ def _idle_reserve(settings: Any) -> bool:
     return settings.max_cache_len is not None and settings.cache_implementation not in static
 
 
-_ALIKE = (
-    "`num_return_sequences` must be 1 in greedy search, got {num_return_sequences}. Set do_sample=True or num_beams."
-)
+_ALIKE = "`num_return_sequences` must be 1 in greedy search, got {num_return_sequences}. Set do_sample=True."
 _BEAMS = "`num_return_sequences` must be at most `num_beams`={num_beams}, got {num_return_sequences}. Raise num_beams."
 _FORCED = "must not all be in `suppress_tokens`: nothing could be chosen. Remove them from one of the two."
 _PAD = "`pad_token_id` should be at least 0, got {pad_token_id}. Set the id of a token that fills finished rows."
-_IDLE = (
-    "`max_cache_len` has an effect only with a static cache, not with `cache_implementation={cache_implementation}`."
-)
+_IDLE = "`max_cache_len` acts only with a static cache, not with `cache_implementation={cache_implementation}`."
 
 REFUSALS = (
     Rule("num_return_sequences", _many_alike, _ALIKE),
@@ -109,15 +116,13 @@ def issues_of(settings: Any, chosen: Collection[str] | None = None) -> dict[str,
 
 def without_effect(field: Field, settings: Any) -> str | None:
     """Why `field` is set and does nothing; None where it acts or is as good as not set."""
-    value = getattr(settings, field.name)
-    return (
-        None if value is None or value == field.default or not value_acts(field, value) else field.need.unmet(settings)
-    )
+    return field.need.unmet(settings) if is_set(field, getattr(settings, field.name)) else None
 
 
-def value_acts(field: Field, value: Any) -> bool:
-    """Whether `value` asks for something, unlike False for an output flag whose default is None."""
-    return value is not False or field.default not in (None, False)
+def is_set(field: Field, value: Any) -> bool:
+    """Whether `value` asks for something that the default does not do."""
+    off = value is False and field.default is None
+    return not (value is None or off or value == field.default)
 
 
 def _inherited(field: Field, chosen: Collection[str] | None) -> bool:

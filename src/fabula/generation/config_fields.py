@@ -39,7 +39,12 @@ class Field:
     check: Check
     need: Need
     meaning: str  # one sentence, for --help and the docs
-    off: Any = ...  # what an explicit None in a call means; the default unless given
+    off: Any = ...  # what an explicit None in a call means, where that is not the default
+
+    @property
+    def unset(self) -> Any:
+        """What generate() uses where the call says None."""
+        return self.default if self.off is ... else self.off
 
 
 def _beams(settings: Any) -> bool:
@@ -140,9 +145,13 @@ def _is_layers(value: Any) -> bool:
     return value in ("low", "high") or listed("", whole(0).accepts).accepts(value)
 
 
+def _is_seed(value: Any) -> bool:
+    return whole(-(2**63)).accepts(value) and value < 2**64
+
+
 _SEED = Check(
-    "an int of at least 0 or a list of them, one a prompt",
-    lambda value: whole(0).accepts(value) or listed("", whole(0).accepts).accepts(value),
+    "an int of at most 64 bits or a list of them, one a prompt",
+    lambda value: _is_seed(value) or listed("", _is_seed).accepts(value),
     at_once=True,
 )
 _STOP = one_of(True, False, "never").early().advise("'never' is the canonical beam search that does not stop early.")
@@ -180,7 +189,7 @@ _FIELDS = (
     Field("use_mtp", None, "strategy", "bool", BOOLEAN, ALWAYS, "Draft with the model's multi-token heads."),
     Field("penalty_alpha", None, "strategy", "float", number("[0,1]"), ALWAYS, "Weight of contrastive search."),
     Field("low_memory", None, "strategy", "bool", BOOLEAN, CONTRAST, "Contrastive candidates one after another."),
-    Field("dola_layers", None, "strategy", "value", _LAYERS, ALWAYS, "Layers that DoLa contrasts: low, high or a list."),
+    Field("dola_layers", None, "strategy", "value", _LAYERS, ALWAYS, "Layers DoLa contrasts: low, high or a list."),
     Field("num_beam_groups", 1, "strategy", "int", whole(1), ALWAYS, "Groups of diverse beam search."),
     Field("diversity_penalty", 0.0, "strategy", "float", _REAL, GROUPS, "Penalty for another group's token."),
     Field("constraints", None, "strategy", "value", ANYTHING, ALWAYS, "Constraint objects for beam search."),
@@ -198,8 +207,8 @@ _FIELDS = (
     Field("typical_p", 1.0, "logits", "float", number("(0,1]"), SAMPLED, "Mass of locally typical tokens kept."),
     Field("epsilon_cutoff", 0.0, "logits", "float", number("[0,1)"), SAMPLED, "Least probability of a token."),
     Field("eta_cutoff", 0.0, "logits", "float", number("[0,1)"), SAMPLED, "Least probability, by entropy."),
-    Field("repetition_penalty", 1.0, "logits", "float", _PENALTY, ALWAYS, "Above 1, repeated tokens get rarer."),
-    Field("encoder_repetition_penalty", 1.0, "logits", "float", _PENALTY, ALWAYS, "Above 1, prompt tokens get likelier."),
+    Field("repetition_penalty", 1.0, "logits", "float", _PENALTY, ALWAYS, "Above 1, repeated tokens lose."),
+    Field("encoder_repetition_penalty", 1.0, "logits", "float", _PENALTY, ALWAYS, "Above 1, prompt tokens gain."),
     Field("length_penalty", 1.0, "logits", "float", _REAL, BEAMS, "Exponent of the length in a beam's score."),
     Field("no_repeat_ngram_size", 0, "logits", "int", whole(0), ALWAYS, "No n-gram of this size occurs twice."),
     Field("bad_words_ids", None, "logits", "value", _WORDS, ALWAYS, "Token sequences that must not occur."),
@@ -209,7 +218,7 @@ _FIELDS = (
     Field("remove_invalid_values", False, "logits", "bool", BOOLEAN, ALWAYS, "Replace NaN and infinite logits."),
     Field("exponential_decay_length_penalty", None, "logits", "value", _DECAY, ALWAYS, "(start, factor) raising EOS."),
     Field("suppress_tokens", None, "logits", "ints", ids(alone=False), ALWAYS, "Tokens that must not occur."),
-    Field("begin_suppress_tokens", None, "logits", "ints", ids(alone=False), ALWAYS, "Tokens that must not come first."),
+    Field("begin_suppress_tokens", None, "logits", "ints", ids(alone=False), ALWAYS, "Tokens that must not be first."),
     Field("sequence_bias", None, "logits", "value", _BIAS, ALWAYS, "Numbers added to token sequences' logits."),
     Field("token_healing", None, "logits", "bool", BOOLEAN, ALWAYS, "Re-choose the prompt's last token."),
     Field("guidance_scale", None, "logits", "float", _REAL, ALWAYS, "Weight of classifier-free guidance."),
@@ -219,7 +228,7 @@ _FIELDS = (
     Field("output_hidden_states", False, "output", "bool", BOOLEAN, BOXED, "Return hidden states."),
     Field("output_scores", False, "output", "bool", BOOLEAN, BOXED, "Return processed scores of each step."),
     Field("output_logits", None, "output", "bool", BOOLEAN, BOXED, "Return raw logits of each step."),
-    Field("return_dict_in_generate", False, "output", "bool", BOOLEAN, ALWAYS, "Return an output object, not only ids."),
+    Field("return_dict_in_generate", False, "output", "bool", BOOLEAN, ALWAYS, "Return an object, not only ids."),
     Field("pad_token_id", None, "tokens", "int", _ANY_ID, ALWAYS, "Fills finished rows."),
     Field("bos_token_id", None, "tokens", "int", _ID, ALWAYS, "Begins where no prompt is given."),
     Field("eos_token_id", None, "tokens", "ints", _ANY_ID, ALWAYS, "Tokens that end a sequence."),

@@ -68,7 +68,7 @@ class BaseWatermarkingConfig:
 
 @dataclass(repr=False)
 class WatermarkingConfig(BaseWatermarkingConfig):
-    """Green lists (Kirchenbauer et al. 2023): a share of the vocabulary, chosen by a hash of the context, is favoured."""
+    """Green lists (Kirchenbauer et al. 2023): a share of the vocabulary, hashed from the context, is favoured."""
 
     greenlist_ratio: float = 0.25  # share of the vocabulary that is green
     bias: float = 2.0  # added to green logits

@@ -1,0 +1,79 @@
+"""How long a sequence may and must become: the length rule, for one prompt."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from fabula.errors import ArgumentError, ContextLengthError
+from fabula.generation.config_fields import DEFAULTS
+
+__all__ = ["Lengths", "lengths_for"]
+
+_DEFAULT = (
+    "`max_new_tokens` and `max_length` are not set, so at most {new} new tokens are generated. "
+    "Set `max_new_tokens` to choose the length."
+)
+_BOTH = "Both `{new}` (={new_value}) and `{total}` (={total_value}) are set; `{new}` holds."
+_UNREACHABLE = (
+    "At least {least} new tokens are asked for, and at most {most} are allowed: generation ends at {most}. "
+    "Lower `min_new_tokens` or `min_length`, or raise `max_new_tokens`."
+)
+_BEYOND = "More tokens are asked for than the model's context of {context} holds; generation ends there."
+
+
+@dataclass(frozen=True, slots=True)
+class Lengths:
+    """Bounds on the new tokens of one sequence."""
+
+    most: int  # after so many, it ends
+    least: int  # before so many, it cannot end by an EOS token
+
+
+def lengths_for(config: Any, prompt_length: int, context: int | None = None) -> Lengths:
+    """The bounds for a prompt of `prompt_length` tokens under a resolved config; warns once through the config.
+
+    `context` is the model's number of positions; None has no end. Raises ArgumentError, ContextLengthError.
+    """
+    if context is not None and prompt_length >= context:
+        raise ContextLengthError(
+            f"The prompt must have fewer than {context} tokens, the model's context, got {prompt_length}. Shorten it."
+        )
+    most = _most(config, prompt_length)
+    if context is not None and most > context - prompt_length:
+        most = context - prompt_length
+        if config.max_new_tokens is not None or config.max_length is not None:
+            config.say_once(_BEYOND.format(context=context))
+    least = _least(config, prompt_length)
+    if least > most:
+        config.say_once(_UNREACHABLE.format(least=least, most=most))
+    return Lengths(most, least)
+
+
+def _most(config: Any, prompt_length: int) -> int:
+    if config.max_new_tokens is not None:
+        if config.max_length is not None:
+            _say_both(config, "max_new_tokens", "max_length")
+        return config.max_new_tokens
+    if config.max_length is None:
+        config.say_once(_DEFAULT.format(new=DEFAULTS["max_length"]))
+        return DEFAULTS["max_length"]
+    if prompt_length >= config.max_length:
+        raise ArgumentError(
+            f"`max_length` must be more than the prompt's {prompt_length} tokens, got {config.max_length}. "
+            "Raise it, or set `max_new_tokens`."
+        )
+    return config.max_length - prompt_length
+
+
+def _least(config: Any, prompt_length: int) -> int:
+    if config.min_new_tokens is None:
+        return max(0, (config.min_length or 0) - prompt_length)
+    if config.min_length:
+        _say_both(config, "min_new_tokens", "min_length")
+    return config.min_new_tokens
+
+
+def _say_both(config: Any, new: str, total: str) -> None:
+    values = {"new_value": getattr(config, new), "total_value": getattr(config, total)}
+    config.say_once(_BOTH.format(new=new, total=total, **values))

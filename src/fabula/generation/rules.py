@@ -1,0 +1,172 @@
+"""What a call of generate() is to do: call, config, model and defaults merged, then held against what works today."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Mapping
+from copy import deepcopy
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Any, TypeVar
+
+from fabula.errors import NotSupportedError, UnknownArgumentError
+from fabula.generation.checks import ANYTHING, Check, nearest, one_of
+from fabula.generation.combinations import is_set
+from fabula.generation.config_fields import FIELDS, OLD_STATIC_CACHES, Field
+
+__all__ = ["MODEL_INPUTS", "SUPPORTED", "Setting", "check_supported", "merge", "resolve", "unsupported"]
+
+Config = TypeVar("Config")
+
+# Names that a call may hold beside fields: they belong to the model's forward or to generate() itself.
+MODEL_INPUTS = (
+    "attention_mask",
+    "position_ids",
+    "token_type_ids",
+    "input_ids",
+    "inputs",
+    "inputs_embeds",
+    "past_key_values",
+    "cache_position",
+    "encoder_outputs",
+    "decoder_input_ids",
+    "decoder_attention_mask",
+    "decoder_inputs_embeds",
+    "tokenizer",
+    "assistant_tokenizer",
+    "trust_remote_code",
+)
+
+# Fields that generate() honours today, and which of their values; a field's default always works.
+SUPPORTED: Mapping[str, Check] = MappingProxyType(
+    {
+        "max_length": ANYTHING,
+        "max_new_tokens": ANYTHING,
+        "min_length": ANYTHING,
+        "min_new_tokens": ANYTHING,
+        "max_time": ANYTHING,
+        "stop_strings": ANYTHING,
+        "do_sample": ANYTHING,
+        "seed": ANYTHING,
+        "temperature": ANYTHING,
+        "top_k": ANYTHING,
+        "top_p": ANYTHING,
+        "min_p": ANYTHING,
+        "repetition_penalty": ANYTHING,
+        "num_return_sequences": ANYTHING,
+        "output_scores": ANYTHING,
+        "output_logits": ANYTHING,
+        "return_dict_in_generate": ANYTHING,
+        "pad_token_id": ANYTHING,
+        "bos_token_id": ANYTHING,
+        "eos_token_id": ANYTHING,
+        "cache_implementation": one_of("dynamic"),
+        "disable_compile": ANYTHING,  # nothing is compiled behind the caller's back
+        "guidance_scale": one_of(1),
+        "penalty_alpha": one_of(0),
+        "suppress_tokens": one_of([]),
+        "begin_suppress_tokens": one_of([]),
+    }
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """A field's value in a call, and where it came from."""
+
+    value: Any
+    source: str  # "call", "generation_config", "model" or "default"
+
+
+def merge(call: Mapping[str, Any], given: Any, model: Any) -> dict[str, Setting]:
+    """Every field's value: from the call, else the given config, else the model's, else the default.
+
+    A None in the call unsets a field. `given` and `model` are configs or None.
+    """
+    return {name: _setting(field, call, given, model) for name, field in FIELDS.items()}
+
+
+def _setting(field: Field, call: Mapping[str, Any], given: Any, model: Any) -> Setting:
+    if field.name in call:
+        value = call[field.name]
+        return Setting(field.unset if value is None else value, "call")
+    for config, source in ((given, "generation_config"), (model, "model")):
+        value = getattr(config, field.name, None)
+        if value is not None and not _outdated(field.name, value):
+            return Setting(value, source)
+    return Setting(field.default, "default")
+
+
+def _outdated(name: str, value: Any) -> bool:
+    """Cache names that old files carry and that ask for nothing that we do not do anyway."""
+    return name == "cache_implementation" and value in OLD_STATIC_CACHES
+
+
+def resolve(
+    call: Mapping[str, Any], given: Config | None, model: Config, accepts: Iterable[str] = MODEL_INPUTS
+) -> tuple[Config, dict[str, Any]]:
+    """The config of one call, every field settled, and the call's arguments that are no fields (among `accepts`).
+
+    `max_length` and `min_length` stay None where nobody set them (`lengths.py` settles them for a prompt). Copies are
+    deep and nothing given is changed; the result shares with `model` only the memory of warnings already given.
+    Raises UnknownArgumentError, ArgumentError.
+    """
+    config = deepcopy(model if given is None else given)
+    for name, value in _extras(model).items():
+        if not hasattr(config, name):
+            setattr(config, name, deepcopy(value))
+    config._said = model._said  # type: ignore[attr-defined]
+    leftover = _leftover(call, _extras(config), accepts)
+    settings = merge(call, given, model)
+    for name, setting in settings.items():
+        unset = setting.source == "default" or call.get(name, ...) is None
+        setattr(config, name, None if unset and name in ("max_length", "min_length") else deepcopy(setting.value))
+    for name in set(call) - set(leftover) - set(FIELDS):
+        setattr(config, name, deepcopy(call[name]))
+    chosen = {name for name, setting in settings.items() if setting.source in ("call", "generation_config")}
+    _check(config, chosen)
+    return config, leftover
+
+
+def _extras(config: Any) -> dict[str, Any]:
+    """A config's attributes that are no fields."""
+    private = ("_", "transformers_version")
+    return {name: value for name, value in vars(config).items() if name not in FIELDS and not name.startswith(private)}
+
+
+def _leftover(call: Mapping[str, Any], extras: Mapping[str, Any], accepts: Iterable[str]) -> dict[str, Any]:
+    """The call's arguments that go elsewhere. Raises UnknownArgumentError for a name that goes nowhere."""
+    accepted = set(accepts)
+    for name in call:
+        if name not in FIELDS and name not in accepted and name not in extras:
+            meant = nearest(name, [*FIELDS, *sorted(accepted)])
+            advice = f"Did you mean `{meant}`?" if meant else "See GenerationConfig for the fields."
+            raise UnknownArgumentError(f"`{name}` must be an argument of generate(), got an unknown name. {advice}")
+    return {name: value for name, value in call.items() if name in accepted and name not in FIELDS}
+
+
+def _check(config: Any, chosen: Collection[str]) -> None:
+    """Refuse values out of range (inherited ones only where they act); warn of what has no effect."""
+    for name, field in FIELDS.items():
+        value = getattr(config, name)
+        if name in chosen or field.need.unmet(config) is None:
+            field.check.require(name, value)
+    config.validate(user_set_attributes=chosen)
+
+
+def unsupported(field: Field, settings: Any) -> str | None:
+    """Why the field's value cannot be honoured today; None where it can, or where it has no effect."""
+    value = getattr(settings, field.name)
+    if not is_set(field, value) or field.need.unmet(settings) is not None:
+        return None
+    check = SUPPORTED.get(field.name)
+    if check is None:
+        return f"`{field.name}={value!r}` is not supported yet. Leave it out."
+    return None if check.accepts(value) else f"`{field.name}` must be {check.allowed} for now, got {value!r}."
+
+
+def check_supported(config: Any) -> None:
+    """Raise NotSupportedError for the first setting that would otherwise be ignored."""
+    for field in FIELDS.values():
+        reason = unsupported(field, config)
+        if reason is not None:
+            raise NotSupportedError(reason)
