@@ -7,7 +7,7 @@ from collections.abc import Collection, Iterable
 from copy import deepcopy
 from os import PathLike
 from pathlib import Path
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import huggingface_hub
 
@@ -33,6 +33,10 @@ class GenerationConfig:
 
     Fields, their defaults and meanings are in `config_fields.FIELDS`. Other names are kept as extra attributes.
     """
+
+    if TYPE_CHECKING:
+
+        def __getattr__(self, name: str) -> Any: ...
 
     def __init__(self, **kwargs: Any) -> None:
         """Take fields by name; raise ArgumentError for what can be seen to be wrong."""

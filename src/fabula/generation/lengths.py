@@ -1,4 +1,4 @@
-"""How long a sequence may and must become: the length rule, for one prompt."""
+"""How long a sequence may and must become: the length rule."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 from fabula.errors import ArgumentError, ContextLengthError
 from fabula.generation.config_fields import DEFAULTS
 
-__all__ = ["Lengths", "lengths_for"]
+__all__ = ["Lengths", "lengths_for", "new_token_limits"]
 
 _DEFAULT = (
     "`max_new_tokens` and `max_length` are not set, so at most {new} new tokens are generated. "
@@ -30,21 +30,28 @@ class Lengths:
     least: int  # before so many, it cannot end by an EOS token
 
 
-def lengths_for(config: Any, prompt_length: int, context: int | None = None) -> Lengths:
-    """The bounds for a prompt of `prompt_length` tokens under a resolved config; warns once through the config.
+def new_token_limits(config: Any, prompts: Any, context: int | None = None) -> list[tuple[int, int]]:
+    """For each prompt the most and the least new tokens; a padded prompt's `max_length` counts its padding."""
+    lengths = [lengths_for(config, prompts.width(index), context, len(row)) for index, row in enumerate(prompts.rows)]
+    return [(one.most, one.least) for one in lengths]
 
-    `context` is the model's number of positions; None has no end. Raises ArgumentError, ContextLengthError.
+
+def lengths_for(config: Any, width: int, context: int | None = None, computed: int | None = None) -> Lengths:
+    """The bounds for a prompt of `width` tokens under a resolved config; warns once through the config.
+
+    `context` is the model's number of positions (None: no end), `computed` the prompt's tokens without padding, where
+    these are fewer. Raises ArgumentError, ContextLengthError.
     """
-    if context is not None and prompt_length >= context:
+    most = _most(config, width)
+    room = most if context is None else context - (width if computed is None else computed)
+    if room < 1:
         raise ContextLengthError(
-            f"The prompt must have fewer than {context} tokens, the model's context, got {prompt_length}. Shorten it."
+            f"The prompt must have fewer than {context} tokens, the model's context, got {(context or 0) - room}. Shorten it."
         )
-    most = _most(config, prompt_length)
-    if context is not None and most > context - prompt_length:
-        most = context - prompt_length
-        if config.max_new_tokens is not None or config.max_length is not None:
-            config.say_once(_BEYOND.format(context=context))
-    least = _least(config, prompt_length)
+    if most > room and (config.max_new_tokens is not None or config.max_length is not None):
+        config.say_once(_BEYOND.format(context=context))
+    most = min(most, room)
+    least = _least(config, width)
     if least > most:
         config.say_once(_UNREACHABLE.format(least=least, most=most))
     return Lengths(most, least)
