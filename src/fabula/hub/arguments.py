@@ -146,7 +146,9 @@ def _bits(rest: dict[str, Any]) -> Literal[4, 8] | None:
         four = asked.get("load_in_4bit", asked.get("_load_in_4bit", False))
         eight = asked.get("load_in_8bit", asked.get("_load_in_8bit", False))
         if not (four or eight):
-            raise NotSupportedError("`quantization_config` must set load_in_4bit or load_in_8bit; other methods are not supported.")
+            raise NotSupportedError(
+                "`quantization_config` must set load_in_4bit or load_in_8bit; other methods are not supported."
+            )
     if four and eight:
         raise ArgumentError("`load_in_4bit` and `load_in_8bit` exclude each other.")
     return 4 if four else 8 if eight else None

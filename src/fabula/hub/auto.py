@@ -69,13 +69,17 @@ class AutoModelForCausalLM:
         config = arguments.pop("config", None)
         generation_config = arguments.pop("generation_config", None)
         if config is not None and not isinstance(config, ModelConfig):
-            raise ArgumentError(f"`config` must be a ModelConfig (AutoConfig.from_pretrained), got {type(config).__name__}.")
+            raise ArgumentError(
+                f"`config` must be a ModelConfig (AutoConfig.from_pretrained), got {type(config).__name__}."
+            )
         source = _gguf_inside(source, arguments)
         load, options = read_arguments(arguments)
         model = load_model(_open(source, options), load, config)
         if generation_config is not None:
             if not isinstance(generation_config, GenerationConfig):
-                raise ArgumentError(f"`generation_config` must be a GenerationConfig, got {type(generation_config).__name__}.")
+                raise ArgumentError(
+                    f"`generation_config` must be a GenerationConfig, got {type(generation_config).__name__}."
+                )
             model.generation_config = generation_config
         return model
 

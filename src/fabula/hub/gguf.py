@@ -148,7 +148,9 @@ def _info(cursor: Cursor, index: int) -> _Info:
         cursor.refuse(f"{what} must have a type of {known}; got {number}.")
     entry = FORMATS[TENSOR_TYPES[number]]
     if shape[-1] % entry.block_size:
-        cursor.refuse(f"{what} must have rows of a multiple of {entry.block_size} {entry.name} weights, got {shape[-1]}.")
+        cursor.refuse(
+            f"{what} must have rows of a multiple of {entry.block_size} {entry.name} weights, got {shape[-1]}."
+        )
     return _Info(name, entry.name, shape, cursor.number(U64, f"{what}'s offset"), entry.nbytes(shape))
 
 

@@ -28,7 +28,9 @@ def load_model(checkpoint: Checkpoint, options: LoadOptions, config: ModelConfig
         model: Any = NativeCausalLM(family, tensors, threads=options.threads)
     else:
         torch_models = importlib.import_module("fabula.models.torch")
-        model = torch_models.TorchCausalLM.from_tensors(family, tensors, dtype=_torch_dtype(checkpoint, options), device=device)
+        model = torch_models.TorchCausalLM.from_tensors(
+            family, tensors, dtype=_torch_dtype(checkpoint, options), device=device
+        )
     model.name_or_path = checkpoint.source
     model.generation_config = _generation_config(checkpoint, family)
     if checkpoint.tokenizer is not None:
@@ -71,7 +73,9 @@ def _torch_dtype(checkpoint: Checkpoint, options: LoadOptions) -> str:
     asked = {"F32": "float32", "BF16": "bfloat16", "F16": "float16"}
     if options.format is not None:
         return asked[options.format]
-    formats = {tensor.format for tensor in (checkpoint.tensors[name] for name in checkpoint.tensors) if len(tensor.shape) > 1}
+    formats = {
+        tensor.format for tensor in (checkpoint.tensors[name] for name in checkpoint.tensors) if len(tensor.shape) > 1
+    }
     return asked[formats.pop()] if len(formats) == 1 and formats <= set(asked) else "float32"
 
 

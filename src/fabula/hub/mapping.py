@@ -20,4 +20,6 @@ def map_file(path: Path) -> mmap.mmap:
     except ModelFileError:
         raise
     except (OSError, ValueError) as error:
-        raise ModelFileError(f"{path} must be a readable file, got: {error}. Check its type and permissions.") from error
+        raise ModelFileError(
+            f"{path} must be a readable file, got: {error}. Check its type and permissions."
+        ) from error
