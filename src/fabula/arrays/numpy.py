@@ -48,6 +48,11 @@ def astype(x: Array, dtype: str) -> Array:
     return x.astype(dtype, copy=False)
 
 
+def as_indices(x: Array) -> Array:
+    """Whole numbers in the type that this framework's users index with: int64 here."""
+    return x.astype(np.int64, copy=False)
+
+
 def to_host(x: Array) -> np.ndarray:
     """x as a NumPy array."""
     return np.asarray(x)
@@ -124,12 +129,12 @@ def isnan(x: Array) -> Array:
 
 def left_shift(x: Array, count: int) -> Array:
     """Int32 bits moved towards the high end; what falls off is lost."""
-    return np.left_shift(x, np.int32(count))
+    return np.asarray(np.left_shift(x, np.int32(count)))
 
 
 def right_shift(x: Array, count: int) -> Array:
     """Int32 bits moved towards the low end; copies of the sign come in."""
-    return np.right_shift(x, np.int32(count))
+    return np.asarray(np.right_shift(x, np.int32(count)))
 
 
 # Along an axis.
@@ -137,7 +142,7 @@ def right_shift(x: Array, count: int) -> Array:
 
 def sum(x: Array, axis: int = -1, keepdims: bool = False) -> Array:
     """The sum; of booleans and int32 an int32."""
-    return np.sum(x, axis=axis, keepdims=keepdims, dtype=x.dtype if x.dtype.kind == "f" else np.int32)
+    return np.asarray(np.sum(x, axis=axis, keepdims=keepdims, dtype=x.dtype if x.dtype.kind == "f" else np.int32))
 
 
 def max(x: Array, axis: int = -1, keepdims: bool = False) -> Array:
@@ -231,6 +236,13 @@ def scatter_add(x: Array, columns: Array, values: Array) -> Array:
     return result
 
 
+def set_rows(x: Array, rows: Array, values: Array) -> Array:
+    """x with values in place of its rows Int["N"], which differ from each other."""
+    result = x.copy()
+    result[rows] = values
+    return result
+
+
 # Selections, whose fastest way differs by framework.
 
 
@@ -250,17 +262,18 @@ def kth_value(x: Array, k: int | np.ndarray) -> Array:
 def top_mass(scores: Array, tail: Any, keep: Any) -> Array:
     """Bool["R V"]: the likeliest tokens of each row, without the tail that holds little.
 
-    A token is out if it and all that are less likely hold at most `tail` of the mass (of equally likely ones the first
-    count as less likely), unless it is among the likeliest `keep`. Both are numbers or ["R 1"]. Scores of -inf are out.
+    A token is out if it and all that are less likely hold at most `tail` of the mass (of equally likely ones the last
+    count as less likely), unless it is among the likeliest `keep`. Both are numbers or ["R 1"]. A negative tail keeps
+    everything.
     """
     tokens, values = survivors(scores)
-    order = np.argsort(values, axis=-1, kind="stable")
+    order = np.argsort(-values, axis=-1, kind="stable")[:, ::-1]
     rising = np.take_along_axis(values, order, axis=-1)
     width = rising.shape[-1]
     kept = cumulative_sum(softmax(rising)) > np.float32(tail)
     kept |= width - np.arange(width) <= keep
     kept &= rising > -np.inf
-    result = np.zeros(scores.shape, dtype=bool)
+    result = np.full(scores.shape, np.less(tail, 0), dtype=bool)
     rows, places = np.nonzero(kept)
     result[rows, tokens[rows, order[rows, places]]] = True
     return result

@@ -55,6 +55,11 @@ def astype(x: Array, dtype: str) -> Array:
     return x.to(_type(dtype))
 
 
+def as_indices(x: Array) -> Array:
+    """Whole numbers in the type that this framework's users index with: int64 here."""
+    return x.to(torch.int64)
+
+
 def to_host(x: Array) -> np.ndarray:
     """x as a NumPy array."""
     return x.detach().cpu().numpy()
@@ -226,6 +231,11 @@ def scatter_add(x: Array, columns: Array, values: Array) -> Array:
     return torch.scatter_add(x, -1, columns.to(torch.int64), values)
 
 
+def set_rows(x: Array, rows: Array, values: Array) -> Array:
+    """x with values in place of its rows Int["N"], which differ from each other."""
+    return torch.index_copy(x, 0, rows.to(torch.int64), values)
+
+
 # Selections, whose fastest way differs by framework.
 
 
@@ -246,14 +256,15 @@ def kth_value(x: Array, k: int | np.ndarray) -> Array:
 def top_mass(scores: Array, tail: Any, keep: Any) -> Array:
     """Bool["R V"]: the likeliest tokens of each row, without the tail that holds little.
 
-    A token is out if it and all that are less likely hold at most `tail` of the mass (of equally likely ones the first
-    count as less likely), unless it is among the likeliest `keep`. Both are numbers or ["R 1"]. Scores of -inf are out.
+    A token is out if it and all that are less likely hold at most `tail` of the mass (of equally likely ones the last
+    count as less likely), unless it is among the likeliest `keep`. Both are numbers or ["R 1"]. A negative tail keeps
+    everything.
     """
-    values, order = torch.sort(scores, dim=-1, stable=True)
+    falling, order = torch.sort(scores, dim=-1, descending=True, stable=True)
+    values, order = falling.flip(-1), order.flip(-1)
     width = scores.shape[-1]
     kept = cumulative_sum(torch.softmax(values, dim=-1)) > tail
     kept |= width - arange(width, like=scores) <= keep
-    kept &= values > -torch.inf
     return torch.zeros_like(kept).scatter(-1, order, kept)
 
 

@@ -1,0 +1,62 @@
+"""No n-gram twice: not one of the row's own, nor one of the encoder's input."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable
+from typing import Any
+
+from fabula import arrays
+from fabula.context import Context
+from fabula.processors.arguments import matrix_of_tokens, whole
+from fabula.processors.history import last_tokens, mark
+from fabula.processors.penalties import repeat_rows
+from fabula.processors.processor import LogitsProcessor
+
+__all__ = ["EncoderNoRepeatNGramLogitsProcessor", "NoRepeatNGramLogitsProcessor"]
+
+INFINITY = float("inf")
+
+
+class NoRepeatNGramLogitsProcessor(LogitsProcessor):
+    """Removes tokens that would complete an n-gram that the row, prompt included, holds (Paulus et al. 2017)."""
+
+    def __init__(self, ngram_size: int) -> None:
+        self.ngram_size = whole("ngram_size", ngram_size, 1)
+
+    def process(self, scores: Any, context: Context) -> Any:
+        if context.tokens.shape[1] < self.ngram_size:
+            return scores
+        xp = arrays.of(scores)
+        prefix = last_tokens(xp, context, self.ngram_size - 1)
+        banned = completions(xp, context.tokens, context.lengths[:, None], prefix, scores.shape[-1])
+        return xp.where(banned, -INFINITY, scores)
+
+    def stack_key(self) -> Hashable:
+        return self.ngram_size
+
+
+class EncoderNoRepeatNGramLogitsProcessor(LogitsProcessor):
+    """Removes tokens that would complete an n-gram of the encoder's input."""
+
+    def __init__(self, encoder_ngram_size: int, encoder_input_ids: Any) -> None:
+        self.ngram_size = whole("encoder_ngram_size", encoder_ngram_size, 1)
+        self.encoder_input_ids = matrix_of_tokens("encoder_input_ids", encoder_input_ids)
+
+    def process(self, scores: Any, context: Context) -> Any:
+        if self.encoder_input_ids.shape[1] < self.ngram_size:
+            return scores
+        xp = arrays.of(scores)
+        tokens = xp.asarray(repeat_rows(self.encoder_input_ids, scores.shape[0]), "int32", like=scores)
+        prefix = last_tokens(xp, context, self.ngram_size - 1)
+        banned = completions(xp, tokens, xp.sum(tokens >= 0, keepdims=True), prefix, scores.shape[-1])
+        return xp.where(banned, -INFINITY, scores)
+
+
+def completions(xp: Any, tokens: Any, lengths: Any, prefix: Any, vocabulary: int) -> Any:
+    """Bool["R V"]: what follows `prefix` ["R N-1"] anywhere in tokens ["R L"], of which `lengths` ["R 1"] count."""
+    before = prefix.shape[1]
+    windows = tokens.shape[1] - before
+    matches = xp.arange(windows, like=tokens)[None, :] + before < lengths
+    for place in range(before):
+        matches = matches & (tokens[:, place : place + windows] == prefix[:, place : place + 1])
+    return mark(xp, tokens[:, before:], matches, vocabulary)

@@ -1,0 +1,98 @@
+"""What a logits processor is: scores in, scores out; and the list that applies several in turn."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Hashable, Mapping
+from typing import Any, ClassVar
+
+import numpy as np
+
+from fabula import arrays
+from fabula.arrays.ragged import rectangle
+from fabula.context import Context
+from fabula.errors import ArgumentError, NotSupportedError
+
+__all__ = ["LogitsProcessor", "LogitsProcessorList", "apply", "column"]
+
+
+class LogitsProcessor:
+    """Override `process` (ragged rows, any framework) or `__call__` (the signature of transformers): both then work.
+
+    Neither changes its arguments; the scores are float32. A processor that serves rows with different numbers in one
+    pass says which attributes these are, in `numbers`, and gives a `stack_key`.
+    """
+
+    numbers: ClassVar[Mapping[str, float]] = {}  # attribute -> the value with which a row's scores stay as they are
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        """Whichever of the two a class overrides, the other follows it."""
+        super().__init_subclass__(**kwargs)
+        if "process" in vars(cls) and "__call__" not in vars(cls):
+            cls.__call__ = LogitsProcessor.__call__  # type: ignore[method-assign]
+        elif "__call__" in vars(cls) and "process" not in vars(cls):
+            cls.process = LogitsProcessor.process  # type: ignore[method-assign]
+        if "stack_key" not in vars(cls):  # what a subclass adds may differ from row to row
+            cls.stack_key = LogitsProcessor.stack_key  # type: ignore[method-assign]
+
+    def process(self, scores: Any, context: Context) -> Any:
+        """Float["R V"]: the scores of the next token after each of the R rows."""
+        if type(self).__call__ is LogitsProcessor.__call__:
+            raise NotSupportedError(f"`{type(self).__name__}` must override `process` or `__call__`, got neither.")
+        return self(rectangle(context.tokens, context.lengths, context.padding), scores)
+
+    def __call__(self, input_ids: Any, scores: Any) -> Any:
+        """Float["R V"], of rows that are all L long: input_ids Int["R L"], scores Float["R V"]."""
+        if type(self).process is LogitsProcessor.process:
+            raise NotSupportedError(f"`{type(self).__name__}` must override `process` or `__call__`, got neither.")
+        return self.process(scores, whole_rows(input_ids))
+
+    def stack_key(self) -> Hashable | None:
+        """What processors must share to become one over their rows; None: this one runs on its own rows only."""
+        return None
+
+
+class LogitsProcessorList(list):  # a plain list of processors or callables, as in transformers
+    """Processors applied in turn."""
+
+    def process(self, scores: Any, context: Context) -> Any:
+        """Float["R V"] after every processor of the list."""
+        for processor in self:
+            scores = apply(processor, scores, context)
+        return scores
+
+    def __call__(self, input_ids: Any, scores: Any, **kwargs: Any) -> Any:
+        """As `process`, on rectangular rows; a callable of more than two parameters gets the rest from kwargs."""
+        for processor in self:
+            wanted = {} if isinstance(processor, LogitsProcessor) else _wanted(processor, kwargs)
+            scores = processor(input_ids, scores, **wanted)
+        return scores
+
+
+def apply(processor: Any, scores: Any, context: Context) -> Any:
+    """Float["R V"] after one processor, ours or any callable with the signature of transformers."""
+    if isinstance(processor, (LogitsProcessor, LogitsProcessorList)):
+        return processor.process(scores, context)
+    return processor(rectangle(context.tokens, context.lengths, context.padding), scores)
+
+
+def column(xp: Any, value: Any, dtype: str, like: Any) -> Any:
+    """A number as it is; a number a row, held on the host as ["R 1"], as an array where `like` is."""
+    return xp.asarray(value, dtype, like=like) if isinstance(value, np.ndarray) else value
+
+
+def whole_rows(input_ids: Any) -> Context:
+    """The context of rectangular rows, of which all columns count as prompt."""
+    xp = arrays.of(input_ids)
+    tokens = xp.astype(input_ids, "int32")
+    lengths = xp.full((tokens.shape[0],), tokens.shape[1], "int32", like=tokens)
+    return Context(tokens=tokens, lengths=lengths, prompt_lengths=lengths)
+
+
+def _wanted(processor: Any, kwargs: Mapping[str, Any]) -> dict[str, Any]:
+    """Those of kwargs that a callable asks for beyond its first two parameters."""
+    names = list(inspect.signature(processor).parameters)[2:]
+    absent = [name for name in names if name not in kwargs]
+    if absent:
+        raise ArgumentError(f"`{absent[0]}` must be passed for {type(processor).__name__}, got {sorted(kwargs)}.")
+    return {name: kwargs[name] for name in names}

@@ -1,0 +1,124 @@
+"""Rows of a batch with different processors: those with numbers become one, others run on their rows only."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable, Sequence
+from copy import copy
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from fabula import arrays
+from fabula.context import Context
+from fabula.processors.processor import LogitsProcessor, LogitsProcessorList, apply, column
+
+__all__ = ["Process", "select", "stack"]
+
+Process = Callable[[Any, Context], Any]  # (scores Float["R V"], context of the R rows) -> scores
+
+
+@dataclass(frozen=True, slots=True)
+class Everywhere:
+    """One processor over all rows, with numbers under which rows that lack it stay as they are."""
+
+    processor: Any
+
+    def __call__(self, scores: Any, context: Context) -> Any:
+        return apply(self.processor, scores, context)
+
+
+@dataclass(frozen=True, slots=True)
+class Masked:
+    """One processor over all rows, of which some take its scores."""
+
+    processor: Any
+    chosen: np.ndarray  # Bool["R 1"]
+
+    def __call__(self, scores: Any, context: Context) -> Any:
+        xp = arrays.of(scores)
+        return xp.where(column(xp, self.chosen, "bool", scores), apply(self.processor, scores, context), scores)
+
+
+@dataclass(frozen=True, slots=True)
+class Partial:
+    """One processor that is given only its rows."""
+
+    processor: Any
+    rows: np.ndarray  # Int["N"]
+
+    def __call__(self, scores: Any, context: Context) -> Any:
+        xp = arrays.of(scores)
+        rows = xp.asarray(self.rows, "int32", like=scores)
+        return xp.set_rows(scores, rows, apply(self.processor, xp.take(scores, rows), select(context, rows)))
+
+
+def stack(per_row: Sequence[Sequence[Any]]) -> Process:
+    """One function for all rows, from each row's processors; every row's order is kept.
+
+    Build it when the rows change, not every step.
+    """
+    if all(processors is per_row[0] for processors in per_row):
+        return LogitsProcessorList(per_row[0]).process
+    steps = [_step(members) for members in _aligned(per_row)]
+
+    def process(scores: Any, context: Context) -> Any:
+        for step in steps:
+            scores = step(scores, context)
+        return scores
+
+    return process
+
+
+def select(context: Context, rows: Any) -> Context:
+    """The context of some rows, Int["N"] in its framework."""
+    xp = arrays.of(context.tokens)
+    return replace(
+        context,
+        tokens=xp.take(context.tokens, rows),
+        lengths=xp.take(context.lengths, rows),
+        prompt_lengths=xp.take(context.prompt_lengths, rows),
+        seen=None if context.seen is None else xp.take(context.seen, rows),
+    )
+
+
+def _key(processor: Any) -> Hashable:
+    """What processors of different rows must share to be applied as one."""
+    shared = processor.stack_key() if isinstance(processor, LogitsProcessor) else None
+    return id(processor) if shared is None else (type(processor), shared)
+
+
+def _aligned(per_row: Sequence[Sequence[Any]]) -> list[list[Any]]:
+    """Columns of processors of one key, one a row or None, so that each row meets its own in their order.
+
+    Of the processors that are next in some row, first comes one that no row has further on.
+    """
+    columns = []
+    left = [[(_key(processor), processor) for processor in processors] for processors in per_row]
+    while any(left):
+        heads = [row[0][0] for row in left if row]
+        further = {key for row in left for key, _ in row[1:]}
+        chosen = next((key for key in heads if key not in further), heads[0])
+        columns.append([row.pop(0)[1] if row and row[0][0] == chosen else None for row in left])
+    return columns
+
+
+def _step(members: Sequence[Any]) -> Process:
+    """A column as a function of all rows."""
+    chosen = np.array([member is not None for member in members])
+    first = next(member for member in members if member is not None)
+    if isinstance(first, LogitsProcessor) and first.stack_key() is not None:
+        if first.numbers:
+            return Everywhere(_with_numbers(first, members))
+        return Everywhere(first) if chosen.all() else Masked(first, chosen[:, None])
+    return Everywhere(first) if chosen.all() else Partial(first, np.flatnonzero(chosen).astype(np.int32))
+
+
+def _with_numbers(first: LogitsProcessor, members: Sequence[Any]) -> LogitsProcessor:
+    """A copy of the first whose numbers are those of all rows: a number if they are equal, else ["R 1"]."""
+    stacked = copy(first)
+    for name, neutral in first.numbers.items():
+        values = [neutral if member is None else getattr(member, name) for member in members]
+        same = all(value == values[0] for value in values)
+        setattr(stacked, name, values[0] if same else np.array(values)[:, None])
+    return stacked
