@@ -1,0 +1,84 @@
+"""`fabula score`: how well a model predicts a text."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import sys
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+
+from fabula.cli.prompt_input import read_file
+from fabula.cli.source_flags import add_model_flags, check_positive, load_model
+from fabula.cli.terminal import is_terminal
+from fabula.errors import ArgumentError
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The command's flags."""
+    parser.add_argument("file", nargs="?", metavar="FILE", help="a UTF-8 text; '-' or nothing reads a pipe")
+    parser.add_argument(
+        "--window", type=int, default=512, metavar="N", help="tokens the model sees at once (%(default)s)"
+    )
+    parser.add_argument("--stride", type=int, metavar="N", help="tokens scored in each window (half of it)")
+    parser.add_argument("--json", action="store_true", help="print JSON")
+    add_model_flags(parser)
+
+
+def run(arguments: argparse.Namespace) -> None:
+    """Prints perplexity, loss and counts."""
+    text = read_file(arguments.file, "text")
+    check_positive("stride", arguments.stride)
+    model = load_model(arguments)
+    ids = np.array(model.tokenizer(text)["input_ids"], np.int64)
+    if len(ids) < 2:
+        raise ArgumentError(f"the text must have at least 2 tokens, got {len(ids)}.")
+    window = min(arguments.window, model.context_length)
+    stride = arguments.stride or max(1, window // 2)
+    if window < 2 or stride >= window:
+        raise ArgumentError(f"`stride` must be in [1, window), got {stride} with a window of {window}.")
+    losses = text_losses(model, ids, window, stride)
+    facts = summary(losses, len(text.encode()))
+    print(json.dumps(facts) if arguments.json else "\n".join(f"{name:<20} {value}" for name, value in facts.items()))
+
+
+def summary(losses: np.ndarray, text_bytes: int) -> dict[str, float | int]:
+    """The figures of a text from its tokens' losses in nats."""
+    mean = float(losses.mean())
+    return {
+        "tokens": len(losses),
+        "perplexity": round(math.exp(mean), 4),
+        "loss": round(mean, 5),
+        "loss_standard_error": round(float(losses.std()) / math.sqrt(len(losses)), 5),
+        "bits_per_byte": round(float(losses.sum()) / math.log(2) / text_bytes, 4),
+    }
+
+
+def windows(length: int, window: int, stride: int) -> Iterator[tuple[int, int, int]]:
+    """(begin, end, first scored): every token but the first is scored once, with as much before it as fits."""
+    scored = 1
+    while scored < length:
+        end = min(length, window if scored == 1 else scored + stride)
+        yield max(0, end - window), end, scored
+        scored = end
+
+
+def text_losses(model: Any, ids: np.ndarray, window: int, stride: int) -> np.ndarray:
+    """-log p of every token but the first, Float64["N-1"]; progress on standard error."""
+    losses = []
+    for begin, end, scored in windows(len(ids), window, stride):
+        logits = np.asarray(model(ids[None, begin : end - 1]).logits[0], np.float64)
+        losses.append(token_losses(logits[scored - begin - 1 :], ids[scored:end]))
+        if is_terminal(sys.stderr):
+            print(f"\r{end}/{len(ids)} tokens", end="\n" if end == len(ids) else "", file=sys.stderr, flush=True)
+    return np.concatenate(losses)
+
+
+def token_losses(logits: np.ndarray, tokens: np.ndarray) -> np.ndarray:
+    """-log softmax(logits)[tokens]: logits [N, V], tokens [N]."""
+    top = logits.max(axis=-1)
+    total = top + np.log(np.exp(logits - top[:, None]).sum(axis=-1))
+    return total - np.take_along_axis(logits, tokens[:, None], axis=-1)[:, 0]
