@@ -34,6 +34,7 @@ class Family(ABC):
     defaults: ClassVar[Mapping[str, Any]]  # what an absent key of config.json means
     aliases: ClassVar[Mapping[str, str]] = MappingProxyType({})  # the usual name of a key -> this family's name
     rotary: ClassVar[bool] = True  # positions are rotations
+    embedding_scale: float = 1.0  # multiplies the embedding's rows
     config: ModelConfig
     layers: tuple[LayerSpec, ...]
 

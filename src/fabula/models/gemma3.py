@@ -47,6 +47,7 @@ class Gemma3(Llama):
     def __init__(self, config: ModelConfig) -> None:
         require(config, "use_bidirectional_attention", False)
         self.config = config
+        self.embedding_scale = config.hidden_size**0.5
         self.activation = activation(config, "hidden_activation")
         ropes = {kind: rope_spec(config, kind) for kind in ("full_attention", "sliding_attention")}
         self.layers = tuple(
@@ -79,7 +80,7 @@ class Gemma3(Llama):
         }
 
     def embed(self, ops: Ops, w: SimpleNamespace) -> Array:
-        return ops.embed(w.embed, scale=self.config.hidden_size**0.5)
+        return ops.embed(w.embed, scale=self.embedding_scale)
 
     def norm(self, ops: Ops, x: Array, weight: Any) -> Array:
         """Over the root mean square, times one more than the weight."""

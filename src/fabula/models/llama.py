@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from types import MappingProxyType, SimpleNamespace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from fabula.models.family import Entry, Family, activation, require
 from fabula.ops.protocol import Array, Ops
@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 class Llama(Family):
     """Touvron et al. 2023. Families that differ in a projection or a window inherit the rest."""
 
-    model_types = ("llama",)
-    defaults: Mapping[str, Any] = MappingProxyType(
+    model_types: ClassVar[tuple[str, ...]] = ("llama",)
+    defaults = MappingProxyType(
         {
             "vocab_size": 32000,
             "hidden_size": 4096,
@@ -41,9 +41,7 @@ class Llama(Family):
         self.config = config
         self.activation = activation(config, "hidden_act")
         rope = rope_spec(config)
-        self.layers = tuple(
-            LayerSpec(i, self.attention(self.window(i)), rope) for i in range(config.num_hidden_layers)
-        )
+        self.layers = tuple(LayerSpec(i, self.attention(self.window(i)), rope) for i in range(config.num_hidden_layers))
 
     def attention(self, window: int | None) -> AttentionSpec:
         """How a layer with this window attends."""

@@ -85,8 +85,7 @@ def _number(
     """A finite number in [low, high]."""
     value = parameters.get(key)
     value = default if value is None else value
-    wrong = isinstance(value, bool) or not isinstance(value, int | float)
-    if wrong or not low <= value <= high:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not low <= value <= high:
         raise ModelFileError(
             f"{key} of the rope parameters must be a number in [{low:g}, {high:g}], got {value!r}. "
             "Repair config.json or fetch it again."

@@ -1,0 +1,75 @@
+"""Keys and values in PyTorch: one tensor of blocks a layer, written in place."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+
+from fabula.cache.blocks import BLOCK
+from fabula.errors import OutOfMemoryError
+
+
+class TorchCache:
+    """Storage for `blocks` blocks of BLOCK positions in every layer; who owns which is not known here."""
+
+    def __init__(
+        self, heads: Sequence[tuple[int, int]], blocks: int, dtype: torch.dtype, device: torch.device | str
+    ) -> None:
+        """`heads`: for each layer its key heads and the features of one."""
+        self.heads = tuple(heads)
+        self.blocks = blocks
+        self.keys = [_zeros((blocks, BLOCK, *shape), dtype, device) for shape in self.heads]
+        self.values = [_zeros((blocks, BLOCK, *shape), dtype, device) for shape in self.heads]
+
+    @property
+    def nbytes(self) -> int:
+        """What the keys and values take."""
+        return sum(tensor.nbytes for tensor in (*self.keys, *self.values))
+
+    def write(self, layer: int, slots: torch.Tensor, keys: torch.Tensor, values: torch.Tensor) -> None:
+        """Puts T keys and values [T, heads, features] at slots [T]: block * BLOCK + place in the block."""
+        self.keys[layer].flatten(0, 1).index_copy_(0, slots, keys.detach())
+        self.values[layer].flatten(0, 1).index_copy_(0, slots, values.detach())
+
+    def read(self, layer: int, tables: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """The keys and values of R rows' blocks [R, B], laid end to end: [R, B * BLOCK, heads, features]."""
+        rows, width = tables.shape
+        shape = (rows, width * BLOCK, *self.heads[layer])
+        flat = tables.reshape(-1)
+        return (
+            self.keys[layer].index_select(0, flat).view(shape),
+            self.values[layer].index_select(0, flat).view(shape),
+        )
+
+    def copy(self, sources: Sequence[int], targets: Sequence[int]) -> None:
+        """Copies whole blocks, all at once: a block may be a source and a target."""
+        device = self.keys[0].device
+        source = torch.from_numpy(np.array(sources, np.int64)).to(device)
+        target = torch.from_numpy(np.array(targets, np.int64)).to(device)
+        for tensor in (*self.keys, *self.values):
+            tensor.index_copy_(0, target, tensor.index_select(0, source))
+
+    def grow(self, blocks: int) -> None:
+        """Makes room for `blocks` blocks, what is stored kept."""
+        if blocks <= self.blocks:
+            return
+        self.keys = [_grown(tensor, blocks) for tensor in self.keys]
+        self.values = [_grown(tensor, blocks) for tensor in self.values]
+        self.blocks = blocks
+
+
+def _zeros(shape: tuple[int, ...], dtype: torch.dtype, device: torch.device | str) -> torch.Tensor:
+    try:
+        return torch.zeros(shape, dtype=dtype, device=device)
+    except (RuntimeError, MemoryError) as error:
+        raise OutOfMemoryError(
+            f"{shape[0]} cache blocks do not fit in the memory of {device}: {error}. Ask for fewer rows or positions."
+        ) from error
+
+
+def _grown(tensor: torch.Tensor, blocks: int) -> torch.Tensor:
+    larger = _zeros((blocks, *tensor.shape[1:]), tensor.dtype, tensor.device)
+    larger[: tensor.shape[0]] = tensor
+    return larger

@@ -1,0 +1,87 @@
+"""`past_key_values`: the rows of a rectangle that was computed so far, and their blocks in a cache."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from fabula.cache.blocks import BlockPool, Table
+from fabula.errors import ArgumentError
+
+
+class Past:
+    """R rows. Columns count padding, as the caller sees them; lengths do not, as the cache does.
+
+    `model(...)` writes into it: what is handed in and what comes back are the same object.
+    """
+
+    def __init__(self, cache: Any, rows: int) -> None:
+        """`cache`: a backend's storage, all of which is this object's."""
+        self.cache = cache
+        self.pool = BlockPool(cache.blocks)
+        self.tables = [Table(self.pool) for _ in range(rows)]
+        self.mask = np.zeros((rows, 0), bool)  # Bool["R columns"]: which columns are tokens
+
+    @property
+    def rows(self) -> int:
+        """How many rows there are."""
+        return len(self.tables)
+
+    @property
+    def lengths(self) -> np.ndarray:
+        """Int["R"]: how many positions of each row are in the cache."""
+        return self.mask.sum(1).astype(np.int32)
+
+    def get_seq_length(self, layer_idx: int = 0) -> int:
+        """How many columns there are, padding included."""
+        return self.mask.shape[1]
+
+    def __len__(self) -> int:
+        return self.get_seq_length()
+
+    def extend(self, mask: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Makes room for new columns, Bool["R S"]; returns first positions, Int["R"], and tables, Int["R B"]."""
+        first = self.lengths
+        ends = first + mask.sum(1)
+        self._reserve(sum(t.missing(int(a), int(b)) for t, a, b in zip(self.tables, first, ends, strict=True)))
+        pairs = zip(self.tables, first, ends, strict=True)
+        copies = [copy for table, a, b in pairs if (copy := table.write(int(a), int(b)))]
+        if copies:
+            self.cache.copy([source for source, _ in copies], [target for _, target in copies])
+        self.mask = np.concatenate([self.mask, mask], 1)
+        return first, self._tables()
+
+    def crop(self, max_length: int) -> None:
+        """Drops -max_length columns where it is negative; keeps the first max_length where it is positive."""
+        if max_length == 0:
+            return
+        kept = max_length if max_length > 0 else max(0, self.get_seq_length() + max_length)
+        self.mask = self.mask[:, :kept]
+        for table, length in zip(self.tables, self.lengths, strict=True):
+            table.truncate(int(length))
+
+    def reorder_cache(self, beam_idx: Sequence[int]) -> None:
+        """Row i becomes what row beam_idx[i] was; there may be more or fewer than before."""
+        order = [int(index) for index in beam_idx]
+        if any(not 0 <= index < self.rows for index in order):
+            raise ArgumentError(f"beam_idx must hold rows in [0, {self.rows}), got {order}. Count rows from 0.")
+        lengths = self.lengths
+        forked = [self.tables[index].fork(int(lengths[index])) for index in order]
+        for table in self.tables:
+            table.truncate(0)
+        self.tables, self.mask = forked, self.mask[order]
+
+    def _reserve(self, blocks: int) -> None:
+        missing = blocks - len(self.pool.free)
+        if missing > 0:
+            total = self.pool.blocks + max(missing, self.pool.blocks // 2)
+            self.cache.grow(total)
+            self.pool.grow(total)
+
+    def _tables(self) -> np.ndarray:
+        tables = np.zeros((self.rows, max(1, max(len(table.blocks) for table in self.tables))), np.int32)
+        for row, table in enumerate(self.tables):
+            tables[row, : len(table.blocks)] = table.blocks
+        return tables

@@ -1,0 +1,200 @@
+"""A model in PyTorch: parameters under the checkpoint's names, a forward pass for people, and a step for the engine."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping
+from types import SimpleNamespace
+from typing import Any, NamedTuple
+
+import torch
+
+from fabula.cache.torch import TorchCache
+from fabula.models.family import Family
+from fabula.models.past import Past
+from fabula.models.torch_pass import Inputs, Weights, compute
+from fabula.models.torch_rectangle import Rectangle, forward_rectangle
+from fabula.models.torch_weights import to_tensor, torch_dtype
+from fabula.models.weights import find_tensor, placed_entries, served_by_another
+from fabula.ops.protocol import NO_TAPS, Batch, Forward, Taps
+from fabula.quant.formats import StoredTensor
+
+DROPOUTS = ("attention_dropout", "attn_pdrop", "embd_pdrop", "resid_pdrop")
+
+
+class _Place(NamedTuple):
+    """Where a field of the weight table lives in the module tree."""
+
+    field: str
+    owner: torch.nn.Module
+    name: str
+    transposed: bool
+
+
+class Embedding(torch.nn.Module):
+    """Token ids to the vectors that the first layer reads, positions aside."""
+
+    def __init__(self, scale: float) -> None:
+        super().__init__()
+        self.scale = scale
+
+    def forward(self, input_ids: torch.Tensor) -> torch.Tensor:
+        weight = self._parameters["weight"]
+        assert weight is not None
+        vectors = torch.nn.functional.embedding(input_ids, weight)
+        return vectors if self.scale == 1.0 else vectors * torch.tensor(self.scale, dtype=weight.dtype)
+
+
+class TorchCausalLM(torch.nn.Module):
+    """A family with its weights as parameters; `state_dict` has transformers' keys. Dropout is not applied."""
+
+    def __init__(self, family: Family, parameters: Mapping[str, torch.Tensor]) -> None:
+        """`parameters`: a tensor for each name of the weight table, in its shape; one absent is tied or optional."""
+        super().__init__()
+        self.family = family
+        self.config = family.config
+        self.layers = family.layers
+        self._outside: list[_Place] = []
+        self._inside: list[list[_Place]] = [[] for _ in family.layers]
+        self._register({name: torch.nn.Parameter(tensor) for name, tensor in parameters.items()})
+        super().train(False)
+
+    def _register(self, parameters: Mapping[str, torch.nn.Parameter]) -> None:
+        """Builds the tree of modules that gives each parameter its name."""
+        names = {field: entry.name for field, entry in self.family.weights().items()}
+        folder, _, _ = names["embed"].rpartition(".")
+        parent, _, child = folder.rpartition(".")
+        _module(self, parent).add_module(child, Embedding(self.family.embedding_scale))
+        for layer, field, entry in placed_entries(self.family):
+            parameter = parameters.get(entry.name)
+            if parameter is None and entry.tied is not None:
+                parameter = parameters[names[entry.tied]]
+            path, _, name = entry.name.rpartition(".")
+            owner = _module(self, path)
+            owner.register_parameter(name, parameter)
+            places = self._outside if layer is None else self._inside[layer]
+            places.append(_Place(field, owner, name, entry.transposed))
+
+    @classmethod
+    def from_tensors(
+        cls,
+        family: Family,
+        tensors: Mapping[str, StoredTensor],
+        dtype: str | torch.dtype = "float32",
+        device: str | torch.device = "cpu",
+    ) -> TorchCausalLM:
+        """The model of a checkpoint, packed weights dequantized. Raises ModelFileError for weights that do not fit."""
+        kind = torch_dtype(dtype)
+        parameters = {}
+        for _, _, entry in placed_entries(family):
+            if served_by_another(family, entry, tensors):
+                continue
+            stored = find_tensor(family, entry, tensors)
+            if stored is not None:
+                parameters[entry.name] = to_tensor(stored, kind, device)
+        return cls(family, parameters)
+
+    @property
+    def vocab_size(self) -> int:
+        """How many tokens have a score."""
+        return self.config.vocab_size
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The type of the parameters."""
+        return next(self.parameters()).dtype
+
+    @property
+    def device(self) -> torch.device:
+        """Where the parameters are."""
+        return next(self.parameters()).device
+
+    def num_parameters(self, only_trainable: bool = False) -> int:
+        """How many numbers the parameters hold, shared ones once."""
+        return sum(p.numel() for p in self.parameters() if p.requires_grad or not only_trainable)
+
+    def get_input_embeddings(self) -> torch.nn.Module:
+        """The module that turns ids into `inputs_embeds`."""
+        return self._outside[0].owner
+
+    def train(self, mode: bool = True) -> TorchCausalLM:
+        """Sets the mode; warns of dropout that the configuration asks for."""
+        asked = [key for key in DROPOUTS if self.config.get(key)]
+        if mode and asked:
+            warnings.warn(f"dropout is not applied, though the configuration sets {', '.join(asked)}", stacklevel=2)
+        return super().train(mode)
+
+    def weights(self) -> Weights:
+        """The parameters under the family's field names, matrices as [out, in]."""
+        return Weights(_namespace(self._outside), [_namespace(places) for places in self._inside])
+
+    def new_cache(self, blocks: int) -> TorchCache:
+        """Storage for this many blocks of keys and values."""
+        heads = [(layer.attention.kv_heads, layer.attention.head_dim) for layer in self.layers]
+        return TorchCache(heads, blocks, self.dtype, self.device)
+
+    @torch.no_grad()
+    def step(self, batch: Batch, cache: TorchCache | None, taps: Taps = NO_TAPS) -> Forward:
+        """Computes a batch's positions, stores their keys and values, and scores what it wants scored.
+
+        Without a cache every row must start at position 0. Tapped attentions are a tuple of Float["heads new keys"],
+        one for each row that computes anything.
+        """
+        weights = self.weights()
+        computed = compute(self.family, weights, batch, cache, taps, Inputs())
+        logits = self.family.logits(computed.ops, computed.hidden, weights.outside).float()
+        hidden = computed.hidden if taps.final_hidden else None
+        return Forward(logits, hidden, computed.states or None, computed.attentions or None)
+
+    def forward(
+        self,
+        input_ids: torch.Tensor | None = None,
+        attention_mask: torch.Tensor | None = None,
+        position_ids: torch.Tensor | None = None,
+        past_key_values: Past | None = None,
+        inputs_embeds: torch.Tensor | None = None,
+        labels: torch.Tensor | None = None,
+        use_cache: bool | None = None,
+        logits_to_keep: int | torch.Tensor = 0,
+        output_hidden_states: bool = False,
+        output_attentions: bool = False,
+        return_dict: bool = True,
+    ) -> Any:
+        """A CausalLMOutput: the logits of a rectangle of rows, padded on either side where `attention_mask` is 0.
+
+        Positions count tokens, not columns. In training no past is kept unless `use_cache=True` asks for it; a call
+        that continues one computes without gradients. Raises ArgumentError for inputs that do not fit.
+        """
+        given = Rectangle(
+            input_ids,
+            inputs_embeds,
+            attention_mask,
+            position_ids,
+            past_key_values,
+            labels,
+            logits_to_keep,
+            output_hidden_states,
+            output_attentions,
+        )
+        wanted = past_key_values is not None or (self.config.get("use_cache", True) and not self.training)
+        output = forward_rectangle(self, given, wanted if use_cache is None else use_cache)
+        return output if return_dict else output.to_tuple()
+
+
+def _module(root: torch.nn.Module, path: str) -> torch.nn.Module:
+    """The module at a dotted path, made where it is absent."""
+    for part in path.split(".") if path else ():
+        if part not in root._modules:
+            root.add_module(part, torch.nn.Module())
+        child = root._modules[part]
+        assert child is not None
+        root = child
+    return root
+
+
+def _namespace(places: list[_Place]) -> SimpleNamespace:
+    fields = {}
+    for field, owner, name, transposed in places:
+        weight = owner._parameters[name]
+        fields[field] = weight.t() if transposed and weight is not None else weight
+    return SimpleNamespace(**fields)

@@ -1,0 +1,163 @@
+"""The forward pass for people: a padded rectangle in, a padded rectangle out, ragged rows inside."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+
+from fabula.cache.blocks import blocks_for
+from fabula.errors import ArgumentError, ContextLengthError
+from fabula.models.output import CausalLMOutput
+from fabula.models.past import Past
+from fabula.models.rectangle import column_mask, ragged_batch
+from fabula.models.torch_pass import Computed, Inputs, compute
+from fabula.ops.protocol import Batch, Taps
+
+IGNORED = -100  # the label of a position without one
+
+
+@dataclass(frozen=True, slots=True)
+class Rectangle:
+    """What a call of the model is given: R rows of S columns."""
+
+    input_ids: torch.Tensor | None  # Int["R S"]
+    inputs_embeds: torch.Tensor | None  # Float["R S D"], in place of ids
+    attention_mask: torch.Tensor | None  # ["R S"], or with the columns of the past before: 0 is padding
+    position_ids: torch.Tensor | None  # Int["R S"]; None: tokens are counted
+    past: Past | None
+    labels: torch.Tensor | None  # Int["R S"]
+    keep: int | torch.Tensor  # how many of the last columns are scored, or which; 0: all
+    hidden_states: bool
+    attentions: bool
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """R and S."""
+        given = self.inputs_embeds if self.input_ids is None else self.input_ids
+        assert given is not None
+        return given.shape[0], given.shape[1]
+
+
+def forward_rectangle(model: Any, given: Rectangle, remember: bool) -> CausalLMOutput:
+    """The model's output; `remember`: keep keys and values for a call that continues these rows."""
+    check_inputs(model, given)
+    shape, past = given.shape, given.past
+    if past is None and remember:
+        past = Past(model.new_cache(shape[0] * blocks_for(shape[1] + 1)), shape[0])
+    continued = past is not None and past.get_seq_length() > 0
+    mask = column_mask(None if given.attention_mask is None else given.attention_mask.cpu().numpy(), shape, past)
+    check_lengths(model, mask, past)
+    batch = ragged_batch(np.zeros(shape, np.int32), mask, past)
+    index = None if mask.all() else torch.from_numpy(np.flatnonzero(mask)).to(model.device)
+    everything = tuple(range(len(model.layers)))
+    taps = Taps(everything if given.hidden_states else (), everything if given.attentions else ())
+    with torch.set_grad_enabled(torch.is_grad_enabled() and not continued):
+        computed = run(model, batch, past, taps, given, index)
+        hidden = spread(computed.hidden, index, shape)
+        logits = score(model, computed, hidden, given.keep)
+        return CausalLMOutput(
+            None if given.labels is None else shifted_loss(logits, given.labels.to(logits.device)),
+            logits,
+            past if remember else None,
+            (*(spread(computed.states[i], index, shape) for i in everything), hidden) if given.hidden_states else None,
+            tuple(weights_rectangle(computed.attentions[i], mask, past) for i in everything)
+            if given.attentions
+            else None,
+        )
+
+
+def run(
+    model: Any, batch: Batch, past: Past | None, taps: Taps, given: Rectangle, index: torch.Tensor | None
+) -> Computed:
+    """The pass over the columns that are tokens."""
+
+    def flat(x: torch.Tensor | None) -> torch.Tensor | None:
+        if x is None:
+            return None
+        x = x.to(model.device).expand(*given.shape, *x.shape[2:]).flatten(0, 1)
+        return x if index is None else x.index_select(0, index)
+
+    inputs = Inputs(flat(given.input_ids), flat(given.inputs_embeds), flat(given.position_ids))
+    return compute(model.family, model.weights(), batch, None if past is None else past.cache, taps, inputs)
+
+
+def spread(x: torch.Tensor, index: torch.Tensor | None, shape: tuple[int, int]) -> torch.Tensor:
+    """[T, features] -> [R, S, features], zero where there is padding."""
+    if index is not None:
+        x = x.new_zeros(shape[0] * shape[1], x.shape[-1]).index_copy(0, index, x)
+    return x.view(*shape, -1)
+
+
+def score(model: Any, computed: Computed, hidden: torch.Tensor, keep: int | torch.Tensor) -> torch.Tensor:
+    """The logits of the columns that are kept: [R, columns, V]."""
+    chosen = (
+        hidden[:, -keep:] if isinstance(keep, int) and keep else hidden if isinstance(keep, int) else hidden[:, keep]
+    )
+    flat = model.family.logits(computed.ops, chosen.flatten(0, 1), model.weights().outside)
+    return flat.view(*chosen.shape[:2], -1)
+
+
+def shifted_loss(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+    """The mean cross-entropy of each label under the logits one column before; labels of -100 do not count."""
+    following = F.pad(labels, (0, 1), value=IGNORED)[:, 1:]
+    return F.cross_entropy(logits.float().flatten(0, 1), following.flatten(), ignore_index=IGNORED)
+
+
+def weights_rectangle(rows: tuple[torch.Tensor, ...], mask: np.ndarray, past: Past | None) -> torch.Tensor:
+    """Attention weights of ragged rows, each [heads, new, keys], as [R, heads, S, columns]."""
+    seen = mask if past is None else past.mask
+    present = np.flatnonzero(mask.any(1))
+    out = rows[0].new_zeros(len(mask), rows[0].shape[0], mask.shape[1], seen.shape[1])
+    for row, weights in zip(present, rows, strict=True):
+        queries, keys = (torch.from_numpy(np.flatnonzero(x[row])).to(out.device) for x in (mask, seen))
+        out[row, :, queries[:, None], keys] = weights.transpose(0, 1).transpose(1, 2).permute(2, 0, 1)
+    return out
+
+
+def check_inputs(model: Any, given: Rectangle) -> None:
+    """Raises ArgumentError for ids, vectors or a past that do not fit the model or each other."""
+    if (given.input_ids is None) == (given.inputs_embeds is None):
+        raise ArgumentError("`input_ids` or `inputs_embeds` must be given, and not both. Pass one of them.")
+    if given.input_ids is not None:
+        check_ids(given.input_ids, model.vocab_size)
+    elif given.inputs_embeds is not None and (given.inputs_embeds.ndim != 3):
+        raise ArgumentError(
+            f"`inputs_embeds` must have 3 dimensions, got {given.inputs_embeds.ndim}. Add the rows' one."
+        )
+    if given.past is not None and not isinstance(given.past, Past):
+        raise ArgumentError(
+            f"`past_key_values` must be what an earlier call of this model returned, got {type(given.past).__name__}. "
+            "Pass None to start anew."
+        )
+    if given.past is not None and given.past.rows != given.shape[0]:
+        raise ArgumentError(
+            f"`past_key_values` must hold {given.shape[0]} rows, as the inputs do, got {given.past.rows}. "
+            "Use its reorder_cache to repeat or drop rows."
+        )
+
+
+def check_ids(ids: torch.Tensor, vocabulary: int) -> None:
+    """Raises ArgumentError for ids of a wrong type or shape, or outside the vocabulary."""
+    if ids.ndim != 2 or ids.shape[0] * ids.shape[1] == 0 or ids.is_floating_point() or ids.dtype == torch.bool:
+        raise ArgumentError(
+            f"`input_ids` must be integers of shape (rows, columns), got {ids.dtype} of shape {tuple(ids.shape)}. "
+            "Pass what the tokenizer returns."
+        )
+    low, high = torch.stack(torch.aminmax(ids)).tolist()
+    if low < 0 or high >= vocabulary:
+        raise ArgumentError(
+            f"`input_ids` must lie in [0, {vocabulary}), got {low if low < 0 else high}. "
+            "Use the tokenizer that belongs to the model."
+        )
+
+
+def check_lengths(model: Any, mask: np.ndarray, past: Past | None) -> None:
+    """Raises ContextLengthError where the model has a table of positions and a row outgrows it."""
+    longest = int((mask.sum(1) + (0 if past is None else past.lengths)).max())
+    limit = model.config.max_position_embeddings
+    if not model.family.rotary and longest > limit:
+        raise ContextLengthError(f"a row must have at most {limit} positions, got {longest}. Shorten the input.")

@@ -1,0 +1,20 @@
+"""Runs a family's layers one after the other."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from types import SimpleNamespace
+from typing import Any
+
+from fabula.ops.protocol import Array, Ops
+
+
+def unrolled(
+    family: Any, ops: Ops, x: Array, layers: Sequence[SimpleNamespace], tap: Callable[[int, Array], None]
+) -> Array:
+    """What the last layer gives; `tap` is shown every layer's output, 1 for the first, and 0 for its input."""
+    tap(0, x)
+    for layer, weights in zip(family.layers, layers, strict=True):
+        x = family.block(ops, x, weights, layer)
+        tap(layer.index + 1, x)
+    return x

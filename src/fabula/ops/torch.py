@@ -1,0 +1,127 @@
+"""The operations in PyTorch, during one step."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+
+import torch
+import torch.nn.functional as F
+
+from fabula.cache.torch import TorchCache
+from fabula.errors import NotSupportedError
+from fabula.ops.protocol import NO_TAPS, Activation, Taps
+from fabula.ops.specs import LayerSpec, RopeSpec
+from fabula.ops.torch_attention import attend_group
+from fabula.ops.torch_layout import Group, Layout
+
+Tensor = torch.Tensor
+
+
+class TorchOps:
+    """Operations on tensors [T, features]. Roundings in 16-bit types fall where transformers has them."""
+
+    def __init__(
+        self, layout: Layout, cache: TorchCache | None = None, taps: Taps = NO_TAPS, vectors: Tensor | None = None
+    ) -> None:
+        self.layout = layout
+        self.cache = cache
+        self.taps = taps
+        self.vectors = vectors
+        self.attentions: dict[int, tuple[Tensor, ...]] = {}  # layer -> for each row Float["heads new keys"]
+        self._angles: dict[tuple[RopeSpec, torch.dtype], tuple[Tensor, Tensor]] = {}
+
+    def embed(self, weight: Tensor, scale: float = 1.0) -> Tensor:
+        if self.vectors is not None:
+            return self.vectors.to(weight.dtype)
+        x = F.embedding(self.layout.tokens, weight)
+        return x if scale == 1.0 else x * torch.tensor(scale, dtype=x.dtype, device=x.device)
+
+    def embed_positions(self, weight: Tensor) -> Tensor:
+        return F.embedding(self.layout.positions, weight)
+
+    def linear(self, x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+        return F.linear(x, weight, bias)
+
+    def rms_norm(self, x: Tensor, weight: Tensor, eps: float, offset: float = 0.0) -> Tensor:
+        shape, size = x.shape, weight.shape[0]
+        runs = x.view(-1, size)
+        if x.dtype == torch.float32:
+            return F.rms_norm(runs, (size,), weight + offset if offset else weight, eps).view(shape)
+        wide = F.rms_norm(runs.float(), (size,), None, eps)
+        if offset:
+            return (wide * (weight.float() + offset)).to(x.dtype).view(shape)
+        return (wide.to(x.dtype) * weight).view(shape)
+
+    def layer_norm(self, x: Tensor, weight: Tensor, bias: Tensor, eps: float) -> Tensor:
+        return F.layer_norm(x, weight.shape, weight, bias, eps)
+
+    def split(self, x: Tensor, sizes: Sequence[int]) -> tuple[Tensor, ...]:
+        return tuple(x.split(list(sizes), -1))
+
+    def add(self, x: Tensor, y: Tensor) -> Tensor:
+        return x + y
+
+    def rope(self, x: Tensor, rope: RopeSpec) -> Tensor:
+        cosine, sine = self._rotation(rope, x.dtype)
+        heads = x.view(x.shape[0], -1, rope.head_dim)
+        turned = 2 * len(rope.inverse_frequencies)
+        first, second = heads[..., : turned // 2], heads[..., turned // 2 : turned]
+        out = heads[..., :turned] * cosine + torch.cat((-second, first), -1) * sine
+        return (out if turned == rope.head_dim else torch.cat((out, heads[..., turned:]), -1)).view(x.shape)
+
+    def _rotation(self, rope: RopeSpec, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+        """Cosines and sines [T, 1, 2 * frequencies], computed once a step."""
+        known = self._angles.get((rope, dtype))
+        if known is None:
+            positions = self.layout.positions
+            frequencies = torch.tensor(rope.inverse_frequencies, dtype=torch.float32, device=positions.device)
+            angles = (positions.float()[:, None] * frequencies).repeat(1, 2)[:, None]
+            cosine, sine = angles.cos() * rope.attention_factor, angles.sin() * rope.attention_factor
+            known = (cosine.to(dtype), sine.to(dtype))
+            self._angles[rope, dtype] = known
+        return known
+
+    def attend(self, layer: LayerSpec, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        spec = layer.attention
+        if not spec.causal or spec.source != "self":
+            raise NotSupportedError(f"layer {layer.index} must attend causally to its own row; the rest is to come.")
+        shape = (q.shape[0], -1, spec.head_dim)
+        projected = (q.view(shape), k.view(shape), v.view(shape))
+        if self.cache is not None:
+            self.cache.write(layer.index, self.layout.slots, projected[1], projected[2])
+        tapped = layer.index in self.taps.attentions
+        groups = self.layout.groups
+        parts = [attend_group(group, spec, layer.index, projected, self.cache, tapped) for group in groups]
+        if tapped:
+            self.attentions[layer.index] = _by_row(groups, [weights for _, weights in parts if weights is not None])
+        out = parts[0][0] if len(parts) == 1 else torch.cat([part for part, _ in parts])
+        return out if self.layout.restore is None else out.index_select(0, self.layout.restore)
+
+    def activate(self, x: Tensor, kind: Activation) -> Tensor:
+        return _ACTIVATIONS[kind](x)
+
+    def gated_mlp(self, x: Tensor, gate: Tensor, up: Tensor, kind: Activation) -> Tensor:
+        return _ACTIVATIONS[kind](F.linear(x, gate)) * F.linear(x, up)
+
+    def scored(self, x: Tensor) -> Tensor:
+        return x if self.layout.scored is None else x.index_select(0, self.layout.scored)
+
+    def softcap(self, x: Tensor, cap: float) -> Tensor:
+        return cap * torch.tanh(x / cap)
+
+
+def _by_row(groups: Sequence[Group], weights: Sequence[Tensor]) -> tuple[Tensor, ...]:
+    """The weights of each row of the batch, [heads, new, keys], from those of the groups, [R, heads, N, K]."""
+    found = {}
+    for group, part in zip(groups, weights, strict=True):
+        for place, row in enumerate(group.order):
+            found[row] = part[place, :, : group.counts[place], : group.lengths[place]]
+    return tuple(found[row] for row in sorted(found))
+
+
+_ACTIVATIONS: Mapping[Activation, Callable[[Tensor], Tensor]] = {
+    "silu": F.silu,
+    "gelu": F.gelu,
+    "gelu_tanh": lambda x: F.gelu(x, approximate="tanh"),
+    "relu": F.relu,
+}

@@ -1,0 +1,77 @@
+"""Attention over rectangles in PyTorch: the fused kernel, and the plain one that shows its weights."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+
+from fabula.cache.torch import TorchCache
+from fabula.ops.specs import AttentionSpec
+from fabula.ops.torch_layout import Group, Reach
+
+
+def attend_group(
+    group: Group,
+    spec: AttentionSpec,
+    layer: int,
+    projected: tuple[torch.Tensor, torch.Tensor, torch.Tensor],
+    cache: TorchCache | None,
+    tapped: bool,
+) -> tuple[torch.Tensor, torch.Tensor | None]:
+    """What a group's queries gather, [R*N, heads * head_dim], and the weights [R, heads, N, K] if they are tapped.
+
+    `projected`: the step's q, k and v [T, heads, head_dim]; k and v are in the cache already where there is one.
+    """
+    reach = group.reaches[spec.window]
+    q = _rectangle(projected[0], group)
+    if reach.tables is None:
+        k, v = _rectangle(projected[1], group), _rectangle(projected[2], group)
+    else:
+        assert cache is not None
+        k, v = cache.read(layer, reach.tables)
+    q, k, v = q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2)
+    if tapped or spec.softcap is not None:
+        out, weights = plain_attention(q, k, v, spec, reach)
+    else:
+        out, weights = fused_attention(q, k, v, spec, reach), None
+    return out.transpose(1, 2).reshape(group.rows * group.width, -1), weights if tapped else None
+
+
+def _rectangle(x: torch.Tensor, group: Group) -> torch.Tensor:
+    """[T, heads, head_dim] -> [R, N, heads, head_dim]."""
+    chosen = x if group.index is None else x.index_select(0, group.index)
+    return chosen.view(group.rows, group.width, *x.shape[1:])
+
+
+def fused_attention(
+    q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, spec: AttentionSpec, reach: Reach
+) -> torch.Tensor:
+    """softmax(scale * q k^T) v with q [R, H, N, E] and k, v [R, KV, K, E]: [R, H, N, E]."""
+    rows, heads, width, features = q.shape
+    shared = heads // spec.kv_heads
+    if reach.mask is None:
+        return F.scaled_dot_product_attention(q, k, v, is_causal=width > 1, scale=spec.scale, enable_gqa=shared > 1)
+    mask = reach.mask[:, None]
+    if shared > 1:  # the queries that share a key head stand side by side, so that keys need no copies
+        q = q.reshape(rows, spec.kv_heads, shared * width, features)
+        mask = mask if width == 1 else mask.repeat(1, 1, shared, 1)
+    return F.scaled_dot_product_attention(q, k, v, attn_mask=mask, scale=spec.scale).reshape(
+        rows, heads, width, features
+    )
+
+
+def plain_attention(
+    q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, spec: AttentionSpec, reach: Reach
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """The same step by step, with the cap on scores if there is one; and the weights [R, H, N, K]."""
+    shared = q.shape[1] // spec.kv_heads
+    k, v = k.repeat_interleave(shared, 1), v.repeat_interleave(shared, 1)
+    scores = q @ k.transpose(-1, -2) * spec.scale
+    if spec.softcap is not None:
+        scores = spec.softcap * torch.tanh(scores / spec.softcap)
+    mask = reach.mask
+    if mask is None:
+        mask = torch.ones(1, q.shape[2], k.shape[2], dtype=torch.bool, device=q.device).tril()
+    scores = scores.masked_fill(~mask[:, None], float("-inf"))
+    weights = torch.softmax(scores, -1, dtype=torch.float32).to(q.dtype)
+    return weights @ v, weights

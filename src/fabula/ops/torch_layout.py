@@ -1,0 +1,182 @@
+"""What a step's layers share: where its positions lie, and which of its rows attend together."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from fabula.cache.blocks import BLOCK
+from fabula.ops.protocol import Batch
+
+ALIKE = 0.75  # rows attend together where the shortest has this share of the longest's new positions
+
+
+@dataclass(frozen=True, slots=True)
+class Reach:
+    """What the queries of a group may see within one window."""
+
+    tables: torch.Tensor | None  # Int["R B"]: the blocks to read; None: this step's own keys are all there are
+    mask: torch.Tensor | None  # Bool["R|1 N K"]: which query sees which key; None: all up to its own
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """Rows that attend in one call, as a rectangle: R rows of N queries, short ones padded at the end."""
+
+    rows: int  # R
+    width: int  # N
+    index: torch.Tensor | None  # Int["R*N"]: where each query lies in [0, T); None: they are [0, T) in order
+    reaches: dict[int | None, Reach]  # by window
+    counts: tuple[int, ...]  # how many of the N queries are the row's own
+    lengths: tuple[int, ...]  # how many keys the row has after this step
+    order: tuple[int, ...]  # which rows of the batch these are
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """One step's indices, on the device."""
+
+    tokens: torch.Tensor  # Int["T"]
+    positions: torch.Tensor  # Int["T"]
+    slots: torch.Tensor  # Int["T"]: where each position's key goes in the cache
+    scored: torch.Tensor | None  # Int["S"]; None: all of [0, T)
+    groups: tuple[Group, ...]
+    restore: torch.Tensor | None  # Int["T"]: where each position lies in the groups end to end; None: in order
+
+
+def build_layout(batch: Batch, windows: Iterable[int | None], cached: bool, device: torch.device | str) -> Layout:
+    """The layout of a batch, computed on the host and brought over in one transfer."""
+    counts = np.diff(batch.starts).astype(np.int64)
+    rows = np.repeat(np.arange(len(counts)), counts)
+    positions = batch.first[rows] + np.arange(len(rows)) - batch.starts[:-1][rows]
+    slots = batch.tables[rows, positions // BLOCK].astype(np.int64) * BLOCK + positions % BLOCK if cached else rows[:0]
+    plans = [_plan(batch, counts, group, windows) for group in _alike(counts, batch.first > 0)]
+    restore = _restore(plans, batch.starts, counts)
+    regular = len(plans) == 1 and np.array_equal(restore, np.arange(plans[0].index.size))
+    arrays = [batch.tokens, positions, slots, batch.scored, restore]
+    for plan in plans:
+        arrays += [plan.index, plan.queries, *plan.tables.values(), *plan.starts.values()]
+    moved = iter(_to_device(arrays, device))
+    tokens, places, slots_there, scored, back = (next(moved) for _ in range(5))
+    whole = len(batch.scored) == len(rows) and np.array_equal(batch.scored, np.arange(len(rows)))
+    return Layout(
+        tokens,
+        places,
+        slots_there,
+        None if whole else scored,
+        tuple(_group(plan, moved, regular) for plan in plans),
+        None if regular else back,
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _Plan:
+    """A group on the host."""
+
+    order: np.ndarray  # Int["R"]: rows of the batch
+    counts: np.ndarray  # Int["R"]
+    lengths: np.ndarray  # Int["R"]
+    index: np.ndarray  # Int["R N"]
+    queries: np.ndarray  # Int["R N"]: the position of each query; a padded one repeats the row's last
+    tables: dict[int | None, np.ndarray]  # by window, Int["R B"]; empty where no row has keys in the cache
+    starts: dict[int | None, np.ndarray]  # by window, Int["R 1"]: the position of the first key that is read
+    windows: tuple[int | None, ...]
+
+
+def _alike(counts: np.ndarray, old: np.ndarray) -> list[np.ndarray]:
+    """The rows in groups: with or without keys in the cache, and of about the same number of new positions."""
+    groups = []
+    for kind in (False, True):
+        rows = np.flatnonzero(old == kind)
+        rows = rows[np.argsort(-counts[rows], kind="stable")]
+        while len(rows):
+            together = int(np.sum(counts[rows] >= max(1, ALIKE * counts[rows[0]])))
+            if not together:
+                break  # rows without new positions
+            groups.append(np.sort(rows[:together]))
+            rows = rows[together:]
+    return groups
+
+
+def _plan(batch: Batch, counts: np.ndarray, order: np.ndarray, windows: Iterable[int | None]) -> _Plan:
+    width = int(counts[order].max())
+    columns = np.minimum(np.arange(width), counts[order][:, None] - 1)
+    first = batch.first[order].astype(np.int64)
+    lengths = first + counts[order]
+    tables, starts = {}, {}
+    if first.any():
+        for window in windows:
+            begin = np.zeros_like(first) if window is None else np.maximum(0, first - window + 1) // BLOCK
+            blocks = -(-lengths // BLOCK) - begin
+            place = begin[:, None] + np.arange(int(blocks.max()))
+            inside = place < (begin + blocks)[:, None]
+            wide = np.minimum(place, batch.tables.shape[1] - 1)
+            tables[window] = np.where(inside, batch.tables[order[:, None], wide], 0)
+            starts[window] = begin[:, None] * BLOCK
+    return _Plan(
+        order,
+        counts[order],
+        lengths,
+        batch.starts[order][:, None] + columns,
+        first[:, None] + columns,
+        tables,
+        starts,
+        tuple(windows),
+    )
+
+
+def _restore(plans: list[_Plan], starts: np.ndarray, counts: np.ndarray) -> np.ndarray:
+    """For each of the T positions, where it lies in the rectangles laid end to end."""
+    restore = np.zeros(int(starts[-1]), np.int64)
+    place = 0
+    for plan in plans:
+        own = np.arange(plan.index.shape[1]) < plan.counts[:, None]
+        places = place + np.arange(plan.index.size).reshape(plan.index.shape)
+        restore[plan.index[own]] = places[own]
+        place += plan.index.size
+    return restore
+
+
+def _to_device(arrays: list[np.ndarray], device: torch.device | str) -> list[torch.Tensor]:
+    """The arrays as int64 tensors, sent as one."""
+    flat = torch.from_numpy(np.concatenate([array.reshape(-1).astype(np.int64) for array in arrays])).to(device)
+    pieces = flat.split([array.size for array in arrays])
+    return [piece.view(array.shape) for piece, array in zip(pieces, arrays, strict=True)]
+
+
+def _group(plan: _Plan, moved: Iterable[torch.Tensor], regular: bool) -> Group:
+    """The group whose arrays come next, in the order in which `build_layout` sent them."""
+    arrays = iter(moved)
+    index, queries = next(arrays), next(arrays)
+    tables = {window: next(arrays) for window in plan.tables}
+    starts = {window: next(arrays) for window in plan.starts}
+    reaches = {}
+    for window in plan.windows:
+        if tables:
+            keys = starts[window] + torch.arange(tables[window].shape[1] * BLOCK, device=index.device)
+            reaches[window] = Reach(tables[window], _sees(queries, keys, window))
+        else:
+            width = plan.index.shape[1]
+            near = window is None or width <= window
+            places = torch.arange(width, device=index.device)[None]
+            reaches[window] = Reach(None, None if near else _sees(places, places, window))
+    rows, width = plan.index.shape
+    return Group(
+        rows,
+        width,
+        None if regular else index.view(-1),
+        reaches,
+        tuple(plan.counts.tolist()),
+        tuple(plan.lengths.tolist()),
+        tuple(plan.order.tolist()),
+    )
+
+
+def _sees(queries: torch.Tensor, keys: torch.Tensor, window: int | None) -> torch.Tensor:
+    """Bool["R N K"]: whether the query at position p sees the key at position k: p - window < k <= p."""
+    distance = queries[:, :, None] - keys[:, None, :]
+    seen = distance >= 0
+    return seen if window is None else seen & (distance < window)
