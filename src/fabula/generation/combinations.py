@@ -109,7 +109,7 @@ def issues_of(settings: Any, chosen: Collection[str] | None = None) -> dict[str,
     found = {rule.name: rule.message.format_map(vars(settings)) for rule in ISSUES if rule.broken(settings)}
     for field in FIELDS.values():
         reason = without_effect(field, settings)
-        if reason is not None and field.need.warns and not _inherited(field, chosen):
+        if reason is not None and field.need.warns and not _inherited(field, settings, chosen):
             found[field.name] = f"`{field.name}={getattr(settings, field.name)!r}` has no effect: {reason}"
     return found
 
@@ -125,8 +125,12 @@ def is_set(field: Field, value: Any) -> bool:
     return not (value is None or off or value == field.default)
 
 
-def _inherited(field: Field, chosen: Collection[str] | None) -> bool:
-    return chosen is not None and field.need.flag in chosen and field.name not in chosen
+def _inherited(field: Field, settings: Any, chosen: Collection[str] | None) -> bool:
+    """Whether the user chose the mode, and the field came from elsewhere."""
+    flag = field.need.flag
+    if flag == "do_sample" and settings.do_sample is True:
+        flag = "temperature"  # at 0 it is what makes the call greedy
+    return chosen is not None and flag in chosen and field.name not in chosen
 
 
 def notices_of(settings: Any) -> list[str]:

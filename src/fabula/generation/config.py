@@ -7,7 +7,7 @@ from collections.abc import Collection, Iterable
 from copy import deepcopy
 from os import PathLike
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any
 
 import huggingface_hub
 
@@ -16,6 +16,7 @@ from fabula.generation.checks import nearest
 from fabula.generation.combinations import issues_of, notices_of, refuse
 from fabula.generation.config_fields import DEFAULTS, FIELDS, FORMAT_VERSION
 from fabula.generation.config_files import FILE_NAME, json_text, locate, read_settings
+from fabula.generation.explain import Explanation, explain
 from fabula.generation.modes import GenerationMode, ignored_upgrades, mode_of
 from fabula.generation.watermarking_config import WatermarkingConfig
 
@@ -37,6 +38,8 @@ class GenerationConfig:
     if TYPE_CHECKING:
 
         def __getattr__(self, name: str) -> Any: ...
+
+        def __setattr__(self, name: str, value: Any) -> None: ...
 
     def __init__(self, **kwargs: Any) -> None:
         """Take fields by name; raise ArgumentError for what can be seen to be wrong."""
@@ -75,7 +78,7 @@ class GenerationConfig:
         return config, {name: value for name, value in kwargs.items() if name not in known}
 
     @classmethod
-    def from_model_config(cls, model_config: Any) -> Self:
+    def from_model_config(cls, model_config: Any) -> GenerationConfig:
         """The settings that an old model config (a dict, or with to_dict()) holds among others."""
         outer = dict(model_config if isinstance(model_config, dict) else model_config.to_dict())
         outer.pop("_from_model_config", None)
@@ -121,7 +124,7 @@ class GenerationConfig:
         config._loaded()
         return (config, unused) if return_unused else config
 
-    def _loaded(self) -> Self:
+    def _loaded(self) -> GenerationConfig:
         """Remember the state that came from outside, so that it can always be saved again."""
         self._original_object_hash = hash(self)
         self._known_issues = frozenset(issues_of(self))
@@ -209,6 +212,13 @@ class GenerationConfig:
         for sentence in ignored_upgrades(self, assistant_model):
             self.say_once(sentence)
         return mode_of(self, assistant_model)
+
+    def explain(self, model_generation_config: GenerationConfig | None = None, /, **call: Any) -> Explanation:
+        """What a call with this config would do: print the answer.
+
+        `model_generation_config` is the model's own config, where this one is passed to generate().
+        """
+        return explain(call, self, model_generation_config)
 
     def to_dict(self) -> dict[str, Any]:
         """A copy of every field and extra attribute."""

@@ -45,8 +45,9 @@ def lengths_for(config: Any, width: int, context: int | None = None, computed: i
     most = _most(config, width)
     room = most if context is None else context - (width if computed is None else computed)
     if room < 1:
+        got = width if computed is None else computed
         raise ContextLengthError(
-            f"The prompt must have fewer than {context} tokens, the model's context, got {(context or 0) - room}. Shorten it."
+            f"The prompt must be shorter than the context, {context} tokens, got {got}. Shorten it."
         )
     if most > room and (config.max_new_tokens is not None or config.max_length is not None):
         config.say_once(_BEYOND.format(context=context))

@@ -53,7 +53,7 @@ class ModelOutput(OrderedDict[str, Any]):
         """Refuse what would take a value away or set several at once."""
         raise NotSupportedError(f"A {type(self).__name__} keeps what it holds. Copy it with dict(output) to change it.")
 
-    __delitem__ = pop = popitem = setdefault = update = clear = _keep  # type: ignore[assignment]
+    __delitem__ = pop = popitem = setdefault = update = clear = _keep
 
 
 @dataclass

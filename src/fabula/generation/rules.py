@@ -13,7 +13,16 @@ from fabula.generation.checks import ANYTHING, Check, nearest, one_of
 from fabula.generation.combinations import is_set
 from fabula.generation.config_fields import FIELDS, OLD_STATIC_CACHES, Field
 
-__all__ = ["MODEL_INPUTS", "SUPPORTED", "Setting", "check_supported", "merge", "resolve", "unsupported"]
+__all__ = [
+    "MODEL_INPUTS",
+    "SUPPORTED",
+    "Setting",
+    "check_supported",
+    "merge",
+    "reject_unknown",
+    "resolve",
+    "unsupported",
+]
 
 Config = TypeVar("Config")
 
@@ -115,7 +124,8 @@ def resolve(
         if not hasattr(config, name):
             setattr(config, name, deepcopy(value))
     config._said = model._said  # type: ignore[attr-defined]
-    leftover = _leftover(call, _extras(config), accepts)
+    reject_unknown(call, config, accepts)
+    leftover = {name: value for name, value in call.items() if name not in FIELDS and name in set(accepts)}
     settings = merge(call, given, model)
     for name, setting in settings.items():
         unset = setting.source == "default" or call.get(name, ...) is None
@@ -133,15 +143,14 @@ def _extras(config: Any) -> dict[str, Any]:
     return {name: value for name, value in vars(config).items() if name not in FIELDS and not name.startswith(private)}
 
 
-def _leftover(call: Mapping[str, Any], extras: Mapping[str, Any], accepts: Iterable[str]) -> dict[str, Any]:
-    """The call's arguments that go elsewhere. Raises UnknownArgumentError for a name that goes nowhere."""
-    accepted = set(accepts)
+def reject_unknown(call: Iterable[str], config: Any, accepts: Iterable[str] = MODEL_INPUTS) -> None:
+    """Raise UnknownArgumentError for a name that is no field, no extra attribute of `config` and not accepted."""
+    known = {*FIELDS, *accepts}
     for name in call:
-        if name not in FIELDS and name not in accepted and name not in extras:
-            meant = nearest(name, [*FIELDS, *sorted(accepted)])
+        if name not in known and name not in _extras(config):
+            meant = nearest(name, sorted(known))
             advice = f"Did you mean `{meant}`?" if meant else "See GenerationConfig for the fields."
             raise UnknownArgumentError(f"`{name}` must be an argument of generate(), got an unknown name. {advice}")
-    return {name: value for name, value in call.items() if name in accepted and name not in FIELDS}
 
 
 def _check(config: Any, chosen: Collection[str]) -> None:
