@@ -1,1 +1,1 @@
-"""What tests of text generation need, for Fabula's own and for yours."""
+"""What tests of text generation need, for your own as for Fabula's: a model directory in a few kilobytes."""

@@ -1,0 +1,32 @@
+"""Every token of a text is scored once, with as much before it as fits."""
+
+from __future__ import annotations
+
+import math
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from fabula.cli.score import summary, text_losses, token_losses, windows
+
+
+@pytest.mark.parametrize(("length", "window", "stride"), [(2, 8, 4), (8, 8, 4), (9, 8, 4), (100, 8, 3), (101, 8, 7)])
+def test_windows_score_every_token_but_the_first_once(length: int, window: int, stride: int):
+    scored = [position for begin, end, first in windows(length, window, stride) for position in range(first, end)]
+    assert scored == list(range(1, length))
+    assert all(end - begin <= window and begin < first for begin, end, first in windows(length, window, stride))
+
+
+def test_losses_are_minus_log_softmax():
+    logits = np.array([[0.0, math.log(3)], [1000.0, 0.0]])
+    assert token_losses(logits, np.array([1, 0])) == pytest.approx([-math.log(0.75), 0.0])
+
+
+def test_a_model_that_knows_nothing_has_the_perplexity_of_its_vocabulary():
+    def ignorant(ids: np.ndarray) -> SimpleNamespace:
+        return SimpleNamespace(logits=np.zeros((1, ids.shape[1], 50)))
+
+    losses = text_losses(ignorant, np.arange(30), 8, 4)
+    assert len(losses) == 29
+    assert summary(losses, 100)["perplexity"] == pytest.approx(50)
