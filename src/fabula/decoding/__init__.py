@@ -1,0 +1,1 @@
+"""What is done with logits: strategies, and what they are given and give back."""

@@ -1,0 +1,78 @@
+"""The best token, or a draw from the distribution: greedy and sampled rows side by side."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from fabula import arrays
+from fabula.arrays.random import PURPOSE_TOKEN, gumbel
+from fabula.context import Context
+from fabula.decoding.strategy import Choice, Draw, Process
+from fabula.errors import NumericalError
+
+__all__ = ["Draw", "Sample", "best_tokens", "drawn_tokens"]
+
+
+class Sample:
+    """One token a row: the first maximum of the scores or, in sampled rows, a keyed draw from their softmax."""
+
+    width = 1
+    taps = None
+
+    def propose(self, context: Context, carry: Any = None) -> None:
+        return None
+
+    def choose(
+        self, logits: Any, process: Process, context: Context, draw: Draw, tapped: Any = None, carry: Any = None
+    ) -> Choice:
+        """The tokens of R rows. Raises NumericalError where a row's scores hold no finite number."""
+        xp = arrays.of(logits)
+        scores = process(xp.astype(logits, "float32"), context)
+        tokens = choose_tokens(xp, scores, draw)
+        check_chosen(xp, scores, tokens)
+        return Choice(tokens=tokens, scores=scores)
+
+    def finish(self, context: Context, carry: Any = None) -> None:
+        return None
+
+
+def choose_tokens(xp: Any, scores: Any, draw: Draw) -> Any:
+    """Int["R"]: drawn where `draw.sampled` holds, else the best; noise is made only for rows that need it."""
+    if not draw.sampled.any():
+        return best_tokens(xp, scores)
+    if draw.sampled.all():
+        return drawn_tokens(xp, scores, draw)
+    chosen = np.flatnonzero(draw.sampled).astype(np.int32)
+    rows = xp.asarray(chosen, "int32", like=scores)
+    drawn = drawn_tokens(xp, xp.take(scores, rows), draw.select(chosen))
+    return xp.set_rows(best_tokens(xp, scores), rows, drawn)
+
+
+def best_tokens(xp: Any, scores: Any) -> Any:
+    """Int["R"]: the first maximum."""
+    return xp.argmax(scores)
+
+
+def drawn_tokens(xp: Any, scores: Any, draw: Draw, purpose: int = PURPOSE_TOKEN) -> Any:
+    """Int["R"]: draws from softmax(scores), as arrays/random.py keys them."""
+    tokens, values = xp.survivors(scores)
+    low, high, stream, position = (
+        xp.asarray(part, "int32", like=scores) for part in (draw.seed_low, draw.seed_high, draw.stream, draw.position)
+    )
+    noise = gumbel(xp, (low, high), stream, position, tokens, purpose)
+    winner = xp.argmax(values + noise)
+    return xp.take_along_axis(tokens, winner[:, None])[:, 0]
+
+
+def check_chosen(xp: Any, scores: Any, tokens: Any) -> None:
+    """Raises NumericalError if a row's token has no number for a score: an argmax finds NaN, or -inf if all are."""
+    chosen = xp.to_host(xp.take_along_axis(scores, tokens[:, None]))[:, 0]
+    lost = np.flatnonzero(~(chosen > -np.inf))
+    if len(lost):
+        reason = "NaN" if np.isnan(chosen[lost]).any() else "-inf only"
+        raise NumericalError(
+            f"`scores` must hold a finite number in every row, got {reason} in row {lost[0]}. Look for a processor "
+            "that removes every token, or for NaN in the model's logits; remove_invalid_values=True goes on regardless."
+        )
