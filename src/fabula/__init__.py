@@ -1,4 +1,4 @@
-"""Fabula generates text with language models: the API of transformers on native kernels. Names are bound on first use."""
+"""Text generation with language models: the API of transformers on native kernels. Names are bound on first use."""
 
 from __future__ import annotations
 
@@ -7,23 +7,153 @@ from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
 
-if TYPE_CHECKING:  # what the table below says, for type checkers and editors
-    from fabula.errors import FabulaError
-
-# Public name -> the module that defines it.
-_HOMES = {
-    "FabulaError": "errors",
+# Module -> the public names it defines; nothing is imported until one of them is asked for.
+_EXPORTS = {
+    "errors": (
+        "ArgumentError",
+        "CancelledError",
+        "ContextLengthError",
+        "DownloadError",
+        "FabulaError",
+        "GenerationError",
+        "MissingDependencyError",
+        "ModelFileError",
+        "NotSupportedError",
+        "NumericalError",
+        "OutOfMemoryError",
+        "TemplateError",
+        "UnknownArgumentError",
+    ),
+    "generation.compile_config": ("CompileConfig",),
+    "generation.config": ("GenerationConfig",),
+    "generation.mixin": ("GenerationMixin",),
+    "generation.modes": ("GenerationMode",),
+    "generation.outputs": (
+        "GenerateBeamDecoderOnlyOutput",
+        "GenerateBeamEncoderDecoderOutput",
+        "GenerateDecoderOnlyOutput",
+        "GenerateEncoderDecoderOutput",
+        "ModelOutput",
+    ),
+    "generation.seeds": ("set_seed",),
+    "generation.streamers": (
+        "AsyncTextIteratorStreamer",
+        "BaseStreamer",
+        "TextIteratorStreamer",
+        "TextStreamer",
+    ),
+    "generation.watermarking_config": (
+        "SynthIDTextWatermarkingConfig",
+        "WatermarkingConfig",
+    ),
+    "hub.auto": (
+        "AutoConfig",
+        "AutoModelForCausalLM",
+        "AutoTokenizer",
+    ),
+    "models.config": ("ModelConfig",),
+    "processors": (
+        "EncoderNoRepeatNGramLogitsProcessor",
+        "EncoderRepetitionPenaltyLogitsProcessor",
+        "EpsilonLogitsWarper",
+        "EtaLogitsWarper",
+        "ExponentialDecayLengthPenalty",
+        "ForcedBOSTokenLogitsProcessor",
+        "ForcedEOSTokenLogitsProcessor",
+        "InfNanRemoveLogitsProcessor",
+        "LogitNormalization",
+        "LogitsProcessor",
+        "LogitsProcessorList",
+        "MinLengthLogitsProcessor",
+        "MinNewTokensLengthLogitsProcessor",
+        "MinPLogitsWarper",
+        "NoBadWordsLogitsProcessor",
+        "NoRepeatNGramLogitsProcessor",
+        "PrefixConstrainedLogitsProcessor",
+        "RepetitionPenaltyLogitsProcessor",
+        "SequenceBiasLogitsProcessor",
+        "SuppressTokensAtBeginLogitsProcessor",
+        "SuppressTokensLogitsProcessor",
+        "TemperatureLogitsWarper",
+        "TopHLogitsWarper",
+        "TopKLogitsWarper",
+        "TopPLogitsWarper",
+        "TypicalLogitsWarper",
+    ),
+    "text.encoding": ("BatchEncoding",),
 }
+_HOMES = {name: f"fabula.{module}" for module, names in _EXPORTS.items() for name in names}
 
-__all__ = ["FabulaError", "__version__"]
+__all__ = ["__version__", *sorted(_HOMES)]
+
+if TYPE_CHECKING:  # the same table, for type checkers and editors
+    from fabula.errors import ArgumentError as ArgumentError
+    from fabula.errors import CancelledError as CancelledError
+    from fabula.errors import ContextLengthError as ContextLengthError
+    from fabula.errors import DownloadError as DownloadError
+    from fabula.errors import FabulaError as FabulaError
+    from fabula.errors import GenerationError as GenerationError
+    from fabula.errors import MissingDependencyError as MissingDependencyError
+    from fabula.errors import ModelFileError as ModelFileError
+    from fabula.errors import NotSupportedError as NotSupportedError
+    from fabula.errors import NumericalError as NumericalError
+    from fabula.errors import OutOfMemoryError as OutOfMemoryError
+    from fabula.errors import TemplateError as TemplateError
+    from fabula.errors import UnknownArgumentError as UnknownArgumentError
+    from fabula.generation.compile_config import CompileConfig as CompileConfig
+    from fabula.generation.config import GenerationConfig as GenerationConfig
+    from fabula.generation.mixin import GenerationMixin as GenerationMixin
+    from fabula.generation.modes import GenerationMode as GenerationMode
+    from fabula.generation.outputs import GenerateBeamDecoderOnlyOutput as GenerateBeamDecoderOnlyOutput
+    from fabula.generation.outputs import GenerateBeamEncoderDecoderOutput as GenerateBeamEncoderDecoderOutput
+    from fabula.generation.outputs import GenerateDecoderOnlyOutput as GenerateDecoderOnlyOutput
+    from fabula.generation.outputs import GenerateEncoderDecoderOutput as GenerateEncoderDecoderOutput
+    from fabula.generation.outputs import ModelOutput as ModelOutput
+    from fabula.generation.seeds import set_seed as set_seed
+    from fabula.generation.streamers import AsyncTextIteratorStreamer as AsyncTextIteratorStreamer
+    from fabula.generation.streamers import BaseStreamer as BaseStreamer
+    from fabula.generation.streamers import TextIteratorStreamer as TextIteratorStreamer
+    from fabula.generation.streamers import TextStreamer as TextStreamer
+    from fabula.generation.watermarking_config import SynthIDTextWatermarkingConfig as SynthIDTextWatermarkingConfig
+    from fabula.generation.watermarking_config import WatermarkingConfig as WatermarkingConfig
+    from fabula.hub.auto import AutoConfig as AutoConfig
+    from fabula.hub.auto import AutoModelForCausalLM as AutoModelForCausalLM
+    from fabula.hub.auto import AutoTokenizer as AutoTokenizer
+    from fabula.models.config import ModelConfig as ModelConfig
+    from fabula.processors import EncoderNoRepeatNGramLogitsProcessor as EncoderNoRepeatNGramLogitsProcessor
+    from fabula.processors import EncoderRepetitionPenaltyLogitsProcessor as EncoderRepetitionPenaltyLogitsProcessor
+    from fabula.processors import EpsilonLogitsWarper as EpsilonLogitsWarper
+    from fabula.processors import EtaLogitsWarper as EtaLogitsWarper
+    from fabula.processors import ExponentialDecayLengthPenalty as ExponentialDecayLengthPenalty
+    from fabula.processors import ForcedBOSTokenLogitsProcessor as ForcedBOSTokenLogitsProcessor
+    from fabula.processors import ForcedEOSTokenLogitsProcessor as ForcedEOSTokenLogitsProcessor
+    from fabula.processors import InfNanRemoveLogitsProcessor as InfNanRemoveLogitsProcessor
+    from fabula.processors import LogitNormalization as LogitNormalization
+    from fabula.processors import LogitsProcessor as LogitsProcessor
+    from fabula.processors import LogitsProcessorList as LogitsProcessorList
+    from fabula.processors import MinLengthLogitsProcessor as MinLengthLogitsProcessor
+    from fabula.processors import MinNewTokensLengthLogitsProcessor as MinNewTokensLengthLogitsProcessor
+    from fabula.processors import MinPLogitsWarper as MinPLogitsWarper
+    from fabula.processors import NoBadWordsLogitsProcessor as NoBadWordsLogitsProcessor
+    from fabula.processors import NoRepeatNGramLogitsProcessor as NoRepeatNGramLogitsProcessor
+    from fabula.processors import PrefixConstrainedLogitsProcessor as PrefixConstrainedLogitsProcessor
+    from fabula.processors import RepetitionPenaltyLogitsProcessor as RepetitionPenaltyLogitsProcessor
+    from fabula.processors import SequenceBiasLogitsProcessor as SequenceBiasLogitsProcessor
+    from fabula.processors import SuppressTokensAtBeginLogitsProcessor as SuppressTokensAtBeginLogitsProcessor
+    from fabula.processors import SuppressTokensLogitsProcessor as SuppressTokensLogitsProcessor
+    from fabula.processors import TemperatureLogitsWarper as TemperatureLogitsWarper
+    from fabula.processors import TopHLogitsWarper as TopHLogitsWarper
+    from fabula.processors import TopKLogitsWarper as TopKLogitsWarper
+    from fabula.processors import TopPLogitsWarper as TopPLogitsWarper
+    from fabula.processors import TypicalLogitsWarper as TypicalLogitsWarper
+    from fabula.text.encoding import BatchEncoding as BatchEncoding
 
 
 def __getattr__(name: str) -> Any:
     """The public object of that name; its module is imported now, once."""
-    home = _HOMES.get(name)
-    if home is None:
+    if name not in _HOMES:
         raise AttributeError(f"module 'fabula' has no attribute {name!r}")
-    value = getattr(import_module(f"fabula.{home}"), name)
+    value = getattr(import_module(_HOMES[name]), name)
     globals()[name] = value
     return value
 

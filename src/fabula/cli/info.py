@@ -29,13 +29,16 @@ def table(facts: dict[str, Any]) -> str:
     width = max(len(name) for name in facts)
     lines: list[str] = []
     for name, value in facts.items():
-        rows = (
-            [f"{key}: {readable(key, one)}" for key, one in value.items()]
-            if isinstance(value, dict)
-            else [readable(name, value)]
-        )
-        lines += [f"{name if index == 0 else '':<{width}}  {row}" for index, row in enumerate(rows)]
-    return "\n".join(lines).replace("_", " ")
+        rows = nested(value) if isinstance(value, dict) else [readable(name, value)]
+        labels = [name.replace("_", " "), *[""] * (len(rows) - 1)]
+        lines += [f"{label:<{width}}  {row}" for label, row in zip(labels, rows, strict=True)]
+    return "\n".join(lines)
+
+
+def nested(facts: dict[str, Any]) -> list[str]:
+    """A line a fact, its name before it."""
+    width = max(len(name) for name in facts)
+    return [f"{name:<{width}}  {readable(name, value)}" for name, value in facts.items()]
 
 
 def readable(name: str, value: Any) -> str:

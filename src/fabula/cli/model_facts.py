@@ -27,7 +27,7 @@ def model_facts(checkpoint: Checkpoint) -> dict[str, Any]:
         "path": str(checkpoint.path),
         "architecture": config.model_type,
         "parameters": sum(math.prod(tensor.shape) for tensor in tensors),
-        "formats": {name: f"{count} tensors" for name, count in formats.most_common()},
+        "formats": {name: f"{count} tensor{'s' * (count > 1)}" for name, count in formats.most_common()},
         "layers": len(family.layers),
         "width": config.hidden_size,
         "heads": config.num_attention_heads,
