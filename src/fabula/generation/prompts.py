@@ -29,10 +29,15 @@ class Prompts:
     rows: list[np.ndarray]  # int32, each without its padding
     given: Any = None  # Int["R L"]: the tensor or array as it came; None: ragged lists
 
-    @property
-    def longest(self) -> int:
-        """Tokens of the longest prompt."""
-        return max(len(row) for row in self.rows)
+    def width(self, index: int) -> int:
+        """Columns that prompt `index` takes where it came from: with its padding in a tensor, without in a list."""
+        return len(self.rows[index]) if self.given is None else int(self.given.shape[1])
+
+    def as_host(self) -> np.ndarray:
+        """[R, L] int64 as given; a single ragged list as a batch of one."""
+        if self.given is not None:
+            return _host(self.given).astype(np.int64)
+        return np.array(self.rows, np.int64)
 
 
 def read_prompts(inputs: Any, attention_mask: Any, *, pad: int | None, eos: frozenset[int], bos: int | None) -> Prompts:
@@ -41,12 +46,12 @@ def read_prompts(inputs: Any, attention_mask: Any, *, pad: int | None, eos: froz
         return _from_start_token(bos)
     if isinstance(inputs, (list, tuple)):
         return _from_lists(inputs, attention_mask)
-    host = arrays.to_host(inputs)
+    host = _host(inputs)
     _check_ids(host)
     if attention_mask is None:
         mask = infer_mask(host, pad=pad, eos=eos)
     else:
-        mask = _check_mask(arrays.to_host(attention_mask), host.shape)
+        mask = _check_mask(_host(attention_mask), host.shape)
     rows = [row[keep].astype(np.int32) for row, keep in zip(host, mask, strict=True)]
     for index, row in enumerate(rows):
         if not len(row):
@@ -67,12 +72,24 @@ def infer_mask(ids: np.ndarray, *, pad: int | None, eos: frozenset[int]) -> np.n
     return ids != pad
 
 
+def read_ids(input_ids: Any, vocabulary: int) -> np.ndarray:
+    """Ids [R, L] on the host, as `model(...)` takes them. Raises ArgumentError for another rank or type, or a foreign id."""
+    host = _host(input_ids)
+    _check_ids(host)
+    _check_vocabulary(host, vocabulary, "")
+    return host
+
+
+def check_room(length: int, context: int) -> None:
+    """Raises ContextLengthError where a row would outgrow the model's context."""
+    if length > context:
+        raise ContextLengthError(f"`input_ids` reach position {length}, and the model's context is {context}. Shorten them.")
+
+
 def check_rows(rows: Sequence[np.ndarray], *, vocabulary: int, context: int) -> None:
     """Raises ArgumentError for ids out of the vocabulary, ContextLengthError for a prompt that leaves no room."""
     for index, row in enumerate(rows):
-        if row.min() < 0 or row.max() >= vocabulary:
-            wrong = int(row[(row < 0) | (row >= vocabulary)][0])
-            raise ArgumentError(f"`input_ids` must lie in [0, {vocabulary}), got {wrong} in row {index}.")
+        _check_vocabulary(row, vocabulary, f" in row {index}")
         if len(row) >= context:
             raise ContextLengthError(
                 f"`input_ids` row {index} has {len(row)} tokens, and the model's context is {context}: "
@@ -118,12 +135,23 @@ def _check_ids(ids: np.ndarray) -> None:
         raise ArgumentError(f"`input_ids` must hold at least one token, got shape {list(ids.shape)}.")
 
 
+def _check_vocabulary(ids: np.ndarray, vocabulary: int, where: str) -> None:
+    if ids.min() < 0 or ids.max() >= vocabulary:
+        wrong = int(ids[(ids < 0) | (ids >= vocabulary)][0])
+        raise ArgumentError(f"`input_ids` must lie in [0, {vocabulary}), got {wrong}{where}.")
+
+
 def _check_mask(mask: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
     if mask.shape != shape:
         raise ArgumentError(f"`attention_mask` must have the shape of `input_ids`, {list(shape)}, got {list(mask.shape)}.")
     if not np.isin(mask, (0, 1)).all():
         raise ArgumentError("`attention_mask` must hold 0 (ignored) and 1 (counts) only.")
     return mask.astype(bool)
+
+
+def _host(x: Any) -> np.ndarray:
+    """An array of any framework, or nested lists, in NumPy."""
+    return np.asarray(x) if isinstance(x, (list, tuple)) else arrays.of(x).to_host(x)
 
 
 def _short(value: Any) -> str:

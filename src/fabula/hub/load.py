@@ -82,4 +82,4 @@ def _torch_dtype(checkpoint: Checkpoint, options: LoadOptions) -> str:
 def _generation_config(checkpoint: Checkpoint, family: Family) -> GenerationConfig:
     if checkpoint.generation_config is not None:
         return GenerationConfig.from_dict(checkpoint.generation_config)
-    return GenerationConfig.from_model_config(family.config)
+    return GenerationConfig.from_model_config(family.config.to_dict())

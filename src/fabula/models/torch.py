@@ -10,6 +10,8 @@ from typing import Any, NamedTuple
 import torch
 
 from fabula.cache.torch import TorchCache
+from fabula.generation.config import GenerationConfig
+from fabula.generation.mixin import GenerationMixin
 from fabula.models.family import Family
 from fabula.models.past import Past
 from fabula.models.torch_pass import Inputs, Weights, compute
@@ -45,7 +47,7 @@ class Embedding(torch.nn.Module):
         return vectors if self.scale == 1.0 else vectors * torch.tensor(self.scale, dtype=weight.dtype)
 
 
-class TorchCausalLM(torch.nn.Module):
+class TorchCausalLM(GenerationMixin, torch.nn.Module):
     """A family with its weights as parameters; `state_dict` has transformers' keys. Dropout is not applied."""
 
     def __init__(self, family: Family, parameters: Mapping[str, torch.Tensor]) -> None:
@@ -53,6 +55,7 @@ class TorchCausalLM(torch.nn.Module):
         super().__init__()
         self.family = family
         self.config = family.config
+        self.generation_config = GenerationConfig.from_model_config(family.config.to_dict())
         self.layers = family.layers
         self._outside: list[_Place] = []
         self._inside: list[list[_Place]] = [[] for _ in family.layers]

@@ -1,0 +1,120 @@
+"""generate(): a call's prompts and settings become requests, the engine runs them, and the rows are laid out as they came."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from fabula.engine.request import Request
+from fabula.errors import ArgumentError, NotSupportedError
+from fabula.generation.collector import Collector
+from fabula.generation.config import GenerationConfig
+from fabula.generation.layout import lay_out
+from fabula.generation.lengths import new_token_limits
+from fabula.generation.prompts import Prompts, check_rows, read_prompts
+from fabula.generation.recipe import build_recipe, token_ids
+from fabula.generation.rules import check_supported, resolve
+from fabula.generation.seeds import seeds_for
+
+_UNSUPPORTED = (
+    "logits_processor stopping_criteria prefix_allowed_tokens_fn assistant_model negative_prompt_ids "
+    "negative_prompt_attention_mask custom_generate inputs_embeds past_key_values assistant_tokenizer"
+).split()
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """One generate() call, checked: what the engine needs and what the layout needs."""
+
+    prompts: Prompts
+    config: GenerationConfig  # every field with the value that holds
+    requests: list[Request]
+    collectors: list[Collector]  # one a prompt
+    started: float  # time.monotonic()
+
+
+def generate(model: Any, inputs: Any, generation_config: GenerationConfig | None, streamer: Any, call: dict[str, Any]) -> Any:
+    """Runs the call and lays its rows out; see `GenerationMixin.generate`."""
+    prepared = prepare(model, inputs, generation_config, streamer, call)
+    run(model, prepared, streamer)
+    return lay_out(prepared.prompts, prepared.config, prepared.collectors)
+
+
+def prepare(model: Any, inputs: Any, generation_config: GenerationConfig | None, streamer: Any, call: dict[str, Any]) -> Call:
+    """Checks everything before anything runs. Raises ArgumentError or NotSupportedError, naming the argument."""
+    _refuse_unsupported(call)
+    tokenizer = call.pop("tokenizer", None)
+    inputs, attention_mask = _model_inputs(inputs, call)
+    config, _ = resolve(call, generation_config, model.generation_config)
+    check_supported(config)
+    eos = frozenset(token_ids(config.eos_token_id))
+    prompts = read_prompts(inputs, attention_mask, pad=config.pad_token_id, eos=eos, bos=config.bos_token_id)
+    check_rows(prompts.rows, vocabulary=model.vocabulary_size, context=model.context_length)
+    _check_streamer(streamer, prompts, config)
+    if config.stop_strings and tokenizer is None:
+        tokenizer = model.tokenizer
+    requests = _requests(model, prompts, config, streamer, tokenizer)
+    return Call(prompts, config, requests, [request.sink for request in requests], time.monotonic())
+
+
+def run(model: Any, call: Call, streamer: Any = None) -> None:
+    """Runs a prepared call to its end; raises what ended it early, after telling the streamer."""
+    try:
+        if streamer is not None:
+            streamer.put(call.prompts.as_host())
+        model.engine.run(call.requests)
+        for collector in call.collectors:
+            if collector.error is not None:
+                raise collector.error
+    except BaseException as error:
+        if hasattr(streamer, "fail"):
+            streamer.fail(error)
+        elif streamer is not None:
+            streamer.end()
+        raise
+    if streamer is not None:
+        streamer.end()
+
+
+def _requests(model: Any, prompts: Prompts, config: GenerationConfig, streamer: Any, tokenizer: Any) -> list[Request]:
+    rows = config.num_return_sequences or 1
+    seeds = seeds_for(config.seed, len(prompts.rows), rows, prompts.given) if config.do_sample else [(0, 0)] * len(prompts.rows)
+    limits = new_token_limits(config, prompts, model.context_length)
+    requests = []
+    for prompt, (seed, stream), (most, least) in zip(prompts.rows, seeds, limits, strict=True):
+        recipe = build_recipe(config, prompt_length=len(prompt), new_tokens=most, min_new_tokens=least, tokenizer=tokenizer)
+        requests.append(Request(prompt, recipe, Collector(rows, streamer), seed, stream, rows))
+    return requests
+
+
+def _model_inputs(inputs: Any, call: dict[str, Any]) -> tuple[Any, Any]:
+    """The prompts and the mask, by whichever name they came; a tokenizer's whole answer may be `inputs`."""
+    if isinstance(inputs, Mapping):
+        call.update(inputs)
+        inputs = None
+    named = call.pop("input_ids", None)
+    if inputs is not None and named is not None:
+        raise ArgumentError("give the prompts once, as `inputs` or as `input_ids`, not both.")
+    call.pop("token_type_ids", None)  # segment ids: no family here reads them
+    call.pop("position_ids", None)
+    return (named if inputs is None else inputs), call.pop("attention_mask", None)
+
+
+def _refuse_unsupported(call: dict[str, Any]) -> None:
+    for name in _UNSUPPORTED:
+        if call.pop(name, None) is not None:
+            raise NotSupportedError(f"`{name}` is not supported yet.")
+    if call.pop("synced_gpus", None):
+        raise NotSupportedError("`synced_gpus` is not supported: one process computes the model.")
+
+
+def _check_streamer(streamer: Any, prompts: Prompts, config: GenerationConfig) -> None:
+    if streamer is None:
+        return
+    if len(prompts.rows) > 1 or (config.num_return_sequences or 1) > 1:
+        raise ArgumentError(f"`streamer` takes one row, got {len(prompts.rows)} prompts. Stream them one at a time.")
+    for method in ("put", "end"):
+        if not callable(getattr(streamer, method, None)):
+            raise ArgumentError(f"`streamer` must have put() and end(), got {type(streamer).__name__} without {method}().")

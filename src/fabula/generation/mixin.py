@@ -1,0 +1,62 @@
+"""What every model that generates has: generate(), and the engine behind it."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+from fabula.engine.engine import Engine
+from fabula.errors import ArgumentError
+from fabula.generation.config import GenerationConfig
+from fabula.generation.generate import generate
+
+
+class GenerationMixin:
+    """Gives a model `generate()`. The model has the engine's contract (`new_cache`, `step`) and a `config`."""
+
+    generation_config: GenerationConfig
+    tokenizer_loader: Any = None  # () -> the tokenizer that came with the model's files
+    _engine: tuple[int, Engine] | None = None
+    _tokenizer: Any = None
+
+    @property
+    def vocabulary_size(self) -> int:
+        """How many ids there are."""
+        return int(self.config.vocab_size)  # type: ignore[attr-defined]
+
+    @property
+    def context_length(self) -> int:
+        """How many positions the model was made for."""
+        return int(self.config.max_position_embeddings)  # type: ignore[attr-defined]
+
+    @property
+    def engine(self) -> Engine:
+        """The engine that runs this model's calls; a forked process gets one of its own."""
+        if self._engine is None or self._engine[0] != os.getpid():
+            self._engine = (os.getpid(), Engine(self, max_positions=64 * self.context_length))  # type: ignore[arg-type]
+        return self._engine[1]
+
+    @property
+    def tokenizer(self) -> Any:
+        """The tokenizer that came with the model, read when it is first needed."""
+        if self._tokenizer is None:
+            if self.tokenizer_loader is None:
+                raise ArgumentError("stop strings need a tokenizer, and the model came without one. Pass `tokenizer=`.")
+            self._tokenizer = self.tokenizer_loader()
+        return self._tokenizer
+
+    def generate(
+        self, inputs: Any = None, generation_config: GenerationConfig | None = None, *, streamer: Any = None, **kwargs: Any
+    ) -> Any:
+        """Prompts and what the model adds to them.
+
+        `inputs` (or `input_ids`) are ids [R, L] of PyTorch or NumPy, padded on either side with an `attention_mask` that
+        says what counts, or ragged lists of ids; None starts from the beginning-of-sequence token. Returns the same
+        kind: [R * num_return_sequences, L + N] int64, right-padded, or lists of prompt plus new ids; an output object
+        if `return_dict_in_generate`. `generation_config` and any of its fields by name say how (a name given here
+        wins, then the config passed, then the model's own, then the default). `streamer` gets the prompt, then each token.
+
+        Raises ArgumentError for values out of range, UnknownArgumentError for unknown names, NotSupportedError for
+        what cannot be done yet, ContextLengthError for a prompt longer than the model's context.
+        """
+        return generate(self, inputs, generation_config, streamer, kwargs)

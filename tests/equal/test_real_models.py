@@ -1,0 +1,51 @@
+"""The real models, their weights dequantized to float32: greedy tokens equal transformers', in both backends."""
+
+import numpy as np
+import pytest
+
+from fabula import AutoModelForCausalLM, AutoTokenizer
+from tests.equal.comparison import assert_same_tokens
+from tests.equal.prompts import PROMPTS
+
+NEW = 64
+torch = pytest.importorskip("torch")
+transformers = pytest.importorskip("transformers")
+
+
+@pytest.fixture(scope="module", params=["smollm2_gguf", "gemma_gguf"])
+def reference(request):
+    """The model's file, its prompts as ids, and what transformers makes of them: tokens and scores of every step."""
+    path = request.getfixturevalue(request.param)
+    tokenizer = AutoTokenizer.from_pretrained(path)
+    prompts = [tokenizer.encode(prompt) for prompt in PROMPTS]
+    model = transformers.AutoModelForCausalLM.from_pretrained(path.parent, gguf_file=path.name, dtype=torch.float32)
+    longest = max(map(len, prompts))
+    ids = torch.tensor([[0] * (longest - len(prompt)) + prompt for prompt in prompts])
+    mask = torch.tensor([[0] * (longest - len(prompt)) + [1] * len(prompt) for prompt in prompts])
+    settings = dict(max_new_tokens=NEW, do_sample=False, eos_token_id=None, output_scores=True, return_dict_in_generate=True)
+    model.generation_config.eos_token_id = None
+    out = model.generate(input_ids=ids, attention_mask=mask, pad_token_id=0, **settings)
+    tokens = out.sequences[:, longest:].tolist()
+    best = [torch.topk(scores, 2).values for scores in out.scores]
+    scores = [[best[step][row].numpy() for step in range(NEW)] for row in range(len(prompts))]
+    return path, prompts, tokens, scores
+
+
+@pytest.mark.parametrize("backend", ["native", "torch"])
+def test_greedy_tokens_equal_those_of_transformers(reference, backend):
+    path, prompts, tokens, scores = reference
+    model = AutoModelForCausalLM.from_pretrained(path, dtype="float32", backend=backend)
+    model.generation_config.eos_token_id = None
+    rows = model.generate(prompts, max_new_tokens=NEW, do_sample=False)
+    assert_same_tokens(tokens, scores, [row[len(prompt) :] for row, prompt in zip(rows, prompts, strict=True)])
+
+
+def test_logits_of_packed_weights_point_where_the_dequantized_ones_do(reference):
+    path, prompts, tokens, _ = reference
+    exact = AutoModelForCausalLM.from_pretrained(path, dtype="float32")
+    packed = AutoModelForCausalLM.from_pretrained(path)
+    for prompt, new in list(zip(prompts, tokens, strict=True))[:6]:
+        ids = np.array([prompt + new])
+        a, b = (model(ids).logits[0].astype(np.float64) for model in (exact, packed))
+        cosine = (a * b).sum(-1) / np.linalg.norm(a, axis=-1) / np.linalg.norm(b, axis=-1)
+        assert cosine.min() >= 0.995, f"cosine {cosine.min():.5f} at position {cosine.argmin()}"
