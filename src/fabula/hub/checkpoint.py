@@ -20,5 +20,5 @@ class Checkpoint:
     config: dict[str, Any]  # what config.json holds, or would hold
     generation_config: dict[str, Any] | None  # likewise; None: the directory has none
     tensors: Mapping[str, StoredTensor]  # by Hugging Face's names; each made when it is asked for
-    tokenizer: TokenizerFiles
-    metadata: Mapping[str, Any]  # of a GGUF file, all keys; of safetensors, the header's
+    tokenizer: TokenizerFiles | None  # None: the source has none
+    metadata: Mapping[str, Any]  # all keys of a GGUF file; of a directory, none

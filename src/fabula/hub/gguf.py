@@ -99,11 +99,11 @@ def _version(cursor: Cursor) -> int:
     if magic != b"GGUF":
         cursor.refuse(f"a GGUF file must start with b'GGUF', got {bytes(magic)!r}.")
     version = cursor.number(U32, "the version")
-    if version in VERSIONS:
-        return version
     if version and version & 0xFFFF == 0:
         cursor.refuse(f"the version must be 2 or 3 in little-endian order, got the big-endian {version >> 24}.")
-    cursor.refuse(f"the version must be 2 or 3, got {version}.")
+    if version not in VERSIONS:
+        cursor.refuse(f"the version must be 2 or 3, got {version}.")
+    return version
 
 
 def _metadata(cursor: Cursor, count: int) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from fabula.errors import ModelFileError
 
 
 def map_file(path: Path) -> mmap.mmap:
-    """The file's bytes, paged in as they are touched, mapped for as long as anything views them; raises ModelFileError."""
+    """The file's bytes, paged in as they are touched, mapped while anything views them; raises ModelFileError."""
     try:
         with open(path, "rb") as file:
             if file.seek(0, 2) == 0:
