@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import argparse
 
-from fabula.cli.source_flags import DEFAULT_MODEL, add_source_flags, open_source
+from fabula.cli.source_flags import add_source_flags, open_source
 from fabula.cli.terminal import note
+from fabula.hub.default_model import DEFAULT_MODEL
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

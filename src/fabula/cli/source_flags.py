@@ -6,11 +6,11 @@ import argparse
 from typing import Any
 
 import fabula
+from fabula.cli.progress_bar import download_bar
 from fabula.errors import ArgumentError
 from fabula.hub.checkpoint import Checkpoint
+from fabula.hub.default_model import DEFAULT_MODEL, fetch_default_model, is_default_model
 from fabula.hub.open import open_checkpoint
-
-DEFAULT_MODEL = "smollm2"
 
 
 def add_source_flags(parser: argparse.ArgumentParser) -> None:
@@ -29,7 +29,7 @@ def add_model_flags(parser: argparse.ArgumentParser) -> None:
         "--model",
         default=DEFAULT_MODEL,
         metavar="SOURCE",
-        help="a directory, a .gguf file, a hub id, or a default model's name (%(default)s)",
+        help="a directory, a .gguf file, a hub id, or the default model, %(default)s",
     )
     group.add_argument("--backend", choices=("native", "torch"), help="who computes (native on a CPU)")
     group.add_argument("--device", metavar="NAME", help="cpu, cuda, cuda:1, auto (cpu)")
@@ -63,17 +63,27 @@ def model_settings(arguments: argparse.Namespace) -> dict[str, Any]:
 
 def load_model(arguments: argparse.Namespace) -> Any:
     """The model that the flags name."""
+    fetch(arguments.model, arguments)
     return fabula.AutoModelForCausalLM.from_pretrained(arguments.model, **model_settings(arguments))
-
-
-def open_source(source: str, arguments: argparse.Namespace) -> Checkpoint:
-    """The files behind a source, fetched where they are not here."""
-    return open_checkpoint(source, **source_settings(arguments))
 
 
 def load_tokenizer(arguments: argparse.Namespace) -> Any:
     """Its tokenizer."""
+    fetch(arguments.model, arguments)
     return fabula.AutoTokenizer.from_pretrained(arguments.model, **source_settings(arguments))
+
+
+def open_source(source: str, arguments: argparse.Namespace) -> Checkpoint:
+    """The files behind a source, fetched where they are not here."""
+    fetch(source, arguments)
+    return open_checkpoint(source, **source_settings(arguments))
+
+
+def fetch(source: str, arguments: argparse.Namespace) -> None:
+    """Brings the default model here, with a bar, if that is what the source names (the hub shows bars of its own)."""
+    if is_default_model(source):
+        with download_bar(source) as progress:
+            fetch_default_model(progress, cache_dir=arguments.cache_dir, local_files_only=arguments.offline)
 
 
 def check_positive(name: str, value: int | None) -> None:

@@ -7,8 +7,9 @@ import json
 from typing import Any
 
 from fabula.cli.prompt_input import read_text
-from fabula.cli.source_flags import DEFAULT_MODEL, add_source_flags, load_tokenizer
+from fabula.cli.source_flags import add_source_flags, load_tokenizer
 from fabula.errors import ArgumentError
+from fabula.hub.default_model import DEFAULT_MODEL
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
