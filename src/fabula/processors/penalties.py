@@ -75,8 +75,9 @@ class ExponentialDecayLengthPenalty(LogitsProcessor):
         start = column(xp, self.regulation_start, "int32", scores)
         steps = xp.astype(xp.maximum(context.lengths[:, None] - start, 0), "float32")
         factor = xp.zeros_like(steps) + column(xp, self.regulation_factor, "float32", scores)
-        raised = xp.where(xp.isfinite(scores), xp.abs(scores) * (xp.power(factor, steps) - 1), 0.0)
-        return xp.where(marked(scores, self.eos_token_id), scores + raised, scores)
+        sizes = xp.abs(xp.where(xp.isfinite(scores), scores, 0.0))
+        raised = scores + sizes * (xp.power(factor, steps) - 1)
+        return xp.where(marked(scores, self.eos_token_id), raised, scores)
 
     def stack_key(self) -> Hashable:
         return self.eos_token_id

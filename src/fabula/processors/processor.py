@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Hashable, Mapping
+from collections.abc import Callable, Hashable, Mapping
+from functools import partial
 from typing import Any, ClassVar
 
 import numpy as np
@@ -28,24 +29,21 @@ class LogitsProcessor:
     def __init_subclass__(cls, **kwargs: Any) -> None:
         """Whichever of the two a class overrides, the other follows it."""
         super().__init_subclass__(**kwargs)
-        if "process" in vars(cls) and "__call__" not in vars(cls):
-            cls.__call__ = LogitsProcessor.__call__  # type: ignore[method-assign]
-        elif "__call__" in vars(cls) and "process" not in vars(cls):
-            cls.process = LogitsProcessor.process  # type: ignore[method-assign]
-        if "stack_key" not in vars(cls):  # what a subclass adds may differ from row to row
+        own = vars(cls)
+        if "process" in own and "__call__" not in own:
+            cls.__call__ = _on_whole_rows(own["process"])  # type: ignore[method-assign]
+        elif "__call__" in own and "process" not in own:
+            cls.process = _on_rectangle(own["__call__"])  # type: ignore[method-assign]
+        if "stack_key" not in own:  # what a subclass adds may differ from row to row
             cls.stack_key = LogitsProcessor.stack_key  # type: ignore[method-assign]
 
     def process(self, scores: Any, context: Context) -> Any:
         """Float["R V"]: the scores of the next token after each of the R rows."""
-        if type(self).__call__ is LogitsProcessor.__call__:
-            raise NotSupportedError(f"`{type(self).__name__}` must override `process` or `__call__`, got neither.")
-        return self(rectangle(context.tokens, context.lengths, context.padding), scores)
+        raise NotSupportedError(f"`{type(self).__name__}` must override `process` or `__call__`, got neither.")
 
     def __call__(self, input_ids: Any, scores: Any) -> Any:
         """Float["R V"], of rows that are all L long: input_ids Int["R L"], scores Float["R V"]."""
-        if type(self).process is LogitsProcessor.process:
-            raise NotSupportedError(f"`{type(self).__name__}` must override `process` or `__call__`, got neither.")
-        return self.process(scores, whole_rows(input_ids))
+        raise NotSupportedError(f"`{type(self).__name__}` must override `process` or `__call__`, got neither.")
 
     def stack_key(self) -> Hashable | None:
         """What processors must share to become one over their rows; None: this one runs on its own rows only."""
@@ -73,7 +71,31 @@ def apply(processor: Any, scores: Any, context: Context) -> Any:
     """Float["R V"] after one processor, ours or any callable with the signature of transformers."""
     if isinstance(processor, (LogitsProcessor, LogitsProcessorList)):
         return processor.process(scores, context)
-    return processor(rectangle(context.tokens, context.lengths, context.padding), scores)
+    return called(processor, scores, context)
+
+
+def _on_whole_rows(process: Callable[[Any, Any, Context], Any]) -> Callable[[Any, Any, Any], Any]:
+    """A `__call__` that does what a class's `process` does."""
+
+    def __call__(self: LogitsProcessor, input_ids: Any, scores: Any) -> Any:
+        return process(self, scores, whole_rows(input_ids))
+
+    return __call__
+
+
+def _on_rectangle(call: Callable[[Any, Any, Any], Any]) -> Callable[[Any, Any, Context], Any]:
+    """A `process` that does what a class's `__call__` does."""
+
+    def process(self: LogitsProcessor, scores: Any, context: Context) -> Any:
+        return called(partial(call, self), scores, context)
+
+    return process
+
+
+def called(call: Callable[[Any, Any], Any], scores: Any, context: Context) -> Any:
+    """Float32["R V"]: what a callable with the signature of transformers makes of the scores."""
+    processed = call(rectangle(context.tokens, context.lengths, context.padding), scores)
+    return arrays.of(processed).astype(processed, "float32")
 
 
 def column(xp: Any, value: Any, dtype: str, like: Any) -> Any:
