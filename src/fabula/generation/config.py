@@ -14,11 +14,10 @@ import huggingface_hub
 from fabula.errors import ArgumentError
 from fabula.generation.checks import nearest
 from fabula.generation.combinations import issues_of, notices_of, refuse
-from fabula.generation.config_fields import DEFAULTS, FIELDS, FORMAT_VERSION
+from fabula.generation.config_fields import DEFAULTS, FIELDS, FORMAT_VERSION, stored
 from fabula.generation.config_files import FILE_NAME, json_text, locate, read_settings
 from fabula.generation.explain import Explanation, explain
 from fabula.generation.modes import GenerationMode, ignored_upgrades, mode_of
-from fabula.generation.watermarking_config import WatermarkingConfig
 
 __all__ = ["GenerationConfig"]
 
@@ -47,7 +46,7 @@ class GenerationConfig:
         self._known_issues: frozenset[str] = frozenset()  # issues that came with the file
         self._original_object_hash: int | None = None  # as loaded
         for name in FIELDS:
-            setattr(self, name, _converted(name, kwargs.get(name)))
+            setattr(self, name, stored(name, kwargs.get(name)))
         self._from_model_config = kwargs.get("_from_model_config")
         self.transformers_version = kwargs.get("transformers_version")
         extra = {name: value for name, value in kwargs.items() if name not in FIELDS and name not in _RESERVED}
@@ -87,7 +86,7 @@ class GenerationConfig:
         inner = _decoder_settings(model_config)
         for name in FIELDS:
             if getattr(config, name) is None and name in inner:
-                setattr(config, name, _converted(name, inner[name]))
+                setattr(config, name, stored(name, inner[name]))
         if any(getattr(config, name) for name in _OUTPUT_FLAGS):
             config.return_dict_in_generate = True
         return config._loaded()
@@ -182,7 +181,7 @@ class GenerationConfig:
             if (allow_custom_entries and not known) or (
                 known and not (defaults_only and getattr(self, name) is not None)
             ):
-                setattr(self, name, _converted(name, value))
+                setattr(self, name, stored(name, value))
                 used.add(name)
         self.validate(user_set_attributes=used)
         return {name: value for name, value in kwargs.items() if name not in used}
@@ -263,13 +262,6 @@ class GenerationConfig:
 
 
 _RESERVED = (*_METADATA, *_UNSAVED, "_commit_hash")
-
-
-def _converted(name: str, value: Any) -> Any:
-    """A field's value as a config holds it: a watermark's dict becomes its config."""
-    if name == "watermarking_config" and isinstance(value, dict):
-        return WatermarkingConfig.from_dict(value)
-    return value
 
 
 def _decoder_settings(model_config: Any) -> dict[str, Any]:

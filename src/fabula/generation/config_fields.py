@@ -9,8 +9,9 @@ from typing import Any
 
 from fabula.generation.checks import ANYTHING, BOOLEAN, Check, ids, listed, number, one_of, texts, whole
 from fabula.generation.compile_config import CompileConfig
+from fabula.generation.watermarking_config import WatermarkingConfig
 
-__all__ = ["DEFAULTS", "FIELDS", "FORMAT_VERSION", "Field", "Need"]
+__all__ = ["DEFAULTS", "FIELDS", "FORMAT_VERSION", "Field", "Need", "stored"]
 
 FORMAT_VERSION = "5.23.0"  # the version of transformers whose generation_config.json this is
 
@@ -253,3 +254,12 @@ _FIELDS = (
 
 FIELDS: Mapping[str, Field] = MappingProxyType({field.name: field for field in _FIELDS})
 DEFAULTS: Mapping[str, Any] = MappingProxyType({name: field.default for name, field in FIELDS.items()})
+
+
+def stored(name: str, value: Any) -> Any:
+    """A field's value as a config holds it: arrays as lists, a watermark's dict as its config."""
+    if name in FIELDS and hasattr(value, "tolist"):
+        return value.tolist()
+    if name == "watermarking_config" and isinstance(value, dict):
+        return WatermarkingConfig.from_dict(value)
+    return value

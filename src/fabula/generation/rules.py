@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 from fabula.errors import NotSupportedError, UnknownArgumentError
 from fabula.generation.checks import ANYTHING, Check, nearest, one_of
 from fabula.generation.combinations import is_set
-from fabula.generation.config_fields import FIELDS, OLD_STATIC_CACHES, Field
+from fabula.generation.config_fields import FIELDS, OLD_STATIC_CACHES, Field, stored
 
 __all__ = [
     "MODEL_INPUTS",
@@ -96,7 +96,7 @@ def merge(call: Mapping[str, Any], given: Any, model: Any) -> dict[str, Setting]
 
 def _setting(field: Field, call: Mapping[str, Any], given: Any, model: Any) -> Setting:
     if field.name in call:
-        value = call[field.name]
+        value = stored(field.name, call[field.name])
         return Setting(field.unset if value is None else value, "call")
     for config, source in ((given, "generation_config"), (model, "model")):
         value = getattr(config, field.name, None)
