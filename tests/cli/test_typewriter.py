@@ -8,7 +8,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as some
 
-from fabula.cli.typewriter import Typewriter, cut, held_back, timings
+from fabula.cli.typewriter import Typewriter, cut, held_back
 
 
 class Letters:
@@ -71,5 +71,5 @@ def test_the_prompt_is_counted_and_not_shown():
     writer.put(np.array([97]))
     writer.end()
     assert (writer.prompt_tokens, writer.ids, writer.text) == (3, [97], "a")
-    assert timings(writer)["predicted_n"] == 1
-    assert timings(writer)["prompt_n"] == 3
+    assert writer.timings["predicted_n"] == 1
+    assert writer.timings["prompt_n"] == 3

@@ -17,7 +17,7 @@ from fabula.cli.prompt_input import read_file
 from fabula.cli.source_flags import add_model_flags, load_model
 from fabula.cli.terminal import note
 from fabula.cli.turns import Turns
-from fabula.cli.typewriter import Typewriter, timings
+from fabula.cli.typewriter import Typewriter
 from fabula.errors import ContextLengthError, FabulaError
 from fabula.text.detokenizer import Detokenizer
 
@@ -75,7 +75,9 @@ def answer(model: Any, session: Session, question: str, turns: Turns) -> Session
         turns.interrupted()
         note(" (stopped)")
     print(flush=True)
-    return replace(session, conversation=asked.said("assistant", writer.text.strip()), timings=timings(writer))
+    if not writer.text.strip():
+        return session
+    return replace(session, conversation=asked.said("assistant", writer.text.strip()), timings=writer.timings)
 
 
 def with_room(settings: Mapping[str, Any], room: int) -> dict[str, Any]:

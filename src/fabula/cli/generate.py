@@ -13,7 +13,7 @@ from fabula.cli.conversation import Conversation, prompt_ids
 from fabula.cli.generation_flags import add_generation_flags, generation_settings
 from fabula.cli.prompt_input import read_text
 from fabula.cli.source_flags import add_model_flags, load_model
-from fabula.cli.typewriter import Typewriter, cut, timings
+from fabula.cli.typewriter import Typewriter, cut
 from fabula.errors import ArgumentError
 from fabula.text.detokenizer import Detokenizer
 
@@ -73,10 +73,16 @@ def print_sequences(model: Any, ids: list[int], settings: dict[str, Any]) -> Non
 
 def print_json(model: Any, prompt: str, ids: list[int], settings: dict[str, Any], load: dict[str, float]) -> None:
     """Writes a line of JSON for each sequence."""
-    watch = Typewriter(Detokenizer(model.tokenizer, skip_special_tokens=True), out=None)
-    for answer in answers(model, ids, settings, watch):
-        line = described(model, answer, stops_of(settings)) | {"timings": load | timings(watch)}
-        print(json.dumps({"model": model.name_or_path, "prompt": prompt, "prompt_ids": ids} | line, ensure_ascii=False))
+    result = answers(model, ids, settings)
+    for sequence in result.sequences:
+        line = {
+            "model": model.name_or_path,
+            "prompt": prompt,
+            "prompt_ids": ids,
+            **described(model, sequence, stops_of(settings)),
+            "timings": {**load, **result.timings},
+        }
+        print(json.dumps(line, ensure_ascii=False))
 
 
 def described(model: Any, answer: Answer, stop_strings: list[str]) -> dict[str, Any]:

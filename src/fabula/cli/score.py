@@ -11,10 +11,13 @@ from typing import Any
 
 import numpy as np
 
+from fabula import arrays
+from fabula.cache.blocks import blocks_for
 from fabula.cli.prompt_input import read_file
 from fabula.cli.source_flags import add_model_flags, check_positive, load_model
 from fabula.cli.terminal import is_terminal
 from fabula.errors import ArgumentError
+from fabula.ops.protocol import Batch
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -68,17 +71,29 @@ def windows(length: int, window: int, stride: int) -> Iterator[tuple[int, int, i
 
 def text_losses(model: Any, ids: np.ndarray, window: int, stride: int) -> np.ndarray:
     """-log p of every token but the first, Float64["N-1"]; progress on standard error."""
+    cache = model.new_cache(blocks_for(window))
     losses = []
     for begin, end, scored in windows(len(ids), window, stride):
-        logits = np.asarray(model(ids[None, begin : end - 1]).logits[0], np.float64)
-        losses.append(token_losses(logits[scored - begin - 1 :], ids[scored:end]))
+        logits = model.step(window_batch(ids[begin : end - 1], scored - begin - 1), cache).logits
+        losses.append(token_losses(arrays.of(logits).to_host(logits), ids[scored:end]))
         if is_terminal(sys.stderr):
             print(f"\r{end}/{len(ids)} tokens", end="\n" if end == len(ids) else "", file=sys.stderr, flush=True)
     return np.concatenate(losses)
 
 
+def window_batch(ids: np.ndarray, first_scored: int) -> Batch:
+    """One row from its start, whose positions from `first_scored` on give logits."""
+    return Batch(
+        tokens=ids.astype(np.int32),
+        starts=np.array([0, len(ids)], np.int32),
+        first=np.zeros(1, np.int32),
+        tables=np.arange(blocks_for(len(ids)), dtype=np.int32)[None],
+        scored=np.arange(first_scored, len(ids), dtype=np.int32),
+    )
+
+
 def token_losses(logits: np.ndarray, tokens: np.ndarray) -> np.ndarray:
-    """-log softmax(logits)[tokens]: logits [N, V], tokens [N]."""
-    top = logits.max(axis=-1)
-    total = top + np.log(np.exp(logits - top[:, None]).sum(axis=-1))
-    return total - np.take_along_axis(logits, tokens[:, None], axis=-1)[:, 0]
+    """-log softmax(logits)[tokens], Float64["N"]: logits [N, V], tokens [N]."""
+    shifted = logits - logits.max(axis=-1, keepdims=True)
+    total = np.log(np.exp(shifted).sum(axis=-1, dtype=np.float64))
+    return total - np.take_along_axis(shifted, tokens[:, None], axis=-1)[:, 0]

@@ -8,6 +8,8 @@ from typing import Any, Protocol, TextIO
 
 import numpy as np
 
+from fabula.cli.timings import timings
+
 
 class Pieces(Protocol):
     """Token ids in, text out: never half a character."""
@@ -51,6 +53,12 @@ class Typewriter:
         self.text = cut(self.text, self._stop_strings)
         self._write(len(self.text))
 
+    @property
+    def timings(self) -> dict[str, float | int]:
+        """How long prompt and answer took so far."""
+        first, last = (self.arrivals[0], self.arrivals[-1]) if self.arrivals else (None, time.perf_counter())
+        return timings(self.prompt_tokens, self.started, first, len(self.ids), last)
+
     def _write(self, end: int) -> None:
         if self._out is not None and end > self._written:
             self._out.write(self.text[self._written : end])
@@ -74,21 +82,3 @@ def cut(text: str, stop_strings: Sequence[str]) -> str:
     """The text up to the first stop string in it."""
     places = [place for stop in stop_strings if (place := text.find(stop)) >= 0]
     return text[: min(places)] if places else text
-
-
-def timings(answer: Typewriter) -> dict[str, float | int]:
-    """Counts, milliseconds and rates of prompt and answer, by the names that llama.cpp's server uses."""
-    first = answer.arrivals[0] if answer.arrivals else time.perf_counter()
-    last = answer.arrivals[-1] if answer.arrivals else first
-    return {
-        "prompt_n": answer.prompt_tokens,
-        "prompt_ms": round(1000 * (first - answer.started), 3),
-        "prompt_per_second": _rate(answer.prompt_tokens, first - answer.started),
-        "predicted_n": len(answer.ids),
-        "predicted_ms": round(1000 * (last - first), 3),
-        "predicted_per_second": _rate(len(answer.ids) - 1, last - first),
-    }
-
-
-def _rate(count: int, seconds: float) -> float:
-    return round(count / seconds, 2) if seconds > 0 and count > 0 else 0.0
