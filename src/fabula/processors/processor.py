@@ -31,9 +31,9 @@ class LogitsProcessor:
         super().__init_subclass__(**kwargs)
         own = vars(cls)
         if "process" in own and "__call__" not in own:
-            cls.__call__ = _on_whole_rows(own["process"])  # type: ignore[method-assign]
+            cls.__call__ = _on_whole_rows(own["process"])  # type: ignore[method-assign, assignment]
         elif "__call__" in own and "process" not in own:
-            cls.process = _on_rectangle(own["__call__"])  # type: ignore[method-assign]
+            cls.process = _on_rectangle(own["__call__"])  # type: ignore[method-assign, assignment]
         if "stack_key" not in own:  # what a subclass adds may differ from row to row
             cls.stack_key = LogitsProcessor.stack_key  # type: ignore[method-assign]
 
