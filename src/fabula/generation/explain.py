@@ -10,7 +10,7 @@ from typing import Any
 from fabula.generation.combinations import without_effect
 from fabula.generation.config_fields import FIELDS, Field
 from fabula.generation.modes import GenerationMode, mode_of
-from fabula.generation.rules import merge, reject_unknown, unsupported
+from fabula.generation.rules import SOURCES, merge, reject_unknown, unsupported
 
 __all__ = ["Explained", "Explanation", "explain"]
 
@@ -21,7 +21,7 @@ class Explained:
 
     name: str
     value: Any
-    source: str  # "call", "generation_config", "model" or "default"
+    source: str  # one of rules.SOURCES
     idle: str | None = None  # why it has no effect, though somebody set it
     refused: str | None = None  # why generate() would not take it
 
@@ -42,9 +42,9 @@ class Explanation:
         return {one.name: one.idle for one in self.settings.values() if one.idle is not None}
 
     def __str__(self) -> str:
-        """A table: what was set first, then what has a default, then what is off."""
+        """A table: what the call says, then the configs, then defaults, then what is off."""
         lines = [f"mode: {self.mode}"]
-        rows = sorted(self.settings.values(), key=lambda one: one.source == "default")
+        rows = sorted(self.settings.values(), key=lambda one: SOURCES.index(one.source))
         shown = [one for one in rows if one.source != "default" or one.value is not None]
         wide = max(len(one.name) for one in shown)
         for one in shown:

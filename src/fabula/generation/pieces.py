@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from typing import Any, Protocol
 
+from fabula.text.detokenizer import Detokenizer
+from fabula.text.tokenizer import Tokenizer
+
 __all__ = ["DecodedPieces", "Pieces", "pieces_of"]
 
 _UNFINISHED = "\ufffd"  # what decoders show for part of a character
@@ -52,5 +55,7 @@ class DecodedPieces:
 
 
 def pieces_of(tokenizer: Any, **decode_kwargs: Any) -> Pieces:
-    """The pieces of one row's text."""
+    """The pieces of one row's text, as `tokenizer.decode(ids, **decode_kwargs)` would have it."""
+    if isinstance(tokenizer, Tokenizer) and decode_kwargs.keys() <= {"skip_special_tokens"}:
+        return Detokenizer(tokenizer, **decode_kwargs)
     return DecodedPieces(tokenizer, **decode_kwargs)

@@ -15,6 +15,7 @@ from fabula.generation.config_fields import FIELDS, OLD_STATIC_CACHES, Field, st
 
 __all__ = [
     "MODEL_INPUTS",
+    "SOURCES",
     "SUPPORTED",
     "Setting",
     "check_supported",
@@ -25,6 +26,7 @@ __all__ = [
 ]
 
 Config = TypeVar("Config")
+SOURCES = ("call", "generation_config", "model", "default")  # where a value comes from, the first that has one
 
 # Names that a call may hold beside fields: they belong to the model's forward or to generate() itself.
 MODEL_INPUTS = (
@@ -83,7 +85,7 @@ class Setting:
     """A field's value in a call, and where it came from."""
 
     value: Any
-    source: str  # "call", "generation_config", "model" or "default"
+    source: str  # one of SOURCES
 
 
 def merge(call: Mapping[str, Any], given: Any, model: Any) -> dict[str, Setting]:
@@ -125,7 +127,7 @@ def resolve(
             setattr(config, name, deepcopy(value))
     config._said = model._said  # type: ignore[attr-defined]
     reject_unknown(call, config, accepts)
-    leftover = {name: value for name, value in call.items() if name not in FIELDS and name in set(accepts)}
+    leftover = {name: value for name, value in call.items() if name not in FIELDS and name not in _extras(config)}
     settings = merge(call, given, model)
     for name, setting in settings.items():
         unset = setting.source == "default" or call.get(name, ...) is None
