@@ -29,7 +29,6 @@ def build_recipe(
     new_tokens: int,
     min_new_tokens: int,
     tokenizer: Any = None,
-    record: Record | None = None,
 ) -> Recipe:
     """The recipe of a row whose prompt has `prompt_length` tokens and which may grow by `new_tokens`."""
     sampled = bool(config.do_sample) and config.temperature != 0
@@ -44,8 +43,14 @@ def build_recipe(
             max_time=config.max_time,
         ),
         sampled=sampled,
-        record=record or Record(),
+        record=_record(config),
     )
+
+
+def _record(config: GenerationConfig) -> Record:
+    if not config.return_dict_in_generate:
+        return Record()
+    return Record(scores=bool(config.output_scores), logits=bool(config.output_logits))
 
 
 def _processors(
