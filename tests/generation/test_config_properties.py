@@ -2,13 +2,14 @@
 
 import json
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fabula.generation.checks import number, whole
 from fabula.generation.config import GenerationConfig
 from fabula.generation.config_fields import FIELDS
 
+MANY = settings(deadline=None, max_examples=50)
 IDS = st.integers(0, 2**31 - 1)
 BY_KIND = {
     "int": st.integers(1, 10**6),
@@ -34,19 +35,22 @@ PLAIN |= {
 SETTINGS = st.fixed_dictionaries({}, optional=PLAIN)
 
 
+@MANY
 @given(SETTINGS)
-def test_json_gives_the_same_config(settings):
-    config = GenerationConfig(**settings)
+def test_json_gives_the_same_config(fields):
+    config = GenerationConfig(**fields)
     assert GenerationConfig.from_dict(json.loads(config.to_json_string())) == config
     assert GenerationConfig.from_dict(json.loads(config.to_json_string(use_diff=False))) == config
 
 
+@MANY
 @given(SETTINGS)
-def test_what_was_set_is_what_differs(settings):
-    difference = GenerationConfig(**settings).to_diff_dict()
-    assert set(difference) == {*settings, "transformers_version"}
+def test_what_was_set_is_what_differs(fields):
+    difference = GenerationConfig(**fields).to_diff_dict()
+    assert set(difference) == {*fields, "transformers_version"}
 
 
+@MANY
 @given(SETTINGS, SETTINGS)
 def test_update_is_construction_of_both(first, second):
     config = GenerationConfig(**first)
@@ -54,16 +58,18 @@ def test_update_is_construction_of_both(first, second):
     assert config == GenerationConfig(**{**first, **second})
 
 
+@MANY
 @given(SETTINGS)
-def test_a_dictionary_is_a_copy(settings):
-    config = GenerationConfig(**settings)
+def test_a_dictionary_is_a_copy(fields):
+    config = GenerationConfig(**fields)
     data = config.to_dict()
     for value in data.values():
         if isinstance(value, list):
             value.clear()
-    assert config == GenerationConfig(**settings)
+    assert config == GenerationConfig(**fields)
 
 
+@MANY
 @given(st.integers() | st.floats() | st.booleans() | st.text() | st.none(), st.integers(-5, 5))
 def test_checks_agree_with_arithmetic(value, least):
     is_int = isinstance(value, int) and not isinstance(value, bool)
