@@ -106,7 +106,7 @@ def padded_length(longest: int, lengths: Lengths) -> int:
 
 def pad_columns(
     columns: Mapping[str, list[list[Any]]], fillers: Mapping[str, Any], lengths: Lengths
-) -> dict[str, list[list[Any]]]:
+) -> dict[str, list[Any]]:
     """Columns of rows, each padded with its filler; rows that are longer than asked for stay whole."""
     length = padded_length(max((len(row) for row in columns["input_ids"]), default=0), lengths)
     return {

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Sequence
 from fabula.errors import ArgumentError
 
 
-class StopStrings:
+class StopAutomaton:
     """The stop strings as an automaton, built once and shared by any number of rows."""
 
     def __init__(self, stops: str | Sequence[str]) -> None:
@@ -67,11 +67,12 @@ class StopStrings:
         return self._match[state]
 
 
-class StopMatcher:
+class StopStrings:
     """One row's text against stop strings. The first to be complete wins; of two that end together the longer."""
 
-    def __init__(self, stops: StopStrings | str | Sequence[str]) -> None:
-        self._stops = stops if isinstance(stops, StopStrings) else StopStrings(stops)
+    def __init__(self, stops: StopAutomaton | str | Sequence[str]) -> None:
+        self._automaton = stops if isinstance(stops, StopAutomaton) else StopAutomaton(stops)
+        self.stops = self._automaton.stops
         self._state = 0
         self._held = ""
         self.matched: str | None = None
@@ -82,12 +83,12 @@ class StopMatcher:
             return "", self.matched
         text, seen = self._held + piece, len(self._held)
         for place in range(seen, len(text)):
-            self._state = self._stops.step(self._state, text[place])
-            self.matched = self._stops.match(self._state)
+            self._state = self._automaton.step(self._state, text[place])
+            self.matched = self._automaton.match(self._state)
             if self.matched is not None:
                 self._held = ""
                 return text[: place + 1 - len(self.matched)], self.matched
-        border = len(text) - self._stops.held(self._state)
+        border = len(text) - self._automaton.held(self._state)
         self._held = text[border:]
         return text[:border], None
 

@@ -103,7 +103,7 @@ class Tokenizer:
         }
         columns = pad_columns(columns, self._fillers(), lengths)
         if return_length:
-            columns["length"] = [len(row) for row in columns["input_ids"]]
+            columns |= {"length": [len(row) for row in columns["input_ids"]]}
         if single and return_tensors is None:
             columns = {name: rows[0] for name, rows in columns.items()}
         return BatchEncoding(columns, encodings, return_tensors)
