@@ -69,9 +69,10 @@ class Family(ABC):
 
 def activation(config: ModelConfig, key: str) -> Activation:
     """The activation that a configuration names under `key`."""
-    kind = _ACTIVATIONS.get(config.get(key))
+    name = config.get(key)
+    kind = _ACTIVATIONS.get(name) if isinstance(name, str) else None
     if kind is None:
-        raise NotSupportedError(f"{key} must be one of {', '.join(_ACTIVATIONS)}, got {config.get(key)!r}.")
+        raise NotSupportedError(f"{key} must be one of {', '.join(_ACTIVATIONS)}, got {name!r}.")
     return kind
 
 
@@ -84,7 +85,7 @@ def require(config: ModelConfig, key: str, allowed: Any) -> None:
         )
 
 
-_ACTIVATIONS: Mapping[Any, Activation] = {
+_ACTIVATIONS: Mapping[str, Activation] = {
     "silu": "silu",
     "swish": "silu",
     "gelu": "gelu",

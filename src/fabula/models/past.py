@@ -38,9 +38,6 @@ class Past:
         """How many columns there are, padding included."""
         return self.mask.shape[1]
 
-    def __len__(self) -> int:
-        return self.get_seq_length()
-
     def extend(self, mask: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Makes room for new columns, Bool["R S"]; returns first positions, Int["R"], and tables, Int["R B"]."""
         first = self.lengths

@@ -1,0 +1,173 @@
+"""Attention over blocks equals attention computed row by row, whatever rows a step mixes."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+torch = pytest.importorskip("torch")
+
+from fabula.cache.blocks import BLOCK, blocks_for  # noqa: E402
+from fabula.cache.torch import TorchCache  # noqa: E402
+from fabula.errors import NotSupportedError  # noqa: E402
+from fabula.ops.protocol import NO_TAPS, Batch, Taps  # noqa: E402
+from fabula.ops.specs import AttentionSpec, LayerSpec, RopeSpec  # noqa: E402
+from fabula.ops.torch import TorchOps  # noqa: E402
+from fabula.ops.torch_layout import build_layout  # noqa: E402
+
+SPECS = {
+    "all heads alike": AttentionSpec(4, 4, 8, 8**-0.5),
+    "shared keys": AttentionSpec(6, 2, 8, 0.3),
+    "one key head": AttentionSpec(4, 1, 16, 0.25),
+    "a window": AttentionSpec(4, 2, 8, 0.3, window=9),
+    "a window of blocks": AttentionSpec(2, 2, 8, 0.3, window=BLOCK + 8),
+    "a window of one": AttentionSpec(2, 1, 8, 0.3, window=1),
+    "a cap": AttentionSpec(4, 2, 8, 0.3, softcap=2.0),
+    "a cap and a window": AttentionSpec(4, 2, 8, 0.3, window=40, softcap=2.0),
+}
+# (positions in the cache, new positions): fresh prompts, chunks of prompts, single tokens, and nothing to do.
+MIXTURES = {
+    "fresh prompts": [(0, 5), (0, 5)],
+    "ragged fresh prompts": [(0, 40), (0, 33), (0, 1), (0, 7)],
+    "single tokens": [(3, 1), (70, 1), (31, 1), (32, 1)],
+    "chunks": [(64, 20), (5, 37), (33, 31)],
+    "everything": [(0, 50), (12, 1), (0, 1), (90, 3), (40, 1), (31, 2), (0, 45)],
+    "a row with nothing to do": [(8, 0), (0, 4), (40, 1)],
+}
+
+
+def expected_row(q, k, v, spec, first):
+    """The textbook: q [n, H, E] against k and v [n + first, KV, E], in float64."""
+    shared = spec.heads // spec.kv_heads
+    k, v = np.repeat(k, shared, 1), np.repeat(v, shared, 1)
+    scores = np.einsum("qhe,khe->hqk", q, k) * spec.scale
+    if spec.softcap is not None:
+        scores = spec.softcap * np.tanh(scores / spec.softcap)
+    queries, keys = first + np.arange(len(q))[:, None], np.arange(len(k))
+    hidden = (keys > queries) | (keys <= queries - (spec.window or 1 << 30))
+    scores = np.where(hidden, -np.inf, scores)
+    weights = np.exp(scores - scores.max(-1, keepdims=True))
+    weights /= weights.sum(-1, keepdims=True)
+    return np.einsum("hqk,khe->qhe", weights, v).reshape(len(q), spec.heads * spec.head_dim), weights
+
+
+def arrangement(mixture, spec, seed=0):
+    """A batch, a cache that holds the earlier positions and noise elsewhere, and all of q, k, v by row."""
+    random = np.random.default_rng(seed)
+    ends = [first + count for first, count in mixture]
+    needed = [max(1, blocks_for(end)) for end in ends]
+    free = random.permutation(sum(needed) + 3).tolist()
+    tables = np.zeros((len(mixture), max(needed)), np.int32)
+    cache = TorchCache([(spec.kv_heads, spec.head_dim)], sum(needed) + 3, torch.float32, "cpu")
+    cache.keys[0].normal_()
+    cache.values[0].normal_()
+    rows = []
+    for row, ((first, count), end) in enumerate(zip(mixture, ends, strict=True)):
+        tables[row, : needed[row]] = [free.pop() for _ in range(needed[row])]
+        q = random.standard_normal((count, spec.heads, spec.head_dim)).astype(np.float32)
+        k, v = random.standard_normal((2, end, spec.kv_heads, spec.head_dim)).astype(np.float32)
+        rows.append((q, k, v, first))
+        for position in range(first):
+            block, place = tables[row, position // BLOCK], position % BLOCK
+            cache.keys[0][block, place], cache.values[0][block, place] = (
+                torch.tensor(k[position]),
+                torch.tensor(v[position]),
+            )
+    counts = [count for _, count in mixture]
+    total = sum(counts)
+    batch = Batch(
+        np.zeros(total, np.int32),
+        np.concatenate([[0], np.cumsum(counts)]).astype(np.int32),
+        np.array([first for first, _ in mixture], np.int32),
+        tables,
+        np.arange(total, dtype=np.int32),
+    )
+    return batch, cache, rows
+
+
+def attend(batch, cache, rows, spec, taps=NO_TAPS, dtype=torch.float32):
+    ops = TorchOps(build_layout(batch, (spec.window,), cache is not None, "cpu"), cache, taps)
+    q, k, v = (
+        torch.tensor(np.concatenate([row[part][-len(row[0]) :] if len(row[0]) else row[part][:0] for row in rows]))
+        .flatten(1)
+        .to(dtype)
+        for part in range(3)
+    )
+    return ops.attend(LayerSpec(0, spec), q, k, v), ops
+
+
+@pytest.mark.parametrize("mixture", MIXTURES.values(), ids=MIXTURES)
+@pytest.mark.parametrize("spec", SPECS.values(), ids=SPECS)
+def test_any_mixture_of_rows_attends_as_each_row_alone(spec, mixture):
+    batch, cache, rows = arrangement(mixture, spec)
+    out, _ = attend(batch, cache, rows, spec)
+    expected = np.concatenate([expected_row(*row[:3], spec, row[3])[0] for row in rows])
+    assert np.abs(out.numpy() - expected).max() < 2e-6
+
+
+@pytest.mark.parametrize("spec", SPECS.values(), ids=SPECS)
+def test_tapped_weights_are_those_of_each_row(spec):
+    mixture = [(0, 12), (40, 3), (0, 11), (7, 1)]
+    batch, cache, rows = arrangement(mixture, replace(spec, window=None))
+    spec = replace(spec, window=None)
+    out, ops = attend(batch, cache, rows, spec, Taps(attentions=(0,)))
+    for row, weights, (first, count) in zip(rows, ops.attentions[0], mixture, strict=True):
+        assert weights.shape == (spec.heads, count, first + count)
+        assert np.abs(weights.numpy() - expected_row(*row[:3], spec, first)[1]).max() < 2e-6
+    assert out.shape == (27, spec.heads * spec.head_dim)
+
+
+def test_without_a_cache_gradients_flow_to_all_three():
+    spec = AttentionSpec(4, 2, 8, 0.3, window=6)
+    batch, _, _ = arrangement([(0, 9), (0, 4), (0, 9)], spec)
+    ops = TorchOps(build_layout(batch, (6,), False, "cpu"))
+    q = torch.randn(22, 32, dtype=torch.float64, requires_grad=True)
+    k, v = (torch.randn(22, 16, dtype=torch.float64, requires_grad=True) for _ in range(2))
+    assert torch.autograd.gradcheck(lambda *x: ops.attend(LayerSpec(0, spec), *x), (q, k, v))
+
+
+def test_every_position_is_written_where_the_table_says():
+    spec = AttentionSpec(2, 2, 8, 0.3)
+    batch, cache, rows = arrangement([(30, 5), (0, 3)], spec)
+    before = cache.keys[0].clone()
+    attend(batch, cache, rows, spec)
+    written = set()
+    for row, (first, count) in enumerate([(30, 5), (0, 3)]):
+        for position in range(first, first + count):
+            block, place = batch.tables[row, position // BLOCK], position % BLOCK
+            assert np.array_equal(cache.keys[0][block, place], rows[row][1][position])
+            written.add((int(block), place))
+    changed = {tuple(place) for place in (cache.keys[0] != before).any(-1).any(-1).nonzero().tolist()}
+    assert changed == written
+
+
+def test_attention_that_is_not_causal_is_not_there_yet():
+    spec = AttentionSpec(2, 2, 8, 0.3, causal=False)
+    batch, cache, rows = arrangement([(0, 3)], spec)
+    with pytest.raises(NotSupportedError, match="causally"):
+        attend(batch, cache, rows, spec)
+
+
+def test_a_rotation_may_leave_the_rest_of_a_head():
+    batch, _, _ = arrangement([(0, 6)], SPECS["all heads alike"])
+    ops = TorchOps(build_layout(batch, (None,), False, "cpu"))
+    x = torch.randn(6, 32)
+    turned = ops.rope(x, RopeSpec(8, (1.0, 0.1), 1.0)).view(6, 4, 8)
+    assert torch.equal(turned[..., 4:], x.view(6, 4, 8)[..., 4:])
+    assert torch.allclose(turned[..., :4].norm(dim=-1), x.view(6, 4, 8)[..., :4].norm(dim=-1), atol=1e-5)
+
+
+def test_one_copy_moves_many_blocks_at_once_and_growth_keeps_them():
+    cache = TorchCache([(1, 2), (2, 3)], 4, torch.float32, "cpu")
+    for tensor in (*cache.keys, *cache.values):
+        tensor.normal_()
+    before = [tensor.clone() for tensor in (*cache.keys, *cache.values)]
+    cache.copy([0, 1], [1, 0])
+    cache.grow(7)
+    assert cache.blocks == 7
+    assert cache.nbytes == 2 * 7 * BLOCK * (2 + 6) * 4
+    for tensor, old in zip((*cache.keys, *cache.values), before, strict=True):
+        assert torch.equal(tensor[:4], old[[1, 0, 2, 3]])
+        assert not tensor[4:].any()
