@@ -43,6 +43,11 @@ class BatchEncoding(UserDict):
         return self._encodings[key]
 
     @property
+    def shape(self) -> Any:
+        """That of `input_ids`, for code that was written for a bare tensor of ids."""
+        return self.data["input_ids"].shape
+
+    @property
     def encodings(self) -> Sequence[Encoding] | None:
         """The tokenizers library's own objects, a row each."""
         return self._encodings
