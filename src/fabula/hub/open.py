@@ -35,8 +35,9 @@ from fabula.hub.source_options import SourceOptions
 from fabula.text.files import TokenizerFiles
 
 Source = str | PathLike[str]
-REPOSITORY = re.compile(r"[\w.-]{1,96}(/[\w.-]{1,96})?")
-REPOSITORY_FILE = re.compile(r"([\w.-]{1,96}/[\w.-]{1,96})/(.+\.gguf)")
+PART = r"[A-Za-z0-9_](?:[A-Za-z0-9_.-]{0,94}[A-Za-z0-9_])?"  # of a hub id, by the hub's own rule
+REPOSITORY = re.compile(rf"{PART}(?:/{PART})?")
+REPOSITORY_FILE = re.compile(rf"({PART}/{PART})/(.+\.gguf)")
 
 
 def open_checkpoint(
@@ -96,7 +97,7 @@ def locate(source: Source, patterns: Sequence[str], options: SourceOptions) -> P
         )
     if match := REPOSITORY_FILE.fullmatch(name):
         return _snapshot().fetch_file(*match.groups(), options)
-    if REPOSITORY.fullmatch(name) and not name.endswith(".gguf") and name.strip("."):
+    if REPOSITORY.fullmatch(name) and not name.endswith(".gguf"):
         return _snapshot().fetch_snapshot(name, patterns, options)
     raise ModelFileError(
         f"{name} must be a directory, a .gguf file, a hub id or a default model's name, and is none. Check the path."
