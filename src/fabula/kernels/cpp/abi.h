@@ -1,0 +1,100 @@
+// What crosses the C boundary: plain structures that kernels/library.py mirrors field by field.
+#pragma once
+#include <cstdint>
+
+namespace fabula {
+
+constexpr int kPanel = 16;       // rows of a weight that are interleaved
+constexpr int kGroup = 32;       // features that share an activation scale
+constexpr int kChunk = 64;       // features a packed weight is padded to
+constexpr int kBlock = 32;       // positions of a cache block
+constexpr int kRange = 512;      // positions whose softmax is one partial sum
+constexpr int kSegments = 4;     // weights that one matmul instruction may hold
+constexpr int kOutputs = 64;     // arrays that a step may hand out
+
+// How a file stores a tensor: ggml's type numbers.
+enum Format : int32_t {
+  F32 = 0, F16 = 1, Q4_0 = 2, Q4_1 = 3, Q5_0 = 6, Q5_1 = 7, Q8_0 = 8,
+  Q2_K = 10, Q3_K = 11, Q4_K = 12, Q5_K = 13, Q6_K = 14, BF16 = 30,
+};
+
+// How the kernels read a weight. A "min" is added to scale * code.
+enum Layout : int32_t {
+  kCode4 = 0,     // scale * (code - 8), a scale per 32
+  kCode4Min = 1,  // scale * code + min, both per 32
+  kCode5 = 2,     // scale * (code - 16), a scale per 32
+  kCode5Min = 3,  // scale * code + min, both per 32
+  kCode6 = 4,     // scale * (code - 32), a scale per 16
+  kCode8 = 5,     // scale * (code - 128), a scale per 32
+  kFloat16 = 6, kBrain16 = 7, kFloat32 = 8,
+};
+
+enum Operation : int32_t {
+  kEmbed = 0, kEmbedPositions = 1, kRmsNorm = 2, kLayerNorm = 3, kQuantize = 4, kAdd = 5, kRope = 6,
+  kActivate = 7, kGate = 8, kSoftcap = 9, kCopy = 10, kMatmul = 11, kGatedMatmul = 12, kAttend = 13,
+};
+
+enum Activation : int32_t { kSilu = 0, kGelu = 1, kGeluTanh = 2, kRelu = 3 };
+
+struct Matrix {
+  const uint8_t* data;  // panels of kPanel rows, each `panel_bytes` long
+  int64_t panel_bytes;
+  int32_t layout;
+  int32_t rows;         // outputs, not padded
+  int32_t columns;      // inputs, not padded
+  float multiplier;     // a power of two: the stored scales times this are the true ones
+};
+
+// A buffer of activations, or a slice of one's features: row i starts at offset * capacity + i * stride + column.
+struct Value {
+  int64_t offset;     // bytes a token that lie before it in the arena
+  int64_t stride;     // bytes from one row to the next
+  int64_t column;     // bytes from a row's start
+  int32_t width;      // features
+  int32_t scored;     // rows are the step's scored positions rather than all positions
+  int32_t replicated; // small steps keep one copy a thread
+  int32_t output;     // index into Step.outputs, or -1
+};
+
+struct Segment {
+  const Matrix* matrix;
+  const float* bias;   // [rows], or null
+  int32_t out;         // value
+  int32_t residual;    // value that is added, or -1
+  int32_t residual_gathered;
+  int32_t reserved;
+};
+
+struct Instruction {
+  int32_t operation;
+  int32_t scored;        // runs over scored positions
+  int32_t a, b, c;       // input values, or -1
+  int32_t out;           // output value, or -1
+  int32_t gathered;      // bit i: input i holds all positions, and is read at the scored ones
+  int32_t segments;
+  int32_t integers[8];
+  float numbers[4];
+  const void* pointers[2];
+  Segment segment[kSegments];
+};
+
+struct RopeTable {
+  const double* inverse_frequencies;
+  int32_t half;          // pairs of features that turn
+  float factor;
+};
+
+struct Step {
+  int32_t positions, rows, table_width, scored_count;  // T, R, B, S
+  const int32_t* tokens;    // [T]
+  const int32_t* starts;    // [R + 1]
+  const int32_t* first;     // [R]
+  const int32_t* tables;    // [R, B]
+  const int32_t* scored;    // [S]
+  const float* vectors;     // [T, D], or null
+  uint8_t* cache;
+  int64_t block_bytes;      // of all layers
+  float* outputs[kOutputs];
+};
+
+}  // namespace fabula

@@ -1,0 +1,83 @@
+// The C interface that kernels/library.py loads. Nothing here throws across it.
+#include <new>
+
+#include "pack.h"
+#include "program.h"
+
+#if defined(_WIN32)
+#define FABULA_API extern "C" __declspec(dllexport)
+#else
+#define FABULA_API extern "C" __attribute__((visibility("default")))
+#endif
+
+using namespace fabula;
+
+namespace {
+
+enum Isa : int32_t { kPortable = 0, kAvx2 = 1, kAvx512 = 2 };
+
+const Kernels* kernels_for(int isa) {
+#if defined(__x86_64__)
+  if (isa == kAvx512) return &avx512_kernels;
+  if (isa == kAvx2) return &avx2_kernels;
+#endif
+  return isa == kPortable ? &portable_kernels : nullptr;
+}
+
+}  // namespace
+
+FABULA_API int32_t fabula_version() { return 1; }
+
+// A bit for each instruction set that this machine has.
+FABULA_API int32_t fabula_isas() {
+  int32_t found = 1 << kPortable;
+#if defined(__x86_64__)
+  __builtin_cpu_init();
+  if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("f16c")) found |= 1 << kAvx2;
+  if (found & (1 << kAvx2) && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl") &&
+      __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vnni"))
+    found |= 1 << kAvx512;
+#endif
+  return found;
+}
+
+FABULA_API void fabula_sizes(int32_t* out) {
+  out[0] = sizeof(Matrix), out[1] = sizeof(Value), out[2] = sizeof(Segment), out[3] = sizeof(Instruction), out[4] = sizeof(Step);
+}
+
+FABULA_API void* fabula_arena_new(int64_t bytes) {
+  Arena* arena = new (std::nothrow) Arena;
+  if (arena && arena->reserve(bytes)) return arena;
+  delete arena;
+  return nullptr;
+}
+FABULA_API void fabula_arena_free(void* arena) { delete (Arena*)arena; }
+FABULA_API uint8_t* fabula_arena_data(void* arena) { return ((Arena*)arena)->data(); }
+
+FABULA_API int32_t fabula_layout(int32_t format) { return shape_of(format).layout; }
+FABULA_API int64_t fabula_panel_bytes(int32_t layout, int32_t columns) { return panel_bytes(layout, columns); }
+FABULA_API float fabula_pack(int32_t format, int32_t layout, const uint8_t* source, int32_t rows, int32_t columns, int64_t row_bytes, uint8_t* out,
+                             int32_t threads) {
+  return pack(format, layout, source, rows, columns, row_bytes, out, threads);
+}
+FABULA_API void fabula_dequantize(int32_t format, const uint8_t* source, int64_t count, float* out) { dequantize(format, source, count, out); }
+
+FABULA_API void* fabula_pool_new(int32_t threads) { return new (std::nothrow) Pool(threads); }
+FABULA_API void fabula_pool_free(void* pool) { delete (Pool*)pool; }
+
+FABULA_API void* fabula_program_new(const Instruction* instructions, int32_t instruction_count, const Value* values, int32_t value_count,
+                                    const RopeTable* ropes, int32_t rope_count, int64_t bytes_per_token) {
+  return new (std::nothrow) Program(instructions, instruction_count, values, value_count, ropes, rope_count, bytes_per_token);
+}
+FABULA_API void fabula_program_free(void* program) { delete (Program*)program; }
+
+// 0: done, 1: out of memory, 2: no such instruction set.
+FABULA_API int32_t fabula_run(void* program, void* pool, int32_t isa, const Step* step) {
+  const Kernels* kernels = (fabula_isas() >> isa) & 1 ? kernels_for(isa) : nullptr;
+  if (!kernels) return 2;
+  try {
+    return ((Program*)program)->run(*(Pool*)pool, *kernels, *step) ? 0 : 1;
+  } catch (const std::bad_alloc&) {
+    return 1;
+  }
+}

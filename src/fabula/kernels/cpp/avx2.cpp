@@ -1,0 +1,13 @@
+// The kernels for avx2.
+#include <immintrin.h>
+
+#include "kernels.h"
+
+namespace fabula {
+namespace avx2 {
+#include "lanes_avx2.h"
+#include "kernels_of.h"
+}  // namespace avx2
+
+const Kernels avx2_kernels = avx2::table;
+}  // namespace fabula

@@ -1,0 +1,13 @@
+// The kernels for avx512.
+#include <immintrin.h>
+
+#include "kernels.h"
+
+namespace fabula {
+namespace avx512 {
+#include "lanes_avx512.h"
+#include "kernels_of.h"
+}  // namespace avx512
+
+const Kernels avx512_kernels = avx512::table;
+}  // namespace fabula

@@ -1,0 +1,68 @@
+// The table of kernels that each instruction set fills in, and the small types they share.
+#pragma once
+#include "abi.h"
+#include "halves.h"
+
+namespace fabula {
+
+// What follows a quantized row's codes, one a group of 32.
+struct GroupScale {
+  float scale;         // times a code: the value
+  float sum;           // scale times the sum of the codes
+  int32_t minus_low;   // minus the sum of the first 16 codes
+  int32_t minus_high;  // minus the sum of the last 16 codes
+};
+
+// A layer's attention: sizes, and where it lies in a cache block.
+struct Attention {
+  int heads, kv_heads, head_dim, window, causal, single;  // window 0: all; single: the cache holds 32-bit floats
+  int64_t key_offset, value_offset;                       // bytes into a block
+  float scale, softcap;                                   // softcap 0: none
+};
+
+// Some queries of one row, and some of the heads that share one head of keys.
+struct AttendTask {
+  const float* const* queries;  // [tokens]: each query token's features, at the first of the heads
+  const int32_t* positions;     // [tokens]: rising
+  int tokens, heads, kv_head;
+  const int32_t* table;         // the row's blocks
+  const uint8_t* cache;
+  int64_t block_bytes;
+};
+
+// The softmax of one range of positions, not yet divided: [tokens * heads] maxima and sums, and head_dim features each.
+struct Partial {
+  float* maxima;
+  float* sums;
+  float* features;  // [tokens * heads, head_dim padded to 16]
+};
+
+struct Kernels {
+  void (*rms_norm)(const float*, const float*, float*, int, int, float);
+  void (*layer_norm)(const float*, const float*, const float*, float*, int, float);
+  void (*quantize)(const float*, int8_t*, int);
+  void (*add_rows)(const float*, const float*, float*, int);
+  void (*activate_row)(const float*, float*, int, int);
+  void (*gate_row)(const float*, const float*, float*, int, int);
+  void (*softcap_row)(const float*, float*, int, float);
+  void (*scale_row)(const float*, float*, int, float);
+  void (*rope_row)(const float*, const float*, float*, int, int, int);
+  void (*matmul)(const Matrix&, int, int, const void* const*, int, float*, int);
+  void (*finish)(const float*, const float*, const float*, float*, int);
+  void (*gate_and_quantize)(const float*, const float*, int, int8_t*, GroupScale*);
+  void (*write_cache)(const Attention&, const float*, const float*, int, int, int, uint8_t*);
+  void (*attend_range)(const Attention&, const AttendTask&, int, float*, const Partial&);
+  void (*fold)(const Partial&, const Partial&, int, int);
+  void (*divide)(const Partial&, int, float*, int);
+};
+
+extern const Kernels portable_kernels;
+#if defined(__x86_64__)
+extern const Kernels avx2_kernels;
+extern const Kernels avx512_kernels;
+#endif
+
+constexpr int kAhead = 2048;       // bytes that a streaming matmul prefetches ahead
+constexpr int kAttendRows = 24;    // queries times heads that one attention task may hold
+
+}  // namespace fabula

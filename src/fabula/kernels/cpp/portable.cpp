@@ -1,0 +1,13 @@
+// The kernels for portable.
+#include <cmath>
+
+#include "kernels.h"
+
+namespace fabula {
+namespace portable {
+#include "lanes_portable.h"
+#include "kernels_of.h"
+}  // namespace portable
+
+const Kernels portable_kernels = portable::table;
+}  // namespace fabula

@@ -1,0 +1,459 @@
+// Executes a program: every thread walks the same instructions and meets the others only where data demand it.
+#include "program.h"
+
+#include <algorithm>
+#include <cmath>
+#include <cstdlib>
+#include <new>
+#if defined(__linux__) || defined(__APPLE__)
+#include <sys/mman.h>
+#endif
+
+#include "codes.h"
+
+namespace fabula {
+
+bool Arena::reserve(int64_t bytes) {
+  if (bytes <= size_) return true;
+  release();
+  constexpr int64_t page = 2 << 20;
+  int64_t rounded = bytes >= page ? (bytes + page - 1) / page * page : (bytes + 4095) / 4096 * 4096;
+  void* p = nullptr;
+#if defined(_WIN32)
+  p = _aligned_malloc(size_t(rounded), 4096);
+#else
+  if (posix_memalign(&p, bytes >= page ? size_t(page) : 4096, size_t(rounded)) != 0) p = nullptr;
+#endif
+  if (!p) return false;
+#if defined(__linux__)
+  if (bytes >= page) madvise(p, size_t(rounded), MADV_HUGEPAGE);
+#endif
+  data_ = (uint8_t*)p;
+  size_ = rounded;
+  return true;
+}
+
+void Arena::release() {
+#if defined(_WIN32)
+  _aligned_free(data_);
+#else
+  std::free(data_);
+#endif
+  data_ = nullptr;
+  size_ = 0;
+}
+
+void Rope::cover(int count) {
+  if (count <= positions) return;
+  int half = int(inverse_frequencies.size()), wanted = std::max(512, std::max(count, 2 * positions));
+  table.resize(size_t(wanted) * 2 * size_t(half));
+  for (int p = positions; p < wanted; p++)
+    for (int i = 0; i < half; i++) {
+      double angle = double(p) * inverse_frequencies[size_t(i)];
+      table[(size_t(p) * 2) * size_t(half) + size_t(i)] = float(std::cos(angle) * double(factor));
+      table[(size_t(p) * 2 + 1) * size_t(half) + size_t(i)] = float(std::sin(angle) * double(factor));
+    }
+  positions = wanted;
+}
+
+Program::Program(const Instruction* instructions, int instruction_count, const Value* values, int value_count, const RopeTable* ropes,
+                 int rope_count, int64_t bytes_per_token)
+    : instructions_(instructions, instructions + instruction_count), values_(values, values + value_count), bytes_per_token_(bytes_per_token) {
+  for (int i = 0; i < rope_count; i++)
+    ropes_.push_back({std::vector<double>(ropes[i].inverse_frequencies, ropes[i].inverse_frequencies + ropes[i].half), ropes[i].factor, {}, 0});
+}
+
+namespace {
+
+bool by_rows(const Instruction& in) { return in.operation < kMatmul; }
+
+// What an instruction touches: memory that other threads may touch too, and how its threads divide it.
+struct Access {
+  int64_t begin, end;  // bytes a token in the arena; outputs lie below 0
+  bool writes;
+  int slices;  // rows are cut among threads in the way of domain `slices`; -1: any thread may touch any row
+};
+
+bool conflict(const Access& a, const Access& b) {
+  if (!(a.writes || b.writes) || a.end <= b.begin || b.end <= a.begin) return false;
+  bool same_slices = a.slices >= 0 && a.slices == b.slices && a.begin == b.begin && a.end == b.end;
+  return !same_slices;
+}
+
+}  // namespace
+
+// Where threads must meet, for steps that are small or not: before an instruction that touches what another thread
+// wrote, or writes what another thread reads, since the last meeting.
+void Program::plan(int small_positions, int small_scored, int threads) {
+  std::vector<uint8_t>& meet = barriers_[size_t(small_positions + 2 * small_scored)];
+  meet.assign(instructions_.size(), 0);
+  if (threads == 1) return;
+  std::vector<Access> open, now;
+  for (size_t i = 0; i < instructions_.size(); i++) {
+    const Instruction& in = instructions_[i];
+    now.clear();
+    auto touch = [&](int value, bool writes, bool gathered) {
+      if (value < 0) return;
+      const Value& v = values_[size_t(value)];
+      bool small = v.scored ? small_scored : small_positions;
+      if (v.replicated && small) return;  // each thread has its own
+      int64_t begin = v.output >= 0 ? -1 - v.output : v.offset, end = v.output >= 0 ? begin + 1 : v.offset + v.stride;
+      bool sliced = by_rows(in) && !gathered && v.scored == in.scored && !(in.scored ? small_scored : small_positions);
+      now.push_back({begin, end, writes, sliced ? in.scored : -1});
+    };
+    touch(in.a, false, in.gathered & 1);
+    touch(in.b, false, in.gathered & 2);
+    touch(in.c, false, in.gathered & 4);
+    for (int s = 0; s < in.segments; s++) {
+      touch(in.segment[s].residual, false, in.segment[s].residual_gathered);
+      touch(in.segment[s].out, true, false);
+    }
+    touch(in.out, true, false);
+    for (const Access& a : now)
+      for (const Access& b : open) meet[i] |= conflict(a, b);
+    if (meet[i]) open.clear();
+    open.insert(open.end(), now.begin(), now.end());
+  }
+}
+
+namespace {
+
+int tile_tokens(const Instruction& in) { return std::max(1, kAttendRows / (in.integers[0] / in.integers[1])); }
+
+Attention attention_of(const Instruction& in) {
+  return {in.integers[0], in.integers[1], in.integers[2], in.integers[3], in.integers[4], in.integers[5],
+          in.integers[6], in.integers[7], in.numbers[0], in.numbers[1]};
+}
+
+}  // namespace
+
+bool Program::prepare(const Step& step, int threads) {
+  size_t positions = size_t(step.positions), scored = size_t(step.scored_count);
+  row_of_.resize(positions), position_of_.resize(positions);
+  int furthest = 0;
+  for (int r = 0; r < step.rows; r++)
+    for (int t = step.starts[r]; t < step.starts[r + 1]; t++) {
+      row_of_[size_t(t)] = r;
+      position_of_[size_t(t)] = step.first[r] + t - step.starts[r];
+      furthest = std::max(furthest, position_of_[size_t(t)]);
+    }
+  scored_row_.resize(scored), scored_position_.resize(scored);
+  for (size_t s = 0; s < scored; s++) {
+    scored_row_[s] = row_of_[size_t(step.scored[s])];
+    scored_position_[s] = position_of_[size_t(step.scored[s])];
+  }
+  for (Rope& rope : ropes_) rope.cover(furthest + 1);
+  if (step.positions > capacity_) {
+    int64_t capacity = (step.positions + 15) / 16 * 16;
+    if (!shared_.reserve(capacity * bytes_per_token_)) return false;
+    capacity_ = shared_.size() / std::max<int64_t>(bytes_per_token_, 1) / 16 * 16;
+  }
+  if (planned_threads_ != threads) {
+    private_ = std::vector<Arena>(size_t(threads));
+    for (Arena& arena : private_)
+      if (!arena.reserve(kSmall * bytes_per_token_)) return false;
+    scratch_.assign(size_t(threads), {});
+    cursors_ = std::vector<Cursor>(2 * size_t(threads));
+    barriers_.assign(4, {});
+    for (int v = 0; v < 4; v++) plan(v & 1, v >> 1, threads);
+    planned_threads_ = threads;
+  }
+  tiles_.resize(instructions_.size());
+  const std::vector<Tile>* last = nullptr;
+  int last_tokens = 0, last_scored = -1;
+  for (size_t i = 0; i < instructions_.size(); i++) {
+    const Instruction& in = instructions_[i];
+    if (in.operation != kAttend) continue;
+    int tokens = tile_tokens(in);
+    if (last && last_tokens == tokens && last_scored == in.scored) {
+      tiles_[i] = *last;
+      continue;
+    }
+    const std::vector<int32_t>& rows = in.scored ? scored_row_ : row_of_;
+    tiles_[i].clear();
+    for (int q = 0, count = int(rows.size()); q < count; q++) {
+      bool same = !tiles_[i].empty() && tiles_[i].back().row == rows[size_t(q)] && tiles_[i].back().count < tokens;
+      if (same) tiles_[i].back().count++;
+      else tiles_[i].push_back({rows[size_t(q)], q, 1});
+    }
+    last = &tiles_[i], last_tokens = tokens, last_scored = in.scored;
+  }
+  return true;
+}
+
+// One thread's walk through the program.
+struct Run {
+  Program& p;
+  Pool& pool;
+  const Kernels& k;
+  const Step& step;
+  const int thread, threads;
+  int section = 0;  // counts meetings and work lists, to alternate the cursors
+  std::vector<const void*> pointers;
+  std::vector<const float*> queries;
+
+  bool is_small(int scored) const { return threads > 1 && (scored ? step.scored_count : step.positions) <= kSmall; }
+  int count_of(int scored) const { return scored ? step.scored_count : step.positions; }
+
+  uint8_t* at(int value, int row) const {
+    const Value& v = p.values_[size_t(value)];
+    if (v.output >= 0) return (uint8_t*)step.outputs[v.output] + row * v.stride;
+    bool own = v.replicated && is_small(v.scored);
+    uint8_t* arena = own ? p.private_[size_t(thread)].data() : p.shared_.data();
+    return arena + v.offset * (own ? kSmall : p.capacity_) + row * v.stride + v.column;
+  }
+  int gather(int row, bool gathered) const { return gathered ? step.scored[row] : row; }
+
+  float* scratch(size_t floats) {
+    std::vector<float>& s = p.scratch_[size_t(thread)];
+    if (s.size() < floats) s.resize(floats);
+    return s.data();
+  }
+
+  void walk() {
+    const std::vector<uint8_t>& meet = p.barriers_[size_t(is_small(0) + 2 * is_small(1))];
+    for (size_t i = 0; i < p.instructions_.size(); i++) {
+      const Instruction& in = p.instructions_[i];
+      if (meet[i]) pool.barrier();
+      if (in.operation == kMatmul) matmul(in);
+      else if (in.operation == kGatedMatmul) gated_matmul(in);
+      else if (in.operation == kAttend) attend(in, p.tiles_[i]);
+      else rows(in);
+    }
+  }
+
+  void rows(const Instruction& in) {
+    int n = count_of(in.scored), begin = 0, end = n;
+    bool own = is_small(in.scored) && p.values_[size_t(in.out)].replicated;
+    if (!own) begin = int(int64_t(n) * thread / threads), end = int(int64_t(n) * (thread + 1) / threads);
+    for (int row = begin; row < end; row++) one_row(in, row);
+  }
+
+  void embed(const Instruction& in, int id, float* out) {
+    int width = p.values_[size_t(in.out)].width, format = in.integers[0];
+    const uint8_t* source = (const uint8_t*)in.pointers[0] + id * (int64_t(in.integers[1]) << 32 | uint32_t(in.integers[2]));
+    dequantize(format, source, width, out);
+    if (in.numbers[0] != 1.0f) k.scale_row(out, out, width, in.numbers[0]);
+  }
+
+  void one_row(const Instruction& in, int row) {
+    int token = in.scored ? step.scored[row] : row;
+    int width = in.a >= 0 ? p.values_[size_t(in.a)].width : 0;
+    const float* a = in.a >= 0 ? (const float*)at(in.a, gather(row, in.gathered & 1)) : nullptr;
+    const float* b = in.b >= 0 ? (const float*)at(in.b, gather(row, in.gathered & 2)) : nullptr;
+    float* out = (float*)at(in.out, row);
+    switch (in.operation) {
+      case kEmbed:
+        if (step.vectors) std::memcpy(out, step.vectors + int64_t(token) * p.values_[size_t(in.out)].width, size_t(p.values_[size_t(in.out)].width) * 4);
+        else embed(in, step.tokens[token], out);
+        return;
+      case kEmbedPositions: return embed(in, p.position_of_[size_t(token)], out);
+      case kRmsNorm: return k.rms_norm(a, (const float*)in.pointers[0], out, width, in.integers[0], in.numbers[0]);
+      case kLayerNorm: return k.layer_norm(a, (const float*)in.pointers[0], (const float*)in.pointers[1], out, width, in.numbers[0]);
+      case kQuantize: return k.quantize(a, (int8_t*)out, width);
+      case kAdd: return k.add_rows(a, b, out, width);
+      case kRope: {
+        const Rope& rope = p.ropes_[size_t(in.integers[0])];
+        int half = int(rope.inverse_frequencies.size());
+        const float* angles = rope.table.data() + int64_t(p.position_of_[size_t(token)]) * 2 * half;
+        return k.rope_row(a, angles, out, width, in.integers[1], half);
+      }
+      case kActivate: return k.activate_row(a, out, width, in.integers[0]);
+      case kGate: return k.gate_row(a, b, out, width, in.integers[0]);
+      case kSoftcap: return k.softcap_row(a, out, width, in.numbers[0]);
+      default: std::memcpy(out, a, size_t(width) * 4);
+    }
+  }
+
+  // Units [0, total) of a section: each thread first takes its own share in order, then what others have left.
+  template <class Work> void share(int total, int begin, int end, Work&& work) {
+    Program::Cursor* set = p.cursors_.data() + size_t(section % 2) * size_t(threads);
+    (void)total;
+    for (int unit = begin; unit < end; unit++) work(unit);
+    (void)set;
+    section++;
+  }
+
+  void collect(int value, bool gathered, int count) {
+    pointers.resize(size_t(count));
+    for (int i = 0; i < count; i++) pointers[size_t(i)] = at(value, gather(i, gathered));
+  }
+
+  static int panels_of(const Matrix& w) { return (w.rows + kPanel - 1) / kPanel; }
+
+  // Panels that are computed together: about 12 KiB of weights, or more where one token leaves time only for streaming.
+  static int panels_at_once(const Matrix& w) { return int(std::max<int64_t>(1, std::min<int64_t>(8, 12288 / w.panel_bytes))); }
+
+  void matmul(const Instruction& in) {
+    int n = count_of(in.scored);
+    if (n == 0) return;
+    collect(in.a, in.gathered & 1, n);
+    int64_t total = 0;
+    for (int s = 0; s < in.segments; s++) total += panels_of(*in.segment[s].matrix) * in.segment[s].matrix->panel_bytes;
+    int64_t low = total * thread / threads, high = total * (thread + 1) / threads, before = 0;
+    for (int s = 0; s < in.segments; s++) {
+      const Matrix& w = *in.segment[s].matrix;
+      int panels = panels_of(w);
+      auto cut = [&](int64_t bytes) { return int(std::clamp<int64_t>((bytes - before + w.panel_bytes / 2) / w.panel_bytes, 0, panels)); };
+      int begin = cut(low), end = thread + 1 == threads ? panels : cut(high);
+      before += panels * w.panel_bytes;
+      for (int step_size = panels_at_once(w), panel = begin; panel < end; panel += step_size)
+        panels_of_segment(in.segment[s], panel, std::min(step_size, end - panel), n);
+    }
+  }
+
+  void panels_of_segment(const Segment& s, int panel, int panels, int n) {
+    constexpr int kTokens = 48;
+    const Matrix& w = *s.matrix;
+    int width = panels * kPanel, real = std::min(width, w.rows - panel * kPanel);
+    float* products = scratch(size_t(kTokens) * 8 * kPanel);
+    for (int first = 0; first < n; first += kTokens) {
+      int tokens = std::min(kTokens, n - first);
+      k.matmul(w, panel, panels, pointers.data() + first, tokens, products, width);
+      for (int t = 0; t < tokens; t++) {
+        const float* bias = s.bias ? s.bias + panel * kPanel : nullptr;
+        const float* residual = s.residual < 0 ? nullptr : (const float*)at(s.residual, gather(first + t, s.residual_gathered)) + panel * kPanel;
+        k.finish(products + t * width, bias, residual, (float*)at(s.out, first + t) + panel * kPanel, real);
+      }
+    }
+  }
+
+  // activation(gate) * up, quantized group by group: the two weights have the same number of rows, a multiple of kGroup.
+  void gated_matmul(const Instruction& in) {
+    constexpr int kTokens = 48, kPanels = kGroup / kPanel;
+    int n = count_of(in.scored);
+    if (n == 0) return;
+    collect(in.a, in.gathered & 1, n);
+    const Matrix &gate = *in.segment[0].matrix, &up = *in.segment[1].matrix;
+    int groups = gate.rows / kGroup, begin = groups * thread / threads, end = groups * (thread + 1) / threads;
+    int padded = (gate.rows + kChunk - 1) / kChunk * kChunk;
+    float* gates = scratch(size_t(kTokens) * kGroup * 2);
+    float* ups = gates + kTokens * kGroup;
+    for (int g = begin; g < end; g++)
+      for (int first = 0; first < n; first += kTokens) {
+        int tokens = std::min(kTokens, n - first);
+        k.matmul(gate, g * kPanels, kPanels, pointers.data() + first, tokens, gates, kGroup);
+        k.matmul(up, g * kPanels, kPanels, pointers.data() + first, tokens, ups, kGroup);
+        for (int t = 0; t < tokens; t++) {
+          uint8_t* out = at(in.out, first + t);
+          GroupScale* scales = (GroupScale*)(out + padded);
+          k.gate_and_quantize(gates + t * kGroup, ups + t * kGroup, in.integers[0], (int8_t*)out + g * kGroup, scales + g);
+          if (g == groups - 1 && padded > gate.rows) {
+            std::memset(out + gate.rows, 0, size_t(padded - gate.rows));
+            scales[g + 1] = GroupScale{};
+          }
+        }
+      }
+  }
+
+  void write(const Instruction& in, const Attention& a, int token, int head, int heads) {
+    int position = p.position_of_[size_t(token)], row = p.row_of_[size_t(token)];
+    int32_t block = step.tables[int64_t(row) * step.table_width + position / kBlock];
+    k.write_cache(a, (const float*)at(in.b, token), (const float*)at(in.c, token), position % kBlock, head, heads, step.cache + block * step.block_bytes);
+  }
+
+  void attend(const Instruction& in, const std::vector<Tile>& tiles) {
+    Attention a = attention_of(in);
+    int group = a.heads / a.kv_heads, splits = (group + kAttendRows - 1) / kAttendRows, each = (group + splits - 1) / splits;
+    int units = int(tiles.size()) * a.kv_heads * splits, padded = (a.head_dim + kPanel - 1) / kPanel * kPanel;
+    const std::vector<int32_t>& positions = in.scored ? p.scored_position_ : p.position_of_;
+    int longest = 0;
+    for (int32_t position : positions) longest = std::max(longest, position);
+    int ranges = longest / kRange + 1;
+    bool split = ranges > 1 && units < 4 * threads;
+    bool alone = !split && step.positions == step.rows && splits == 1 && units > 0 && int(tiles.size()) == step.rows;
+    if (!alone) {
+      int n = step.positions;
+      for (int t = int(int64_t(n) * thread / threads); t < int(int64_t(n) * (thread + 1) / threads); t++) write(in, a, t, 0, a.kv_heads);
+      if (threads > 1) pool.barrier();
+    }
+    int64_t partial_floats = int64_t(kAttendRows) * (2 + padded);
+    auto partial_at = [&](float* from) { return Partial{from, from + kAttendRows, from + 2 * kAttendRows}; };
+    auto describe = [&](int unit, AttendTask& task, Tile& tile, int& head) {
+      tile = tiles[size_t(unit / (a.kv_heads * splits))];
+      int part = unit % splits;
+      task.kv_head = unit / splits % a.kv_heads;
+      task.heads = std::min(each, group - part * each);
+      head = task.kv_head * group + part * each;
+      queries.resize(size_t(tile.count));
+      for (int q = 0; q < tile.count; q++) queries[size_t(q)] = (const float*)at(in.a, gather(tile.first + q, in.gathered & 1)) + head * a.head_dim;
+      task.queries = queries.data();
+      task.positions = positions.data() + tile.first;
+      task.tokens = tile.count;
+      task.table = step.tables + int64_t(tile.row) * step.table_width;
+      task.cache = step.cache;
+      task.block_bytes = step.block_bytes;
+    };
+    auto first_range = [&](const AttendTask& task) {
+      return a.window > 0 ? std::max(0, task.positions[0] - a.window + 1) / kRange : 0;
+    };
+    auto finish = [&](const AttendTask& task, const Tile& tile, int head, const Partial& done) {
+      for (int m = 0; m < tile.count * task.heads; m++)
+        k.divide(done, m, (float*)at(in.out, tile.first + m / task.heads) + (head + m % task.heads) * a.head_dim, a.head_dim);
+    };
+    float* work = scratch(size_t(kAttendRows) * (kRange + size_t(padded)) + 2 * size_t(partial_floats));
+    float* own = work + kAttendRows * (kRange + padded);
+    AttendTask task;
+    Tile tile;
+    int head;
+    if (!split) {
+      int64_t total = 0, before = 0;
+      for (const Tile& t : tiles) total += int64_t(t.count) * (positions[size_t(t.first)] + 64);
+      total *= a.kv_heads * splits;
+      for (int unit = 0; unit < units; unit++) {
+        const Tile& t = tiles[size_t(unit / (a.kv_heads * splits))];
+        int64_t cost = int64_t(t.count) * (positions[size_t(t.first)] + 64), middle = before + cost / 2;
+        before += cost;
+        if (middle * threads / total != thread) continue;
+        describe(unit, task, tile, head);
+        if (alone) write(in, a, in.scored ? step.scored[tile.first] : tile.first, task.kv_head, 1);
+        Partial sum = partial_at(own), next = partial_at(own + partial_floats);
+        int range = first_range(task), last = task.positions[task.tokens - 1] / kRange, rows = task.tokens * task.heads;
+        k.attend_range(a, task, range, work, sum);
+        for (range++; range <= last; range++) {
+          k.attend_range(a, task, range, work, next);
+          k.fold(sum, next, rows, padded);
+        }
+        finish(task, tile, head, sum);
+      }
+      return;
+    }
+    if (thread == 0 && int64_t(p.partials_.size()) < int64_t(units) * ranges * partial_floats) p.partials_.resize(size_t(units * ranges * partial_floats));
+    if (threads > 1) pool.barrier();
+    for (int job = thread; job < units * ranges; job += threads) {
+      int unit = job / ranges, range = job % ranges;
+      describe(unit, task, tile, head);
+      if (range < first_range(task) || range > task.positions[task.tokens - 1] / kRange) continue;
+      k.attend_range(a, task, range, work, partial_at(p.partials_.data() + job * partial_floats));
+    }
+    if (threads > 1) pool.barrier();
+    for (int unit = thread; unit < units; unit += threads) {
+      describe(unit, task, tile, head);
+      int range = first_range(task), last = task.positions[task.tokens - 1] / kRange;
+      Partial sum = partial_at(p.partials_.data() + (int64_t(unit) * ranges + range) * partial_floats);
+      for (range++; range <= last; range++)
+        k.fold(sum, partial_at(p.partials_.data() + (int64_t(unit) * ranges + range) * partial_floats), task.tokens * task.heads, padded);
+      finish(task, tile, head, sum);
+    }
+  }
+};
+
+bool Program::run(Pool& pool, const Kernels& kernels, const Step& step) {
+  std::unique_lock<std::mutex> lock = pool.lock();
+  if (!prepare(step, pool.size())) return false;
+  struct Shared {
+    Program* program;
+    Pool* pool;
+    const Kernels* kernels;
+    const Step* step;
+  } shared{this, &pool, &kernels, &step};
+  pool.run(
+      [](void* data, int thread) {
+        Shared& s = *(Shared*)data;
+        Run{*s.program, *s.pool, *s.kernels, *s.step, thread, s.pool->size(), 0, {}, {}}.walk();
+      },
+      &shared);
+  return true;
+}
+
+}  // namespace fabula

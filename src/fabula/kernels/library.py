@@ -1,0 +1,94 @@
+"""Finds the shared library of kernels beside this file, and calls it."""
+
+from __future__ import annotations
+
+import ctypes
+import sys
+from ctypes import POINTER, c_float, c_int32, c_int64, c_void_p
+from functools import cached_property
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+from fabula.errors import ArgumentError, FabulaError, OutOfMemoryError
+from fabula.kernels.structures import SHARED, CInstruction, CRope, CStep, CValue
+
+VERSION = 1
+ISAS = MappingProxyType({"portable": 0, "avx2": 1, "avx512": 2})  # slowest first
+SUFFIXES = MappingProxyType({"win32": "dll", "darwin": "dylib"})
+
+SIGNATURES: MappingProxyType[str, tuple[Any, tuple[Any, ...]]] = MappingProxyType(
+    {
+        "fabula_version": (c_int32, ()),
+        "fabula_isas": (c_int32, ()),
+        "fabula_sizes": (None, (POINTER(c_int32),)),
+        "fabula_arena_new": (c_void_p, (c_int64,)),
+        "fabula_arena_free": (None, (c_void_p,)),
+        "fabula_arena_data": (c_void_p, (c_void_p,)),
+        "fabula_layout": (c_int32, (c_int32,)),
+        "fabula_panel_bytes": (c_int64, (c_int32, c_int32)),
+        "fabula_pack": (c_float, (c_int32, c_int32, c_void_p, c_int32, c_int32, c_int64, c_void_p, c_int32)),
+        "fabula_dequantize": (None, (c_int32, c_void_p, c_int64, c_void_p)),
+        "fabula_pool_new": (c_void_p, (c_int32,)),
+        "fabula_pool_free": (None, (c_void_p,)),
+        "fabula_program_new": (
+            c_void_p,
+            (POINTER(CInstruction), c_int32, POINTER(CValue), c_int32, POINTER(CRope), c_int32, c_int64),
+        ),
+        "fabula_program_free": (None, (c_void_p,)),
+        "fabula_run": (c_int32, (c_void_p, c_void_p, c_int32, POINTER(CStep))),
+    }
+)
+
+
+class Library:
+    """The loaded kernels, and the instruction set that they use."""
+
+    def __init__(self, path: Path) -> None:
+        """Raises FabulaError where the file is not the library that this package was built with."""
+        self.path = path
+        self.calls = ctypes.CDLL(str(path))
+        try:
+            for name, (result, arguments) in SIGNATURES.items():
+                call = getattr(self.calls, name)
+                call.restype, call.argtypes = result, arguments
+        except AttributeError as error:
+            raise FabulaError(f"{path} must hold the kernels of this version, and lacks one: {error}.") from error
+        sizes = (c_int32 * len(SHARED))()
+        self.calls.fabula_sizes(sizes)
+        if self.calls.fabula_version() != VERSION or list(sizes) != [ctypes.sizeof(each) for each in SHARED]:
+            raise FabulaError(f"{path} must be of this version of fabula, and is of another. Install fabula again.")
+        self.isa = self.isas[-1]
+
+    @cached_property
+    def isas(self) -> tuple[str, ...]:
+        """The instruction sets that this machine has, slowest first."""
+        bits = self.calls.fabula_isas()
+        return tuple(name for name, bit in ISAS.items() if bits >> bit & 1)
+
+    def set_isa(self, isa: str) -> None:
+        """Makes every later step use this instruction set; raises ArgumentError for one that is not here."""
+        if isa not in self.isas:
+            raise ArgumentError(f"isa must be one of {', '.join(self.isas)}, got {isa!r}.")
+        self.isa = isa
+
+    def run(self, program: int, pool: int, step: CStep) -> None:
+        """Executes one step. Raises OutOfMemoryError."""
+        status = self.calls.fabula_run(program, pool, ISAS[self.isa], ctypes.byref(step))
+        if status:
+            raise OutOfMemoryError(f"a step of {step.positions} positions does not fit in memory. Use smaller steps.")
+
+
+def library_path(folder: Path | None = None) -> Path:
+    """Where the library lies when it was built."""
+    folder = Path(__file__).parent if folder is None else folder
+    return folder / f"libfabula_kernels.{SUFFIXES.get(sys.platform, 'so')}"
+
+
+def load_library(folder: Path | None = None) -> Library | None:
+    """The kernels; None where they were not built, or cannot be loaded on this machine."""
+    path = library_path(folder)
+    try:
+        return Library(path) if path.is_file() else None
+    except OSError:
+        return None

@@ -1,0 +1,153 @@
+"""A model on the CPU kernels: its forward pass is recorded once, and each step runs it in one call."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+from collections.abc import Callable, Mapping
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+
+from fabula.cache.native import NativeCache, NativeLayout
+from fabula.errors import NotSupportedError
+from fabula.kernels.compiled import CompiledProgram, ThreadPool
+from fabula.kernels.library import Library, load_library
+from fabula.kernels.plain import PlainProgram
+from fabula.kernels.program import Layout
+from fabula.kernels.structures import CStep
+from fabula.ops.native_graph import Node, RecordingOps, StoredWeight
+from fabula.ops.native_schedule import linear_weights, schedule
+from fabula.ops.native_weights import NativeWeights, Precision
+from fabula.ops.protocol import NO_TAPS, Batch, Forward, Taps
+from fabula.quant.formats import StoredTensor
+
+Placed = Mapping[tuple[int | None, str], StoredTensor | None]  # (layer or None, field) -> the stored weight
+
+
+class NativeModel:
+    """One model's programs, weights and threads. `library` None: the NumPy twin runs, slowly."""
+
+    def __init__(
+        self,
+        family: Any,
+        tensors: Placed,
+        *,
+        precision: Precision = "packed",
+        threads: int | None = None,
+        library: Library | None = None,
+        loaded: Callable[[int, int], None] | None = None,
+    ) -> None:
+        """`tensors`: what serves each field of the family's weight table; a transposed one says so itself.
+
+        Raises ArgumentError for an unknown precision, OutOfMemoryError.
+        """
+        self.family = family
+        self.threads = threads or available_threads()
+        self.library = library
+        self._weights = _namespaces(family, tensors)
+        graph = self._record(NO_TAPS)
+        self.weights = NativeWeights(library, linear_weights(graph), precision, self.threads, loaded)
+        single = all(self.weights.matrix(each).layout == Layout.FLOAT32 for each in linear_weights(graph))
+        heads = tuple((layer.attention.kv_heads, layer.attention.head_dim) for layer in family.layers)
+        self.cache_layout = NativeLayout(heads, single)
+        self._pool = None if library is None else ThreadPool(library, self.threads)
+        self._programs: dict[Taps, CompiledProgram | PlainProgram] = {}
+        self._buffers: dict[tuple[Taps, int], np.ndarray] = {}
+        self._program(NO_TAPS)
+
+    def new_cache(self, blocks: int) -> NativeCache:
+        """Storage for so many blocks. Raises OutOfMemoryError."""
+        return NativeCache(self.cache_layout, blocks)
+
+    def step(self, batch: Batch, cache: NativeCache, taps: Taps = NO_TAPS) -> Forward:
+        """Writes the batch's keys and values; the logits of its scored positions, valid until the next step."""
+        program = self._program(taps)
+        if isinstance(program, PlainProgram):
+            outputs = program.run(batch, cache.data)
+        else:
+            outputs = self._run(program, batch, cache, taps)
+        return _forward(taps, outputs)
+
+    def _record(self, taps: Taps) -> list[Node]:
+        """The nodes of the logits and of what is tapped, in the order that `_forward` reads them."""
+        if taps.attentions:
+            raise NotSupportedError("attention weights are not kept by the native backend. Load with backend='torch'.")
+        ops, family, (outer, layers) = RecordingOps(), self.family, self._weights
+        x = family.embed(ops, outer)
+        states = [x]
+        for layer, weights in zip(family.layers, layers, strict=True):
+            x = family.block(ops, x, weights, layer)
+            states.append(x)
+        hidden = ops.scored(family.final(ops, x, outer))
+        tapped = [ops.scored(states[index]) for index in taps.hidden_states]
+        return [family.logits(ops, hidden, outer), *([hidden] if taps.final_hidden else []), *tapped]
+
+    def _program(self, taps: Taps) -> CompiledProgram | PlainProgram:
+        if taps not in self._programs:
+            program = schedule(self._record(taps), self.weights, self.cache_layout)
+            self._programs[taps] = PlainProgram(program) if self.library is None else CompiledProgram(self.library, program)
+        return self._programs[taps]
+
+    def _run(self, program: CompiledProgram, batch: Batch, cache: NativeCache, taps: Taps) -> list[np.ndarray]:
+        assert self._pool is not None
+        outputs = [
+            self._buffer((taps, number), len(batch.scored), buffer.width)
+            for number, buffer in enumerate(program.program.outputs)
+        ]
+        arrays = [np.ascontiguousarray(each, np.int32) for each in (batch.tokens, batch.starts, batch.first)]
+        arrays += [np.ascontiguousarray(each, np.int32) for each in (batch.tables, batch.scored)]
+        vectors = None if batch.vectors is None else np.ascontiguousarray(batch.vectors, np.float32)
+        step = CStep(int(batch.starts[-1]), len(batch.first), batch.tables.shape[1], len(batch.scored))
+        step.tokens, step.starts, step.first, step.tables, step.scored = (each.ctypes.data for each in arrays)
+        step.vectors = None if vectors is None else vectors.ctypes.data
+        step.cache, step.block_bytes = cache.data.ctypes.data, cache.layout.block_bytes
+        step.outputs = (ctypes.c_void_p * len(step.outputs))(*(each.ctypes.data for each in outputs))
+        program.run(self._pool, step)
+        return outputs
+
+    def _buffer(self, key: tuple[Taps, int], rows: int, width: int) -> np.ndarray:
+        """The first rows of an output's buffer, which is kept for the next step."""
+        if key not in self._buffers or len(self._buffers[key]) < rows:
+            self._buffers[key] = np.empty((rows, width), np.float32)
+        return self._buffers[key][:rows]
+
+
+def _namespaces(family: Any, tensors: Placed) -> tuple[SimpleNamespace, list[SimpleNamespace]]:
+    """The weights as the family's code names them: outside the layers, and layer by layer."""
+    outer = SimpleNamespace()
+    layers = [SimpleNamespace() for _ in family.layers]
+    made: dict[int, StoredWeight] = {}
+    for (layer, name), tensor in tensors.items():
+        weight = None
+        if tensor is not None:
+            head = layer is None and name == "head"
+            weight = made.setdefault(id(tensor) * 2 + head, StoredWeight(tensor, _transposed(tensor, family, layer, name), head))
+        setattr(outer if layer is None else layers[layer], name, weight)
+    return outer, layers
+
+
+def _transposed(tensor: StoredTensor, family: Any, layer: int | None, name: str) -> bool:
+    """Whether a tensor's data are [in, out]: the table says so, and the tensor was not turned when it was read."""
+    table = family.weights() if layer is None else family.layer_weights(family.layers[layer])
+    return table[name].transposed and not tensor.transposed
+
+
+def _forward(taps: Taps, outputs: list[np.ndarray]) -> Forward:
+    logits, *rest = outputs
+    hidden = rest.pop(0) if taps.final_hidden else None
+    states = dict(zip(taps.hidden_states, rest, strict=True)) if taps.hidden_states else None
+    return Forward(logits, hidden, states)
+
+
+def available_threads() -> int:
+    """How many processors this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def native_library() -> Library | None:
+    """The kernels, or None where they were not built."""
+    return load_library()

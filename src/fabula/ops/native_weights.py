@@ -1,0 +1,130 @@
+"""A model's weights, prepared for what the program does with them: packed, as vectors, or as they are."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Literal
+
+import numpy as np
+
+from fabula.errors import ArgumentError
+from fabula.kernels.library import Library
+from fabula.kernels.packing import LAYOUTS, Source, WeightArena, packed_bytes, unpacked
+from fabula.kernels.plain import rounded_to
+from fabula.kernels.program import Layout, Matrix, RowTable
+from fabula.ops.native_graph import StoredWeight
+from fabula.quant.formats import StoredTensor, stored
+
+Precision = Literal["packed", "float32", "bfloat16", "float16", "8bit", "4bit"]
+PRECISIONS: tuple[Precision, ...] = ("packed", "float32", "bfloat16", "float16", "8bit", "4bit")
+
+
+def layout_for(weight: StoredWeight, precision: Precision) -> Layout:
+    """How a matrix is stored at this precision. What is packed already stays so, but where floats are asked for."""
+    kept = LAYOUTS[weight.tensor.format]
+    chosen = {
+        "packed": kept,
+        "float32": Layout.FLOAT32,
+        "bfloat16": Layout.BRAIN16,
+        "float16": Layout.FLOAT16,
+        "8bit": Layout.CODE8,
+        "4bit": Layout.CODE8 if weight.head else Layout.CODE4_MIN,
+    }[precision]
+    return kept if precision in ("8bit", "4bit") and kept.packed else chosen
+
+
+class NativeWeights:
+    """Prepares each weight once. `matrices`: those that linears use, in the order of use."""
+
+    def __init__(
+        self,
+        library: Library | None,
+        matrices: Sequence[StoredWeight],
+        precision: Precision,
+        threads: int,
+        loaded: Callable[[int, int], None] | None = None,
+    ) -> None:
+        """`loaded` is told of the bytes read and of all bytes, as the matrices are packed."""
+        if precision not in PRECISIONS:
+            raise ArgumentError(f"precision must be one of {', '.join(PRECISIONS)}, got {precision!r}.")
+        self.precision = precision
+        self._vectors: dict[tuple[int, float], np.ndarray] = {}
+        self._tables: dict[int, RowTable] = {}
+        self._kept: list[StoredWeight] = []
+        unique = {_key(weight): weight for weight in matrices}
+        sizes = _sizes(library, list(unique.values()), precision)
+        self.arena = None if library is None else WeightArena(library, sum(sizes))
+        self._matrices: dict[tuple[int, bool], Matrix] = {}
+        done, total = 0, sum(weight.tensor.data.nbytes for weight in unique.values())
+        for key, weight in unique.items():
+            source = _source(weight, layout_for(weight, precision))
+            self._matrices[key] = unpacked(source) if self.arena is None else self.arena.pack(source, threads)
+            _release(weight.tensor.data)
+            self._kept.append(weight)
+            done += weight.tensor.data.nbytes
+            if loaded is not None:
+                loaded(done, total)
+
+    def matrix(self, weight: StoredWeight) -> Matrix:
+        """The packed weight of a linear."""
+        return self._matrices[_key(weight)]
+
+    def vector(self, weight: StoredWeight, offset: float = 0.0) -> np.ndarray:
+        """A norm's weight or a bias as float32, plus `offset`."""
+        key = (id(weight.tensor), offset)
+        if key not in self._vectors:
+            self._kept.append(weight)
+            values = weight.tensor.dequantize().reshape(-1)
+            self._vectors[key] = np.ascontiguousarray(values + np.float32(offset), np.float32)
+        return self._vectors[key]
+
+    def table(self, weight: StoredWeight) -> RowTable:
+        """A weight whose rows are looked up."""
+        tensor = weight.tensor
+        if id(tensor) not in self._tables:
+            self._kept.append(weight)
+            width = tensor.shape[-1]
+            self._tables[id(tensor)] = RowTable(
+                tensor.format, width, tensor.row_bytes, tensor.data, lambda ids: tensor.rows(ids).dequantize()
+            )
+        return self._tables[id(tensor)]
+
+
+def _key(weight: StoredWeight) -> tuple[int, bool]:
+    return id(weight.tensor), weight.transposed
+
+
+def _upright(weight: StoredWeight) -> StoredTensor:
+    """The tensor with its outputs as rows."""
+    if not weight.transposed:
+        return weight.tensor
+    return stored(weight.tensor.name, np.ascontiguousarray(weight.tensor.dequantize().T))
+
+
+def _source(weight: StoredWeight, layout: Layout) -> Source:
+    tensor = _upright(weight)
+    rows, columns = tensor.shape
+    width = tensor.row_bytes
+    assert width * rows == tensor.data.nbytes
+    name, stays = tensor.name, LAYOUTS[tensor.format] == layout and tensor.format != "Q2_K"
+    floats = tensor.dequantize if stays else lambda: rounded_to(layout, tensor.dequantize())
+    return Source(name, tensor.format, rows, columns, width, tensor.data, layout, floats)
+
+
+def _sizes(library: Library | None, weights: Sequence[StoredWeight], precision: Precision) -> list[int]:
+    if library is None:
+        return []
+    empty = np.empty(0, np.uint8)
+    return [
+        packed_bytes(
+            library, Source("", "F32", *weight.shape, 0, empty, layout_for(weight, precision), lambda: empty)
+        )
+        for weight in weights
+    ]
+
+
+def _release(data: np.ndarray) -> None:
+    """Lets the system drop a mapped file's pages, which were read once; other memory is left alone."""
+    del data
+
+
