@@ -142,7 +142,18 @@ WRONG = {
     ),
     "offset past the file": (with_tensor(Tensor("odd", (4,), 0, bytes(16), offset=1 << 40)), "'odd' must end within"),
     "largest offset": (with_tensor(Tensor("odd", (4,), 0, bytes(16), offset=MANY - 31)), "'odd' must end within"),
-    "overlap": (with_tensor(Tensor("odd", (4,), 0, bytes(16), offset=0)), "must not lie over"),
+    "overlap": (
+        with_tensor(Tensor("odd", (4,), 0, bytes(16), offset=0)),
+        "must follow tensor '.*' at 128, got the offset 0",
+    ),
+    "gap": (
+        with_tensor(Tensor("odd", (4,), 0, bytes(96), offset=864)),
+        "'odd' must follow tensor 'blk.0.ffn_down.weight' at 832, got the offset 864",
+    ),
+    "alignment that the writer did not keep": (
+        replace(with_key(key("general.alignment", U32, 64)), alignment=32),
+        "must follow|multiple of 64|must end within",
+    ),
     "data missing": (SMALL.bytes()[:-33], "'blk.0.ffn_down.weight' must end within"),
     "no data at all": (with_tensor(floats("odd", (4,)), File()).bytes()[:64], "tensor 'odd' must end within|offset"),
 }

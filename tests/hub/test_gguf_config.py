@@ -320,6 +320,14 @@ def test_a_tensor_that_the_architecture_does_not_have_is_refused(tmp_path):
         open_checkpoint(path)
 
 
+@pytest.mark.parametrize(("name", "number"), [("split.count", 3), ("llama.expert_count", 8)])
+def test_what_is_not_supported_says_so(name, number, tmp_path):
+    path = tmp_path / "model.gguf"
+    path.write_bytes(with_key(key(name, U32, number)).bytes())
+    with pytest.raises(NotSupportedError, match=name):
+        open_checkpoint(path)
+
+
 def test_heads_that_do_not_divide_the_rows_are_refused(tmp_path):
     path = tmp_path / "model.gguf"
     path.write_bytes(with_key(key("llama.attention.head_count_kv", U32, 3)).bytes())

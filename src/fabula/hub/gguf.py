@@ -165,8 +165,11 @@ def _shape(cursor: Cursor, what: str) -> tuple[int, ...]:
 
 
 def _check_places(cursor: Cursor, infos: list[_Info], start: int, alignment: int) -> None:
-    """Every tensor is aligned and within the file, and none lies over another."""
-    room, end, last = cursor.size - start, 0, ""
+    """The tensors lie one after the other, each padded to the alignment, and within the file.
+
+    A gap is refused too: it is how an alignment that the writer did not keep shows itself.
+    """
+    room, end, last = cursor.size - start, 0, "the header"
     for info in sorted(infos, key=lambda info: info.offset):
         what = f"tensor {info.name!r}"
         if info.offset % alignment:
@@ -175,9 +178,9 @@ def _check_places(cursor: Cursor, infos: list[_Info], start: int, alignment: int
             cursor.refuse(
                 f"{what} must end within the {max(room, 0)} bytes of data, got {info.size} bytes at {info.offset}."
             )
-        if info.offset < end:
-            cursor.refuse(f"{what} must not lie over {last!r}, which ends at {end}, got the offset {info.offset}.")
-        end, last = info.offset + info.size, info.name
+        if info.offset != end:
+            cursor.refuse(f"{what} must follow {last} at {end}, got the offset {info.offset}.")
+        end, last = -(-(info.offset + info.size) // alignment) * alignment, f"tensor {info.name!r}"
 
 
 def _tensor(info: _Info, data: np.ndarray, start: int) -> GgufTensor:

@@ -30,9 +30,14 @@ def architecture(file: GgufFile) -> str:
 def model_config(file: GgufFile) -> dict[str, Any]:
     """What config.json would hold."""
     keys = Keys(file.path, file.metadata, architecture(file))
-    if keys.size("expert_count", None) if file.metadata.get(keys.name("expert_count")) else False:
+    if file.metadata.get(keys.name("expert_count")):
         raise NotSupportedError(
             f"{file.path}: key {keys.name('expert_count')!r} must be absent: experts are not supported."
+        )
+    if file.metadata.get("split.count") not in (None, 0, 1):
+        raise NotSupportedError(
+            f"{file.path}: key 'split.count' must be absent or 1, got {file.metadata['split.count']!r:.60}. "
+            "Join the files with llama.cpp's llama-gguf-split --merge first."
         )
     return ARCHITECTURES[keys.architecture](file, keys)
 

@@ -17,8 +17,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
-from filelock import FileLock
-
 from fabula.errors import DownloadError
 from fabula.hub.progress import Progress, no_progress
 
@@ -68,6 +66,8 @@ def fetch_proven(file: PackagedFile, folder: Path, fetch: Callable[[Path], Path]
     """The file in `folder`; if it is absent, `fetch` makes it in an empty folder, and its sha256 is checked."""
     if (path := present(file, folder)) is not None:
         return path
+    from filelock import FileLock  # slow to import, and needed once in a machine's life
+
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with FileLock(folder / f"{file.name}.lock"):
