@@ -15,10 +15,11 @@ from fabula.generation.config import GenerationConfig
 from fabula.generation.mixin import GenerationMixin
 from fabula.generation.prompts import check_room, read_ids
 from fabula.models.family import Family
+from fabula.models.native_weights import placed_tensors
 from fabula.models.output import CausalLMOutput
 from fabula.models.past import Past
 from fabula.models.rectangle import column_mask, ragged_batch
-from fabula.ops.native import NativeModel
+from fabula.ops.native import NativeModel, native_library
 from fabula.ops.protocol import NO_TAPS, Batch, Forward, Taps
 from fabula.quant.formats import StoredTensor
 
@@ -36,7 +37,7 @@ class NativeCausalLM(GenerationMixin):
         self.generation_config = GenerationConfig.from_model_config(family.config.to_dict())
         self.name_or_path = ""
         self._tensors = tensors
-        self._native = NativeModel(family, tensors, threads=threads)
+        self._native = NativeModel(family, placed_tensors(family, tensors), threads=threads, library=native_library())
 
     @property
     def dtype(self) -> str:
