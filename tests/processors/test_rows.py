@@ -143,3 +143,17 @@ def test_a_subclass_that_adds_to_a_processor_is_not_stacked():
 def test_no_processors_leave_the_scores_alone(xp):
     scores, context = ragged(xp, 2)
     assert stack([[], []])(scores, context) is scores
+
+
+@pytest.mark.parametrize("kind", range(len(CHOICES)))
+def test_not_a_bit_depends_on_the_other_rows(xp, kind):
+    generator = np.random.default_rng(kind)
+    scores = generator.normal(0, 3, (5, 3001)).astype(np.float32)
+    scores[1, 100:] = -np.inf
+    context = ragged(xp, 5)[1]
+    process = CHOICES[kind](1)
+    together = xp.to_host(stack([[process]] * 5)(xp.asarray(scores, "float32"), context))
+    for row in range(5):
+        index = xp.asarray([row], "int32")
+        alone = xp.to_host(stack([[process]])(xp.asarray(scores[row : row + 1], "float32"), select(context, index)))
+        assert np.array_equal(alone[0], together[row])

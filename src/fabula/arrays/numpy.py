@@ -10,6 +10,8 @@ from typing import Any
 
 import numpy as np
 
+from fabula.arrays.numpy_selections import kth_value, survivors, top_k, top_mass  # noqa: F401  # part of this module
+
 Array = np.ndarray
 
 # Creation: `like` gives the framework and the device.
@@ -241,58 +243,3 @@ def set_rows(x: Array, rows: Array, values: Array) -> Array:
     result = x.copy()
     result[rows] = values
     return result
-
-
-# Selections, whose fastest way differs by framework.
-
-
-def top_k(x: Array, k: int) -> tuple[Array, Array]:
-    """The k largest values of each row, falling, and their columns, int32; equal values in column order."""
-    columns = np.argsort(-x, axis=-1, kind="stable")[..., :k]
-    return np.take_along_axis(x, columns, axis=-1), columns.astype(np.int32)
-
-
-def kth_value(x: Array, k: int | np.ndarray) -> Array:
-    """["R 1"]: the k-th largest value of each row of x ["R V"]; k in [1, V] is a number or, on the host, Int["R 1"]."""
-    width = x.shape[-1]
-    partitioned = np.partition(x, np.unique(width - np.asarray(k)), axis=-1)
-    return np.take_along_axis(partitioned, np.full((len(x), 1), width - k), axis=-1)
-
-
-def top_mass(scores: Array, tail: Any, keep: Any) -> Array:
-    """Bool["R V"]: the likeliest tokens of each row, without the tail that holds little.
-
-    A token is out if it and all that are less likely hold at most `tail` of the mass (of equally likely ones the last
-    count as less likely), unless it is among the likeliest `keep`. Both are numbers or ["R 1"]. A negative tail keeps
-    everything.
-    """
-    tokens, values = survivors(scores)
-    order = np.argsort(-values, axis=-1, kind="stable")[:, ::-1]
-    rising = np.take_along_axis(values, order, axis=-1)
-    width = rising.shape[-1]
-    kept = cumulative_sum(softmax(rising)) > np.float32(tail)
-    kept |= width - np.arange(width) <= keep
-    kept &= rising > -np.inf
-    result = np.full(scores.shape, np.less(tail, 0), dtype=bool)
-    rows, places = np.nonzero(kept)
-    result[rows, tokens[rows, order[rows, places]]] = True
-    return result
-
-
-def survivors(scores: Array) -> tuple[Array, Array]:
-    """Tokens Int["R K"], rising, and their scores: all that are above -inf; short rows end in tokens at -inf.
-
-    K is the largest count of a row here; where shapes must be fixed, or counting would mean waiting, the vocabulary.
-    """
-    alive = scores > -np.inf
-    counts = alive.sum(axis=-1)
-    width = int(counts.max(initial=1))
-    if width == scores.shape[-1]:
-        return np.broadcast_to(arange(scores.shape[-1]), scores.shape), scores
-    tokens = np.zeros((len(scores), width), dtype=np.int32)
-    values = np.full((len(scores), width), -np.inf, dtype=scores.dtype)
-    rows, columns = np.nonzero(alive)
-    places = np.arange(len(rows)) - np.repeat(np.cumsum(counts) - counts, counts)
-    tokens[rows, places] = columns
-    values[rows, places] = scores[rows, columns]
-    return tokens, values

@@ -8,6 +8,8 @@ from typing import Any
 import numpy as np
 import torch
 
+from fabula.arrays.torch_selections import kth_value, survivors, top_k, top_mass  # noqa: F401  # part of this module
+
 Array = torch.Tensor
 
 
@@ -234,50 +236,3 @@ def scatter_add(x: Array, columns: Array, values: Array) -> Array:
 def set_rows(x: Array, rows: Array, values: Array) -> Array:
     """x with values in place of its rows Int["N"], which differ from each other."""
     return torch.index_copy(x, 0, rows.to(torch.int64), values)
-
-
-# Selections, whose fastest way differs by framework.
-
-
-def top_k(x: Array, k: int) -> tuple[Array, Array]:
-    """The k largest values of each row, falling, and their columns, int32; equal values in column order."""
-    values, columns = torch.sort(x, dim=-1, descending=True, stable=True)
-    return values[..., :k], columns[..., :k].to(torch.int32)
-
-
-def kth_value(x: Array, k: int | np.ndarray) -> Array:
-    """["R 1"]: the k-th largest value of each row of x ["R V"]; k in [1, V] is a number or, on the host, Int["R 1"]."""
-    if isinstance(k, int):
-        return torch.topk(x, k, dim=-1).values[..., -1:]
-    highest = torch.topk(x, int(k.max()), dim=-1).values
-    return take_along_axis(highest, asarray(k - 1, "int64", like=x))
-
-
-def top_mass(scores: Array, tail: Any, keep: Any) -> Array:
-    """Bool["R V"]: the likeliest tokens of each row, without the tail that holds little.
-
-    A token is out if it and all that are less likely hold at most `tail` of the mass (of equally likely ones the last
-    count as less likely), unless it is among the likeliest `keep`. Both are numbers or ["R 1"]. A negative tail keeps
-    everything.
-    """
-    falling, order = torch.sort(scores, dim=-1, descending=True, stable=True)
-    values, order = falling.flip(-1), order.flip(-1)
-    width = scores.shape[-1]
-    kept = cumulative_sum(torch.softmax(values, dim=-1)) > tail
-    kept |= width - arange(width, like=scores) <= keep
-    return torch.zeros_like(kept).scatter(-1, order, kept)
-
-
-def survivors(scores: Array) -> tuple[Array, Array]:
-    """Tokens Int["R K"], rising, and their scores: all that are above -inf; short rows end in tokens at -inf.
-
-    On a CPU K is the largest count of a row; on a GPU, where counting would mean waiting, the vocabulary.
-    """
-    width = scores.shape[-1]
-    if scores.device.type == "cpu":
-        counts = (scores > -torch.inf).sum(dim=-1)
-        width = int(counts.clamp(min=1).max())
-    if width == scores.shape[-1]:
-        return arange(width, like=scores)[None, :].expand(scores.shape), scores
-    tokens = torch.argsort((scores > -torch.inf).to(torch.int8), dim=-1, descending=True, stable=True)[:, :width]
-    return tokens.to(torch.int32), torch.gather(scores, -1, tokens)
