@@ -181,6 +181,18 @@ class TestReading:
         with pytest.raises(ModelFileError, match=r"generation_config\.json"):
             GenerationConfig.from_pretrained(tmp_path)
 
+    @pytest.mark.parametrize(
+        ("name", "value"),
+        [("max_new_tokens", 0), ("num_beams", "4"), ("pad_token_id", []), ("validate", 1), ("__class__", {})],
+    )
+    def test_a_file_with_a_hostile_value_is_refused_by_file_and_field(self, name, value, tmp_path):
+        with pytest.raises(ModelFileError, match=rf"generation_config\.json.*`{name}` must"):
+            GenerationConfig.from_pretrained(written(tmp_path, **{name: value}))
+
+    def test_an_override_that_is_wrong_is_an_argument(self, tmp_path):
+        with pytest.raises(ArgumentError, match="`max_new_tokens`"):
+            GenerationConfig.from_pretrained(written(tmp_path), max_new_tokens=0)
+
     def test_a_directory_without_the_file_is_refused(self, tmp_path):
         with pytest.raises(ModelFileError, match=r"must hold generation_config\.json"):
             GenerationConfig.from_pretrained(tmp_path)
@@ -236,6 +248,13 @@ class TestWarnings:
         with caplog.at_level(logging.WARNING, LOG):
             GenerationConfig(num_beams=2, prompt_lookup_num_tokens=3).get_generation_mode()
         assert "beam_search ignores them" in caplog.text
+
+
+def test_methods_are_not_overwritten():
+    config = GenerationConfig()
+    assert config.update(validate=1, _said=2) == {"validate": 1, "_said": 2}
+    with pytest.raises(ArgumentError, match="`to_dict` must not be set"):
+        config.update(to_dict=1, allow_custom_entries=True)
 
 
 def test_equality_and_hash_leave_metadata_out():

@@ -1,13 +1,18 @@
 """GenerationConfig keeps what it is given through every form it can take, whatever that is."""
 
 import json
+import math
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from fabula.errors import ArgumentError, NotSupportedError
 from fabula.generation.checks import number, whole
 from fabula.generation.config import GenerationConfig
 from fabula.generation.config_fields import FIELDS
+from fabula.generation.lengths import lengths_for
+from fabula.generation.rules import check_supported, resolve
 
 MANY = settings(deadline=None, max_examples=50)
 IDS = st.integers(0, 2**31 - 1)
@@ -76,3 +81,44 @@ def test_checks_agree_with_arithmetic(value, least):
     assert whole(least).accepts(value) == (is_int and value >= least)
     is_real = isinstance(value, int | float) and not isinstance(value, bool)
     assert number("[0,1)").accepts(value) == (is_real and 0 <= value < 1)
+
+
+VALUES = [None, True, False, 0, -1, 1, 3, 2**70, 0.5, math.nan, math.inf, "", "4", [], [1], [-1], ["a"], [[1]], [[]]]
+VALUES += [{}, {"a": 1}, {"bias": "x"}, [[[1], 0.5]], [1, 2]]
+NAMES = sorted({*FIELDS, *dir(GenerationConfig), "", "a b", "temprature", "attention_mask", "streamer"})
+HOSTILE = st.dictionaries(st.sampled_from(NAMES), st.sampled_from(VALUES), max_size=4)
+
+
+@settings(deadline=None, max_examples=300)
+@given(HOSTILE)
+def test_whatever_a_file_holds_is_taken_or_refused_by_name(fields):
+    try:
+        config = GenerationConfig.from_dict(fields)
+        str(config.explain())
+        check_supported(resolve({}, None, config)[0])
+    except (ArgumentError, NotSupportedError) as error:
+        assert "`" in str(error)
+
+
+@settings(deadline=None, max_examples=300)
+@given(HOSTILE, HOSTILE)
+def test_whatever_a_call_holds_is_taken_or_refused_by_name(call, fields):
+    try:
+        config = resolve(call, None, GenerationConfig.from_dict(fields))[0]
+        check_supported(config)
+        lengths_for(config, 4, 64)
+        config.explain(**call)
+    except (ArgumentError, NotSupportedError) as error:
+        assert str(error)
+
+
+@pytest.mark.parametrize("name", sorted(FIELDS))
+def test_whatever_a_field_is_set_to_is_taken_or_refused_by_name(name):
+    for value in VALUES:
+        for call, shipped in (({name: value}, {}), ({}, {name: value})):
+            try:
+                config, _ = resolve(call, GenerationConfig(**shipped), GenerationConfig())
+                lengths_for(config, 4, 64)
+                check_supported(config)
+            except (ArgumentError, NotSupportedError) as error:
+                assert f"`{name}" in str(error) or "`watermarking_config" in str(error), (value, error)

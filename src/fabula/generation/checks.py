@@ -10,7 +10,7 @@ from typing import Any
 
 from fabula.errors import ArgumentError
 
-__all__ = ["ANYTHING", "BOOLEAN", "Check", "ids", "listed", "nearest", "number", "one_of", "texts", "whole"]
+__all__ = ["ANYTHING", "BOOLEAN", "NUMERIC", "Check", "ids", "listed", "nearest", "number", "one_of", "texts", "whole"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,8 +103,9 @@ def texts() -> Check:
     return Check("a text or a list of texts, none empty", lambda value: is_text(value) or many.accepts(value))
 
 
+NUMERIC = Check("a number", is_number)
 ANYTHING = Check("anything", lambda value: True)
-BOOLEAN = Check("True or False", lambda value: value in (True, False))
+BOOLEAN = Check("True or False", lambda value: isinstance(value, bool))
 
 
 def nearest(name: str, known: Iterable[str], least: float = 0.6) -> str | None:

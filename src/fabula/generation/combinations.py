@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from fabula.errors import ArgumentError
+from fabula.generation.checks import NUMERIC
 from fabula.generation.config_fields import FIELDS, OLD_STATIC_CACHES, STATIC_CACHES, Field
 
 __all__ = [
@@ -22,6 +23,7 @@ __all__ = [
     "without_effect",
 ]
 
+# Arguments of generate() that a config must not hold.
 CALL_ONLY = (
     "logits_processor",
     "stopping_criteria",
@@ -32,6 +34,9 @@ CALL_ONLY = (
     "negative_prompt_ids",
     "negative_prompt_attention_mask",
 )
+
+
+COMPARED = ("num_beams", "num_beam_groups", "num_return_sequences", "pad_token_id", "penalty_alpha", "top_k")
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +92,8 @@ NOTICES = (Rule("max_cache_len", _idle_reserve, _IDLE),)
 
 def refuse(settings: Any) -> None:
     """Raise ArgumentError for what a config must not hold at all."""
+    for name in COMPARED:  # by the rules and needs, so that these can be asked safely
+        NUMERIC.require(name, getattr(settings, name))
     for name, field in FIELDS.items():
         if field.check.at_once:
             field.check.require(name, getattr(settings, name))

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import huggingface_hub
 
-from fabula.errors import ArgumentError
+from fabula.errors import ArgumentError, ModelFileError
 from fabula.generation.checks import nearest
 from fabula.generation.combinations import issues_of, notices_of, refuse
 from fabula.generation.config_fields import DEFAULTS, FIELDS, FORMAT_VERSION, stored
@@ -59,6 +59,8 @@ class GenerationConfig:
     def _keep(self, extra: dict[str, Any]) -> None:
         """Set names that are no fields, saying so where one looks like a slip."""
         for name, value in extra.items():
+            if hasattr(type(self), name):
+                raise ArgumentError(f"`{name}` must not be set: it is a method of GenerationConfig. Leave it out.")
             setattr(self, name, value)
             meant = nearest(name, FIELDS, 0.85)
             if meant is not None:
@@ -119,7 +121,12 @@ class GenerationConfig:
         if kwargs.get("_from_model_config"):
             return cls.from_model_config(settings)
         return_unused = kwargs.pop("return_unused_kwargs", False)
-        config, unused = cls.from_dict(settings, **kwargs, return_unused_kwargs=True)
+        try:
+            config, unused = cls.from_dict(settings, **kwargs, return_unused_kwargs=True)
+        except ArgumentError as error:
+            if kwargs:
+                raise
+            raise ModelFileError(f"`{path}` must hold settings that can be used: {error}") from error
         config._loaded()
         return (config, unused) if return_unused else config
 
@@ -177,11 +184,12 @@ class GenerationConfig:
         """Set the known names among `kwargs` (with `defaults_only`, only where nothing is set); return the others."""
         used = set()
         for name, value in kwargs.items():
-            known = hasattr(self, name)
-            if (allow_custom_entries and not known) or (
-                known and not (defaults_only and getattr(self, name) is not None)
-            ):
-                setattr(self, name, stored(name, value))
+            if name in vars(self) and name not in _UNSAVED:
+                if not defaults_only or getattr(self, name) is None:
+                    setattr(self, name, stored(name, value))
+                    used.add(name)
+            elif allow_custom_entries:
+                self._keep({name: value})
                 used.add(name)
         self.validate(user_set_attributes=used)
         return {name: value for name, value in kwargs.items() if name not in used}

@@ -172,6 +172,8 @@ _HEAT = number("[0,inf)").advise("Use 0 for greedy decoding.")
 _REAL = number("(-inf,inf)")
 _ID = ids(alone=True)
 _ANY_ID = ids(alone=True, least=-1)
+_FORCED = _ID.early()
+_BARRED = ids(alone=False, least=-1).early()
 _KIND = one_of("constant", "heuristic", "heuristic_transient")
 _DRAFT = one_of("dflash")
 
@@ -214,11 +216,11 @@ _FIELDS = (
     Field("no_repeat_ngram_size", 0, "logits", "int", whole(0), ALWAYS, "No n-gram of this size occurs twice."),
     Field("bad_words_ids", None, "logits", "value", _WORDS, ALWAYS, "Token sequences that must not occur."),
     Field("renormalize_logits", None, "logits", "bool", BOOLEAN, ALWAYS, "Log-probabilities after all processors."),
-    Field("forced_bos_token_id", None, "logits", "int", _ID, ALWAYS, "The first token after the decoder's start."),
-    Field("forced_eos_token_id", None, "logits", "ints", _ID, ALWAYS, "The last token at max_length."),
+    Field("forced_bos_token_id", None, "logits", "int", _FORCED, ALWAYS, "The first token after the decoder's start."),
+    Field("forced_eos_token_id", None, "logits", "ints", _FORCED, ALWAYS, "The last token at max_length."),
     Field("remove_invalid_values", False, "logits", "bool", BOOLEAN, ALWAYS, "Replace NaN and infinite logits."),
     Field("exponential_decay_length_penalty", None, "logits", "value", _DECAY, ALWAYS, "(start, factor) raising EOS."),
-    Field("suppress_tokens", None, "logits", "ints", ids(alone=False), ALWAYS, "Tokens that must not occur."),
+    Field("suppress_tokens", None, "logits", "ints", _BARRED, ALWAYS, "Tokens that must not occur."),
     Field("begin_suppress_tokens", None, "logits", "ints", ids(alone=False), ALWAYS, "Tokens that must not be first."),
     Field("sequence_bias", None, "logits", "value", _BIAS, ALWAYS, "Numbers added to token sequences' logits."),
     Field("token_healing", None, "logits", "bool", BOOLEAN, ALWAYS, "Re-choose the prompt's last token."),

@@ -58,10 +58,12 @@ class Explanation:
 def explain(call: Mapping[str, Any], given: Any, model: Any = None) -> Explanation:
     """The settings of generate(generation_config=given, **call) of a model with the config `model`, or None.
 
-    Raises UnknownArgumentError for a name in `call` that nothing reads.
+    Raises UnknownArgumentError, ArgumentError for what `call` must not hold.
     """
     reject_unknown(call, given)
     settings = merge(call, given, model)
+    for name in FIELDS.keys() & call.keys():
+        FIELDS[name].check.require(name, settings[name].value)
     effective = SimpleNamespace(**{name: setting.value for name, setting in settings.items()})
     explained = {}
     for name, setting in settings.items():

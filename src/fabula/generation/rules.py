@@ -157,10 +157,11 @@ def reject_unknown(call: Iterable[str], config: Any, accepts: Iterable[str] = MO
 
 def _check(config: Any, chosen: Collection[str]) -> None:
     """Refuse values out of range (inherited ones only where they act); warn of what has no effect."""
+    for name in sorted(chosen):
+        FIELDS[name].check.require(name, getattr(config, name))
     for name, field in FIELDS.items():
-        value = getattr(config, name)
-        if name in chosen or field.need.unmet(config) is None:
-            field.check.require(name, value)
+        if name not in chosen and field.need.unmet(config) is None:
+            field.check.require(name, getattr(config, name))
     config.validate(user_set_attributes=chosen)
 
 
