@@ -13,7 +13,7 @@ FLOATS = frozenset({"F32", "F16", "BF16"})
 
 
 def converted(tensor: StoredTensor, format: str) -> StoredTensor:
-    """The weight in this format; itself where it has it already. A matrix kept (in, out) is turned for packed formats."""
+    """The weight in this format; itself where it has it already."""
     if tensor.format == format:
         return tensor
     weights = tensor.dequantize()
@@ -47,7 +47,9 @@ class QuantizedTensors(Mapping[str, StoredTensor]):
     `keep` names matrices that take 8 bits in any case: embeddings and head, which lose most by 4.
     """
 
-    def __init__(self, tensors: Mapping[str, StoredTensor], bits: int, keep: frozenset[str], inputs_first: frozenset[str]) -> None:
+    def __init__(
+        self, tensors: Mapping[str, StoredTensor], bits: int, keep: frozenset[str], inputs_first: frozenset[str]
+    ) -> None:
         self._tensors = tensors
         self._format = {4: "Q4_1", 8: "Q8_0"}[bits]
         self._keep = keep
