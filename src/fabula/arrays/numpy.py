@@ -131,12 +131,12 @@ def isnan(x: Array) -> Array:
 
 def left_shift(x: Array, count: int) -> Array:
     """Int32 bits moved towards the high end; what falls off is lost."""
-    return np.asarray(np.left_shift(x, np.int32(count)))
+    return x << count
 
 
 def right_shift(x: Array, count: int) -> Array:
     """Int32 bits moved towards the low end; copies of the sign come in."""
-    return np.asarray(np.right_shift(x, np.int32(count)))
+    return x >> count
 
 
 # Along an axis.

@@ -23,7 +23,7 @@ def kth_value(x: Array, k: int | np.ndarray) -> Array:
     """["R 1"]: the k-th largest value of each row of x ["R V"]; k in [1, V] is a number or, on the host, Int["R 1"]."""
     least = int(np.max(k))
     if least * 4 * GROUP <= x.shape[-1]:
-        x = survivors(np.where(x >= _lower_bound(x, least), x, -np.inf).astype(x.dtype, copy=False))[1]
+        x = survivors(np.where(x >= _lower_bound(x, least), x, np.asarray(-np.inf, x.dtype)))[1]
     width = x.shape[-1]
     partitioned = np.partition(x, np.unique(width - np.asarray(k)), axis=-1)
     return np.take_along_axis(partitioned, np.full((len(x), 1), width - k), axis=-1)
@@ -78,12 +78,11 @@ def survivors(scores: Array) -> tuple[Array, Array]:
     K is the largest count of a row here; where shapes must be fixed, or counting would mean waiting, the vocabulary.
     """
     vocabulary = scores.shape[-1]
-    alive = scores > -np.inf
-    counts = np.count_nonzero(alive, axis=-1)
+    found = np.flatnonzero(scores > -np.inf)
+    counts = np.diff(np.searchsorted(found, np.arange(len(scores) + 1) * vocabulary))
     width = int(counts.max(initial=1))
     if width == vocabulary:
         return np.broadcast_to(np.arange(vocabulary, dtype=np.int32), scores.shape), scores
-    found = np.flatnonzero(alive)
     columns = (found - np.repeat(np.arange(len(scores)) * vocabulary, counts)).astype(np.int32)
     if (counts == width).all():
         return columns.reshape(-1, width), scores.reshape(-1)[found].reshape(-1, width)

@@ -38,6 +38,11 @@ def top_mass(scores: Array, tail: Any, keep: Any) -> Array:
     if scores.device.type == "cpu":
         limits = [part.numpy() if isinstance(part, torch.Tensor) else part for part in (tail, keep)]
         return torch.from_numpy(host.top_mass(scores.detach().numpy(), *limits))
+    return top_mass_by_sorting(scores, tail, keep)
+
+
+def top_mass_by_sorting(scores: Array, tail: Any, keep: Any) -> Array:
+    """top_mass without a step whose length depends on the scores, so that nobody waits for the device."""
     falling, order = torch.sort(scores, dim=-1, descending=True, stable=True)
     values, order = falling.flip(-1), order.flip(-1)
     width = scores.shape[-1]
