@@ -9,8 +9,10 @@ JOBS ?= 2
 
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
+# Built with the tools in $(VENV), so that a changed source is compiled alone.
+INSTALL := $(PIP) install --quiet --constraint constraints.txt --no-build-isolation --editable
 # What an installation is made of besides Python files, which an editable installation reads where they lie.
-BUILT_FROM := pyproject.toml constraints.txt $(wildcard CMakeLists.txt) src/fabula/__init__.py \
+BUILT_FROM := pyproject.toml $(wildcard CMakeLists.txt) src/fabula/__init__.py \
     $(shell find src/fabula/kernels -name '*.cpp' -o -name '*.h' -o -name '*.hpp' -o -name '*.c' 2>/dev/null)
 
 .PHONY: help demo test lint unit install develop wheel clean
@@ -40,19 +42,21 @@ unit: develop
 install: $(VENV)/installed  ## install Fabula into .venv
 develop: $(VENV)/developing  ## install Fabula and its development tools into .venv
 
-$(BIN)/python:
+$(VENV)/ready: constraints.txt
 	@test -n "$(PYTHON)" || { echo "No Python 3.11 or newer found. Install one, or say make PYTHON=/path/to/python"; exit 1; }
 	@echo "==> $(PYTHON) -m venv $(VENV)"
 	@$(PYTHON) -m venv $(VENV)
-
-$(VENV)/installed: $(BIN)/python $(BUILT_FROM)
-	@echo "==> pip install -e . (builds the C++ kernels)"
-	@$(PIP) install --quiet --constraint constraints.txt --editable .
+	@$(PIP) install --quiet --constraint constraints.txt scikit-build-core cmake ninja
 	@touch $@
 
-$(VENV)/developing: $(BIN)/python $(BUILT_FROM)
-	@echo "==> pip install -e .[dev] (builds the C++ kernels; the first time it also fetches PyTorch)"
-	@$(PIP) install --quiet --constraint constraints.txt --editable ".[dev]"
+$(VENV)/installed: $(VENV)/ready $(BUILT_FROM)
+	@echo "==> pip install -e . (and builds the C++ kernels: a minute)"
+	@$(INSTALL) .
+	@touch $@
+
+$(VENV)/developing: $(VENV)/ready $(BUILT_FROM)
+	@echo "==> pip install -e .[dev] (and builds the C++ kernels; the first time it also fetches PyTorch: minutes)"
+	@$(INSTALL) ".[dev]"
 	@touch $@ $(VENV)/installed
 
 wheel:  ## build the wheel for this machine into dist/

@@ -9,6 +9,7 @@ from importlib import metadata
 from typing import Any
 
 import fabula
+from fabula.kernels.library import load_library
 
 PACKAGES = (
     "numpy",
@@ -30,8 +31,15 @@ def environment() -> dict[str, Any]:
         "python": f"{platform.python_version()} ({sys.executable})",
         "system": f"{platform.system()} {platform.release()} {platform.machine()}",
         "cores": usable_cores(),
+        "kernels": kernels(),
         "packages": {name: version_of(name) for name in PACKAGES},
     }
+
+
+def kernels() -> str:
+    """The instruction sets that the native kernels can use here, the one they use last."""
+    library = load_library()
+    return ", ".join(library.isas) if library else "not built: NumPy does their work, slowly"
 
 
 def usable_cores() -> int:
