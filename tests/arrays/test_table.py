@@ -149,6 +149,18 @@ def test_top_k_gives_falling_values_and_equal_ones_in_column_order(xp):
     assert columns.dtype == np.int32
 
 
+@pytest.mark.parametrize("k", [1, 5, 50])
+@pytest.mark.parametrize("holes", [False, True])
+def test_top_k_gives_what_a_whole_sort_gives(xp, k, holes):
+    scores = np.round(np.random.default_rng(k).normal(0, 2, (3, 4000)), 1).astype(np.float32)  # with many ties
+    if holes:
+        scores[1, 7:] = -INFINITY
+    columns = np.argsort(-scores, axis=-1, kind="stable")[:, :k]
+    values, found = (xp.to_host(part) for part in xp.top_k(convert(xp, scores), k))
+    assert np.array_equal(found, columns)
+    assert np.array_equal(values, np.take_along_axis(scores, columns, axis=-1))
+
+
 def test_the_kth_value_may_differ_by_row(xp):
     ranks = np.array([[1], [9], [4], [4]], dtype=np.int32)
     expected = np.take_along_axis(-np.sort(-X, axis=-1), ranks - 1, axis=-1)

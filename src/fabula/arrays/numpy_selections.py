@@ -15,8 +15,13 @@ GROUP = 64  # scores that kth_value looks at together, at first
 
 def top_k(x: Array, k: int) -> tuple[Array, Array]:
     """The k largest values of each row, falling, and their columns, int32; equal values in column order."""
-    columns = np.argsort(-x, axis=-1, kind="stable")[..., :k]
-    return np.take_along_axis(x, columns, axis=-1), columns.astype(np.int32)
+    least = kth_value(x, k)
+    if not np.isfinite(least).all():
+        columns = np.argsort(-x, axis=-1, kind="stable")[:, :k].astype(np.int32)
+        return np.take_along_axis(x, columns, axis=-1), columns
+    columns, values = survivors(np.where(x >= least, x, np.asarray(-np.inf, x.dtype)))
+    order = np.argsort(-values, axis=-1, kind="stable")[:, :k]
+    return np.take_along_axis(values, order, axis=-1), np.take_along_axis(columns, order, axis=-1)
 
 
 def kth_value(x: Array, k: int | np.ndarray) -> Array:

@@ -26,7 +26,6 @@ from typing import Any
 from fabula.errors import ArgumentError
 
 __all__ = [
-    "PURPOSE_DRAFT",
     "PURPOSE_TOKEN",
     "gumbel",
     "noise_of_bits",
@@ -39,7 +38,6 @@ __all__ = [
 Words = tuple[Any, Any]  # two Int32 arrays of one shape, each a 32-bit word
 
 PURPOSE_TOKEN = 0  # the choice of the next token; drafters draw with it too, so that their draws can stand
-PURPOSE_DRAFT = 1  # choices that must not agree with the target's own draw
 
 ROTATIONS = ((13, 15, 26, 6), (17, 29, 16, 24))
 PARITY = 0x1BD11BDA
