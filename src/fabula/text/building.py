@@ -58,6 +58,7 @@ def _from_gguf(files: TokenizerFiles, metadata: Mapping[str, Any]) -> Parts:
 
 
 def _from_json(files: TokenizerFiles) -> Parts:
+    """tokenizer.json says what is put around a text: the config's add_bos_token does not count, as in transformers."""
     source, config = files.source or "the model", files.tokenizer_config
     try:
         backend = tokenizers.Tokenizer.from_str(files.tokenizer_json or "")
@@ -70,8 +71,6 @@ def _from_json(files: TokenizerFiles) -> Parts:
     if "pad_token" in padding:
         named.setdefault("pad_token", padding["pad_token"])
     _add_missing(backend, config, named, extra, source)
-    if "add_bos_token" in config or "add_eos_token" in config or backend.post_processor is None:
-        _finish_text(backend, named, bool(config.get("add_bos_token")), bool(config.get("add_eos_token")))
     return Parts(
         backend,
         named,

@@ -105,7 +105,7 @@ class Tokenizer:
         if return_length:
             columns |= {"length": [len(row) for row in columns["input_ids"]]}
         if single and return_tensors is None:
-            columns = {name: rows[0] for name, rows in columns.items()}
+            columns = {name: rows if name == "length" else rows[0] for name, rows in columns.items()}
         return BatchEncoding(columns, encodings, return_tensors)
 
     def encode(self, text: str, text_pair: None = None, *, return_tensors: str | None = None, **options: Any) -> Any:
