@@ -102,6 +102,7 @@ def test_a_text_part_that_is_no_object_is_refused():
         ({"rope_type": "default", "rope_theta": math.inf}, "rope_theta"),
         ({"rope_type": "default", "rope_theta": [1e4]}, "rope_theta"),
         ({"rope_type": "default", "partial_rotary_factor": 1.5}, "partial_rotary_factor"),
+        ({"rope_type": "default", "partial_rotary_factor": 0.5}, "partial_rotary_factor"),
         ({"rope_type": "default", "partial_rotary_factor": 0.01}, "partial_rotary_factor"),
         ({"rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0}, "high_freq_factor"),
         ({"rope_type": "llama3", "factor": 8.0, "low_freq_factor": 4.0, "high_freq_factor": 4.0}, "high_freq_factor"),

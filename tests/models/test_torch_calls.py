@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import copy
+import pickle
+
 import numpy as np
 import pytest
 
@@ -40,6 +43,16 @@ def model(request):
 @pytest.fixture
 def ids():
     return torch.from_numpy(np.random.default_rng(2).integers(0, 101, (3, 20)))
+
+
+def test_a_model_that_has_generated_can_be_copied_and_moved(model):
+    first = model.generate([[1, 2, 3]], max_new_tokens=4, eos_token_id=None)
+    assert copy.deepcopy(model).generate([[1, 2, 3]], max_new_tokens=4, eos_token_id=None) == first
+    moved = copy.deepcopy(model)
+    moved.generate([[1, 2, 3]], max_new_tokens=2, eos_token_id=None)
+    moved.to(torch.bfloat16)
+    assert len(moved.generate([[1, 2, 3]], max_new_tokens=4, eos_token_id=None)[0]) == 7
+    assert pickle.loads(pickle.dumps(model)).generate([[1, 2, 3]], max_new_tokens=4, eos_token_id=None) == first
 
 
 @torch.no_grad()
@@ -128,6 +141,10 @@ def test_a_call_that_continues_has_no_gradients(model, ids):
         ({}, "`input_ids` or `inputs_embeds`"),
         ({"input_ids": torch.tensor([[1, 2]]), "attention_mask": torch.ones(1, 3)}, r"\(1, 2\), got \(1, 3\)"),
         ({"input_ids": torch.tensor([[1, 2]]), "attention_mask": torch.zeros(1, 2)}, "at least one token"),
+        (
+            {"input_ids": torch.tensor([[1, 2]]), "labels": torch.tensor([[1]])},
+            r"`labels` must have the shape \(1, 2\)",
+        ),
         ({"input_ids": torch.tensor([[1, 2]]), "past_key_values": ((1, 2),)}, "`past_key_values`.*got tuple"),
     ],
 )
@@ -170,6 +187,23 @@ def test_checkpoints_of_the_inner_model_and_turned_matrices_load():
     expected = TorchCausalLM.from_tensors(family, tensors).state_dict()
     found = TorchCausalLM.from_tensors(family, inner).state_dict()
     assert all(torch.equal(found[name], expected[name]) for name in expected)
+
+
+@pytest.mark.parametrize("prefix", ["language_model.model.", "model.language_model."])
+def test_the_text_part_of_a_multimodal_checkpoint_loads(prefix):
+    family = family_for(ModelConfig.from_dict({"model_type": "gemma3", "text_config": GEMMA}))
+    tensors = random_tensors(family)
+    outer = {prefix + name.removeprefix("model."): tensor for name, tensor in tensors.items()}
+    outer["vision_tower.weight"] = stored("vision_tower.weight", np.zeros(3))
+    expected = TorchCausalLM.from_tensors(family, tensors).state_dict()
+    found = TorchCausalLM.from_tensors(family, outer).state_dict()
+    assert all(torch.equal(found[name], expected[name]) for name in expected)
+
+
+@torch.no_grad()
+def test_lists_and_arrays_are_taken_too(model, ids):
+    assert torch.equal(model(ids.tolist()).logits, model(ids).logits)
+    assert torch.equal(model(ids.numpy(), attention_mask=np.ones((3, 20))).logits, model(ids).logits)
 
 
 @pytest.mark.parametrize("format", ["F32", "F16", "BF16", "Q8_0", "Q4_0"])

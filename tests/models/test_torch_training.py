@@ -72,6 +72,20 @@ def test_tied_weights_stay_one_parameter_when_the_model_moves(pair):
     assert len(list(model.parameters())) == len(list(pair[1].parameters()))
 
 
+def test_a_saved_model_is_read_by_both(pair, tmp_path):
+    from transformers import AutoModelForCausalLM
+
+    pair[0].save_pretrained(tmp_path / "new")
+    ids, _, _ = _inputs()
+    again = TorchCausalLM.from_tensors(read_family(tmp_path / "new"), read_tensors(tmp_path / "new"))
+    theirs = AutoModelForCausalLM.from_pretrained(tmp_path / "new")
+    with torch.no_grad():
+        expected = pair[0](ids).logits
+        assert torch.equal(again(ids).logits, expected)
+        assert relative_error(theirs(ids).logits, expected) < 1e-5
+    assert again.config.to_dict() == {**pair[0].config.to_dict(), "dtype": "float32"}
+
+
 def test_embedded_ids_give_what_the_ids_give(pair):
     ids, mask, _ = _inputs()
     with torch.no_grad():

@@ -33,6 +33,11 @@ class TorchCache:
         self.keys[layer].flatten(0, 1).index_copy_(0, slots, keys.detach())
         self.values[layer].flatten(0, 1).index_copy_(0, slots, values.detach())
 
+    def clear(self, layer: int, blocks: torch.Tensor) -> None:
+        """Zeroes whole blocks: what an earlier owner left must not be infinite, even where nobody looks."""
+        self.keys[layer].index_fill_(0, blocks, 0)
+        self.values[layer].index_fill_(0, blocks, 0)
+
     def read(self, layer: int, tables: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """The keys and values of R rows' blocks [R, B], laid end to end: [R, B * BLOCK, heads, features]."""
         rows, width = tables.shape

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from fabula.errors import NotSupportedError
 from fabula.ops.protocol import Activation, Array, Ops
-from fabula.ops.specs import LayerSpec
+from fabula.ops.specs import LayerSpec, RopeSpec
 
 if TYPE_CHECKING:
     from fabula.models.config import ModelConfig
@@ -74,6 +74,14 @@ def activation(config: ModelConfig, key: str) -> Activation:
     if kind is None:
         raise NotSupportedError(f"{key} must be one of {', '.join(_ACTIVATIONS)}, got {name!r}.")
     return kind
+
+
+def whole_rotation(rope: RopeSpec) -> RopeSpec:
+    """The rotation, refused where it leaves a part of each head: transformers turns these families' heads whole."""
+    turned = 2 * len(rope.inverse_frequencies)
+    if turned != rope.head_dim:
+        raise NotSupportedError(f"partial_rotary_factor must be 1 in this family, got {turned / rope.head_dim:g}.")
+    return rope
 
 
 def require(config: ModelConfig, key: str, allowed: Any) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from types import MappingProxyType, SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
-from fabula.models.family import Entry, activation, require
+from fabula.models.family import Entry, activation, require, whole_rotation
 from fabula.models.llama import Llama
 from fabula.ops.protocol import Array, Ops
 from fabula.ops.rope import rope_spec
@@ -49,7 +49,7 @@ class Gemma3(Llama):
         self.config = config
         self.embedding_scale = config.hidden_size**0.5
         self.activation = activation(config, "hidden_activation")
-        ropes = {kind: rope_spec(config, kind) for kind in ("full_attention", "sliding_attention")}
+        ropes = {kind: whole_rotation(rope_spec(config, kind)) for kind in ("full_attention", "sliding_attention")}
         self.layers = tuple(
             LayerSpec(i, self.attention(config.sliding_window if kind == "sliding_attention" else None), ropes[kind])
             for i, kind in enumerate(self._layer_types())

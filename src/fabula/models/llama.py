@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from types import MappingProxyType, SimpleNamespace
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from fabula.models.family import Entry, Family, activation, require
+from fabula.models.family import Entry, Family, activation, require, whole_rotation
 from fabula.ops.protocol import Array, Ops
 from fabula.ops.rope import rope_spec
 from fabula.ops.specs import AttentionSpec, LayerSpec
@@ -40,7 +40,7 @@ class Llama(Family):
         require(config, "mlp_bias", False)
         self.config = config
         self.activation = activation(config, "hidden_act")
-        rope = rope_spec(config)
+        rope = whole_rotation(rope_spec(config))
         self.layers = tuple(LayerSpec(i, self.attention(self.window(i)), rope) for i in range(config.num_hidden_layers))
 
     def attention(self, window: int | None) -> AttentionSpec:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, NamedTuple
 
@@ -16,6 +17,7 @@ from fabula.models.family import Family
 from fabula.models.past import Past
 from fabula.models.torch_pass import Inputs, Weights, compute
 from fabula.models.torch_rectangle import Rectangle, forward_rectangle
+from fabula.models.torch_save import save_model
 from fabula.models.torch_weights import to_tensor, torch_dtype
 from fabula.models.weights import find_tensor, placed_entries, served_by_another
 from fabula.ops.protocol import NO_TAPS, Batch, Forward, Taps
@@ -127,6 +129,20 @@ class TorchCausalLM(GenerationMixin, torch.nn.Module):
             warnings.warn(f"dropout is not applied, though the configuration sets {', '.join(asked)}", stacklevel=2)
         return super().train(mode)
 
+    def _apply(self, fn: Any, recurse: bool = True) -> TorchCausalLM:
+        """What moves and converts modules calls this; the engine's cache would stay behind, so it starts anew."""
+        super()._apply(fn, recurse)
+        self._engine = None
+        return self
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Copies and pickles get an engine of their own."""
+        return {**self.__dict__, "_engine": None}
+
+    def save_pretrained(self, save_directory: str | Path) -> None:
+        """Writes the weights as they are now, the configuration and the generation settings to a directory."""
+        save_model(self, save_directory)
+
     def weights(self) -> Weights:
         """The parameters under the family's field names, matrices as [out, in]."""
         return Weights(_namespace(self._outside), [_namespace(places) for places in self._inside])
@@ -169,12 +185,12 @@ class TorchCausalLM(GenerationMixin, torch.nn.Module):
         that continues one computes without gradients. Raises ArgumentError for inputs that do not fit.
         """
         given = Rectangle(
-            input_ids,
+            _tensor(input_ids),
             inputs_embeds,
-            attention_mask,
-            position_ids,
+            _tensor(attention_mask),
+            _tensor(position_ids),
             past_key_values,
-            labels,
+            _tensor(labels),
             logits_to_keep,
             output_hidden_states,
             output_attentions,
@@ -193,6 +209,11 @@ def _module(root: torch.nn.Module, path: str) -> torch.nn.Module:
         assert child is not None
         root = child
     return root
+
+
+def _tensor(x: Any) -> torch.Tensor | None:
+    """Lists and NumPy arrays as tensors."""
+    return None if x is None else torch.as_tensor(x)
 
 
 def _namespace(places: list[_Place]) -> SimpleNamespace:

@@ -128,6 +128,11 @@ def check_inputs(model: Any, given: Rectangle) -> None:
         raise ArgumentError(
             f"`inputs_embeds` must have 3 dimensions, got {given.inputs_embeds.ndim}. Add the rows' one."
         )
+    if given.labels is not None and tuple(given.labels.shape) != given.shape:
+        raise ArgumentError(
+            f"`labels` must have the shape {given.shape} of the inputs, got {tuple(given.labels.shape)}. "
+            "Pass one a token, -100 where there is none."
+        )
     if given.past is not None and not isinstance(given.past, Past):
         raise ArgumentError(
             f"`past_key_values` must be what an earlier call of this model returned, got {type(given.past).__name__}. "

@@ -88,6 +88,8 @@ class TorchOps:
         shape = (q.shape[0], -1, spec.head_dim)
         projected = (q.view(shape), k.view(shape), v.view(shape))
         if self.cache is not None:
+            if self.layout.begun is not None:
+                self.cache.clear(layer.index, self.layout.begun)
             self.cache.write(layer.index, self.layout.slots, projected[1], projected[2])
         tapped = layer.index in self.taps.attentions
         groups = self.layout.groups

@@ -42,6 +42,7 @@ class Layout:
     tokens: torch.Tensor  # Int["T"]
     positions: torch.Tensor  # Int["T"]
     slots: torch.Tensor  # Int["T"]: where each position's key goes in the cache
+    begun: torch.Tensor | None  # Int["N"]: blocks that this step begins and does not fill; None: no such
     scored: torch.Tensor | None  # Int["S"]; None: all of [0, T)
     groups: tuple[Group, ...]
     restore: torch.Tensor | None  # Int["T"]: where each position lies in the groups end to end; None: in order
@@ -53,19 +54,21 @@ def build_layout(batch: Batch, windows: Iterable[int | None], cached: bool, devi
     rows = np.repeat(np.arange(len(counts)), counts)
     positions = batch.first[rows] + np.arange(len(rows)) - batch.starts[:-1][rows]
     slots = batch.tables[rows, positions // BLOCK].astype(np.int64) * BLOCK + positions % BLOCK if cached else rows[:0]
+    begun = _begun(batch, counts) if cached else rows[:0]
     plans = [_plan(batch, counts, group, windows) for group in _alike(counts, batch.first > 0)]
     restore = _restore(plans, batch.starts, counts)
     regular = len(plans) == 1 and np.array_equal(restore, np.arange(plans[0].index.size))
-    arrays = [batch.tokens, positions, slots, batch.scored, restore]
+    arrays = [batch.tokens, positions, slots, begun, batch.scored, restore]
     for plan in plans:
         arrays += [plan.index, plan.queries, *plan.tables.values(), *plan.starts.values()]
     moved = iter(_to_device(arrays, device))
-    tokens, places, slots_there, scored, back = (next(moved) for _ in range(5))
+    tokens, places, slots_there, begun_there, scored, back = (next(moved) for _ in range(6))
     whole = len(batch.scored) == len(rows) and np.array_equal(batch.scored, np.arange(len(rows)))
     return Layout(
         tokens,
         places,
         slots_there,
+        begun_there if len(begun) else None,
         None if whole else scored,
         tuple(_group(plan, moved, regular) for plan in plans),
         None if regular else back,
@@ -84,6 +87,14 @@ class _Plan:
     tables: dict[int | None, np.ndarray]  # by window, Int["R B"]; empty where no row has keys in the cache
     starts: dict[int | None, np.ndarray]  # by window, Int["R 1"]: the position of the first key that is read
     windows: tuple[int | None, ...]
+
+
+def _begun(batch: Batch, counts: np.ndarray) -> np.ndarray:
+    """The blocks whose first position is among this step's, and whose last is not."""
+    ends = batch.first + counts
+    last = (ends - 1) // BLOCK
+    rows = np.flatnonzero((counts > 0) & (ends % BLOCK != 0) & (last * BLOCK >= batch.first))
+    return batch.tables[rows, last[rows]]
 
 
 def _alike(counts: np.ndarray, old: np.ndarray) -> list[np.ndarray]:
@@ -112,9 +123,9 @@ def _plan(batch: Batch, counts: np.ndarray, order: np.ndarray, windows: Iterable
             begin = np.zeros_like(first) if window is None else np.maximum(0, first - window + 1) // BLOCK
             blocks = -(-lengths // BLOCK) - begin
             place = begin[:, None] + np.arange(int(blocks.max()))
-            inside = place < (begin + blocks)[:, None]
-            wide = np.minimum(place, batch.tables.shape[1] - 1)
-            tables[window] = np.where(inside, batch.tables[order[:, None], wide], 0)
+            # Short rows repeat their last block, which nobody sees again: another row's could hold anything.
+            own = np.minimum(place, (begin + blocks)[:, None] - 1)
+            tables[window] = batch.tables[order[:, None], own]
             starts[window] = begin[:, None] * BLOCK
     return _Plan(
         order,
