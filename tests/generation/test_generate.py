@@ -8,7 +8,7 @@ import time
 import numpy as np
 import pytest
 
-from fabula import AutoModelForCausalLM, AutoTokenizer, GenerationConfig, TextIteratorStreamer, set_seed
+from fabula import AutoModelForCausalLM, AutoTokenizer, BaseStreamer, GenerationConfig, TextIteratorStreamer, set_seed
 from fabula.errors import ArgumentError, ContextLengthError, NotSupportedError, UnknownArgumentError
 from fabula.testing.tiny_model import write_tiny_model
 
@@ -198,6 +198,17 @@ def test_streamed_pieces_add_up_and_an_error_reaches_the_reader(model, tokenizer
         model.generate(ids, streamer=failing, max_new_tokens=3)
     with pytest.raises(ZeroDivisionError):
         list(failing)
+
+
+def test_rows_of_a_batch_stream_side_by_side(model, tokenizer):
+    streamer = TextIteratorStreamer(tokenizer, skip_prompt=True, timeout=30)
+    rows = model.generate(PROMPTS, streamer=streamer, max_new_tokens=12, do_sample=True, seed=1, num_return_sequences=2)
+    texts = [""] * 6
+    for piece in streamer:
+        texts[piece.row] += piece
+    assert texts == [tokenizer.decode(row[len(PROMPTS[i // 2]) :]) for i, row in enumerate(rows)]
+    with pytest.raises(ArgumentError, match="takes_rows"):
+        model.generate(PROMPTS, streamer=BaseStreamer())
 
 
 def test_threads_get_what_they_would_get_alone(model):

@@ -11,7 +11,7 @@ from safetensors.numpy import load_file, save_file
 
 from fabula.errors import FabulaError, ModelFileError, NotSupportedError
 from fabula.hub.safetensors import read_safetensors, read_sharded
-from fabula.hub.save import save_safetensors
+from fabula.quant.safetensors import save_safetensors
 from fabula.quant.formats import StoredTensor, quantize, stored
 
 ONE = {"dtype": "F32", "shape": [2, 2], "data_offsets": [0, 16]}

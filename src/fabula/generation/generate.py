@@ -47,7 +47,7 @@ def prepare(model: Any, inputs: Any, generation_config: GenerationConfig | None,
     _refuse_unsupported(call)
     tokenizer = call.pop("tokenizer", None)
     inputs, attention_mask = _model_inputs(inputs, call)
-    config, _ = resolve(call, generation_config, model.generation_config)
+    config, _ = resolve(call, generation_config, model.generation_config, accepts=())
     check_supported(config)
     eos = frozenset(token_ids(config.eos_token_id))
     prompts = read_prompts(inputs, attention_mask, pad=config.pad_token_id, eos=eos, bos=config.bos_token_id)
@@ -55,15 +55,15 @@ def prepare(model: Any, inputs: Any, generation_config: GenerationConfig | None,
     _check_streamer(streamer, prompts, config)
     if config.stop_strings and tokenizer is None:
         tokenizer = model.tokenizer
-    requests = _requests(model, prompts, config, streamer, tokenizer)
-    return Call(prompts, config, requests, [request.sink for request in requests], time.monotonic())
+    collectors = _collectors(prompts, config, streamer)
+    requests = _requests(model, prompts, config, collectors, tokenizer)
+    return Call(prompts, config, requests, collectors, time.monotonic())
 
 
 def run(model: Any, call: Call, streamer: Any = None) -> None:
     """Runs a prepared call to its end; raises what ended it early, after telling the streamer."""
     try:
-        if streamer is not None:
-            streamer.put(call.prompts.as_host())
+        _stream_prompts(streamer, call)
         model.engine.run(call.requests)
         for collector in call.collectors:
             if collector.error is not None:
@@ -78,14 +78,35 @@ def run(model: Any, call: Call, streamer: Any = None) -> None:
         streamer.end()
 
 
-def _requests(model: Any, prompts: Prompts, config: GenerationConfig, streamer: Any, tokenizer: Any) -> list[Request]:
+def _stream_prompts(streamer: Any, call: Call) -> None:
+    """What a streamer gets first: a single prompt as it was given, or each row's own."""
+    if streamer is None:
+        return
+    rows = call.config.num_return_sequences or 1
+    if rows * len(call.prompts.rows) == 1:
+        streamer.put(call.prompts.as_host())
+        return
+    for row in range(rows * len(call.prompts.rows)):
+        streamer.put(call.prompts.rows[row // rows].tolist(), row=row)
+
+
+def _collectors(prompts: Prompts, config: GenerationConfig, streamer: Any) -> list[Collector]:
     rows = config.num_return_sequences or 1
-    seeds = seeds_for(config.seed, len(prompts.rows), rows, prompts.given) if config.do_sample else [(0, 0)] * len(prompts.rows)
+    if rows * len(prompts.rows) == 1:
+        return [Collector(1, streamer)]
+    return [Collector(rows, streamer, index * rows) for index in range(len(prompts.rows))]
+
+
+def _requests(
+    model: Any, prompts: Prompts, config: GenerationConfig, collectors: list[Collector], tokenizer: Any
+) -> list[Request]:
+    rows = config.num_return_sequences or 1
+    seeds = seeds_for(config.seed if config.do_sample else 0, len(prompts.rows), rows, prompts.given)
     limits = new_token_limits(config, prompts, model.context_length)
     requests = []
-    for prompt, (seed, stream), (most, least) in zip(prompts.rows, seeds, limits, strict=True):
+    for prompt, collector, (seed, stream), (most, least) in zip(prompts.rows, collectors, seeds, limits, strict=True):
         recipe = build_recipe(config, prompt_length=len(prompt), new_tokens=most, min_new_tokens=least, tokenizer=tokenizer)
-        requests.append(Request(prompt, recipe, Collector(rows, streamer), seed, stream, rows))
+        requests.append(Request(prompt, recipe, collector, seed, stream, rows))
     return requests
 
 
@@ -113,8 +134,12 @@ def _refuse_unsupported(call: dict[str, Any]) -> None:
 def _check_streamer(streamer: Any, prompts: Prompts, config: GenerationConfig) -> None:
     if streamer is None:
         return
-    if len(prompts.rows) > 1 or (config.num_return_sequences or 1) > 1:
-        raise ArgumentError(f"`streamer` takes one row, got {len(prompts.rows)} prompts. Stream them one at a time.")
+    rows = len(prompts.rows) * (config.num_return_sequences or 1)
+    if rows > 1 and not getattr(streamer, "takes_rows", False):
+        raise ArgumentError(
+            f"`streamer` must take rows to stream {rows} of them, and {type(streamer).__name__} takes one. Give it "
+            "`takes_rows = True`, put(ids, row=) and end_row(row), as TextStreamer has, or stream one row at a time."
+        )
     for method in ("put", "end"):
         if not callable(getattr(streamer, method, None)):
             raise ArgumentError(f"`streamer` must have put() and end(), got {type(streamer).__name__} without {method}().")

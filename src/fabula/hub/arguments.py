@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from fabula.errors import ArgumentError, NotSupportedError, UnknownArgumentError
+from fabula.hub.source_options import SourceOptions
 
 Backend = Literal["native", "torch"]
 _DTYPES = {"float32": "F32", "float": "F32", "bfloat16": "BF16", "float16": "F16", "half": "F16"}
@@ -43,16 +44,6 @@ class LoadOptions:
     format: str | None = None  # "F32", "BF16", "F16"; None: as the checkpoint has it
     bits: Literal[4, 8] | None = None  # quantize the layers' matrices on load
     threads: int | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class SourceOptions:
-    """Where the files come from."""
-
-    revision: str | None = None
-    token: str | bool | None = None
-    cache_dir: str | None = None
-    local_files_only: bool = False
 
 
 def read_arguments(arguments: dict[str, Any]) -> tuple[LoadOptions, SourceOptions]:

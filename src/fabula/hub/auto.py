@@ -5,12 +5,12 @@ from __future__ import annotations
 from os import PathLike
 from typing import Any
 
-from fabula.errors import ArgumentError, ModelFileError
+from fabula.errors import ArgumentError
 from fabula.generation.config import GenerationConfig
-from fabula.hub.arguments import SourceOptions, read_arguments
-from fabula.hub.checkpoint import Checkpoint
+from fabula.hub.arguments import read_arguments
 from fabula.hub.load import load_model
-from fabula.hub.open import open_checkpoint
+from fabula.hub.open import open_checkpoint, open_config, open_tokenizer
+from fabula.hub.source_options import SourceOptions
 from fabula.models.config import ModelConfig
 from fabula.text.tokenizer import Tokenizer
 
@@ -27,7 +27,7 @@ class AutoConfig:
         Raises ModelFileError for a file that is missing, damaged or impossible.
         """
         _, options = read_arguments(arguments)
-        return ModelConfig.from_dict(_open(source, options).config)
+        return ModelConfig.from_dict(open_config(source, **_where(options)))
 
 
 class AutoTokenizer:
@@ -44,11 +44,8 @@ class AutoTokenizer:
             arguments.pop(name, None)
         source = _gguf_inside(source, arguments)
         _, options = read_arguments(arguments)
-        checkpoint = _open(source, options)
-        if checkpoint.tokenizer is None:
-            raise ModelFileError(f"{checkpoint.source}: no tokenizer.json, and no tokenizer in the model's file.")
-        tokenizer = Tokenizer.from_files(checkpoint.tokenizer)
-        tokenizer.name_or_path = checkpoint.source
+        tokenizer = Tokenizer.from_files(open_tokenizer(source, **_where(options)))
+        tokenizer.name_or_path = str(source)
         for name, value in settings.items():
             setattr(tokenizer, name, value)
         return tokenizer
@@ -74,7 +71,7 @@ class AutoModelForCausalLM:
             )
         source = _gguf_inside(source, arguments)
         load, options = read_arguments(arguments)
-        model = load_model(_open(source, options), load, config)
+        model = load_model(open_checkpoint(source, **_where(options)), load, config)
         if generation_config is not None:
             if not isinstance(generation_config, GenerationConfig):
                 raise ArgumentError(
@@ -84,14 +81,10 @@ class AutoModelForCausalLM:
         return model
 
 
-def _open(source: Source, options: SourceOptions) -> Checkpoint:
-    return open_checkpoint(
-        source,
-        revision=options.revision,
-        token=options.token,
-        cache_dir=options.cache_dir,
-        local_files_only=options.local_files_only,
-    )
+def _where(options: SourceOptions) -> dict[str, Any]:
+    """The options as the open_* functions take them."""
+    names = ("revision", "token", "cache_dir", "local_files_only")
+    return {name: getattr(options, name) for name in names}
 
 
 def _gguf_inside(source: Source, arguments: dict[str, Any]) -> Source:

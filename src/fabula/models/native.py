@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
+from os import PathLike
 from typing import Any
 
 import numpy as np
@@ -14,6 +14,7 @@ from fabula.errors import NotSupportedError
 from fabula.generation.config import GenerationConfig
 from fabula.generation.mixin import GenerationMixin
 from fabula.generation.prompts import check_room, read_ids
+from fabula.models import saving
 from fabula.models.family import Family
 from fabula.models.native_weights import placed_tensors
 from fabula.models.output import CausalLMOutput
@@ -84,6 +85,10 @@ class NativeCausalLM(GenerationMixin):
                 "a native model stays on the CPU in the formats of its weights: load with backend='torch'."
             )
         return self
+
+    def save_pretrained(self, save_directory: str | PathLike[str]) -> None:
+        """Writes a Hugging Face directory: configuration, generation config, weights (packed ones as float32)."""
+        saving.save_directory(save_directory, self, self._tensors)
 
     def num_parameters(self) -> int:
         """How many numbers the weights hold; tied weights count once."""

@@ -1,0 +1,1 @@
+"""The door that looks like transformers: a config, its rules, generate(), what comes back, and streamers."""
