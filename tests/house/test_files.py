@@ -39,6 +39,10 @@ def test_names_of_files_and_folders_say_what_is_inside():
     assert not empty
 
 
+def test_every_folder_of_the_package_is_a_package_that_says_what_it_is():
+    assert [name_of(file) for file in package_files() if not (file.parent / "__init__.py").exists()] == []
+
+
 def test_the_first_line_of_a_file_says_what_it_is():
     silent = []
     for file in package_files():

@@ -12,23 +12,23 @@ from .sources import PACKAGE, imports_of, name_of, package_files, tree_of
 
 # What may be imported only in files that bear the name.
 FRAMEWORKS = {
-    "torch": "torch",
-    "triton": "torch",
-    "jax": "jax",
-    "jaxlib": "jax",
-    "flax": "jax",
-    "optax": "jax",
-    "tensorflow": "tensorflow",
-    "keras": "tensorflow",
-    "transformers": "transformers",
-    "ray": "ray",
+    "torch": {"torch", "transformers"},  # a model of transformers is a torch module
+    "triton": {"torch"},
+    "jax": {"jax"},
+    "jaxlib": {"jax"},
+    "flax": {"jax"},
+    "optax": {"jax"},
+    "tensorflow": {"tensorflow"},
+    "keras": {"tensorflow"},
+    "transformers": {"transformers"},
+    "ray": {"ray"},
 }
 
 
-def bears(file: Path, name: str) -> bool:
-    """Whether the file, or a folder of the package it lies in, is named after the framework."""
+def bears(file: Path, names: set[str]) -> bool:
+    """Whether the file, or a folder of the package it lies in, is named after one of the frameworks."""
     parts = file.relative_to(PACKAGE).with_suffix("").parts
-    return any(part == name or part.startswith(name + "_") for part in parts)
+    return any(part == name or part.startswith(name + "_") for part in parts for name in names)
 
 
 def test_frameworks_are_imported_only_in_files_that_bear_their_name():
@@ -36,7 +36,7 @@ def test_frameworks_are_imported_only_in_files_that_bear_their_name():
         f"{name_of(file)}: {module}"
         for file in package_files()
         for _, module in imports_of(tree_of(file))
-        if (framework := FRAMEWORKS.get(module.split(".")[0])) and not bears(file, framework)
+        if (names := FRAMEWORKS.get(module.split(".")[0])) and not bears(file, names)
     ]
     assert not strangers
 

@@ -1,0 +1,1 @@
+"""Models: one file a family, written over the operations, and one file a backend that runs them."""
