@@ -80,9 +80,10 @@ class Library:
 
 
 def library_path(folder: Path | None = None) -> Path:
-    """Where the library lies when it was built."""
-    folder = Path(__file__).parent if folder is None else folder
-    return folder / f"libfabula_kernels.{SUFFIXES.get(sys.platform, 'so')}"
+    """Where the library lies when it was built: in a folder of this package, of which an editable install has two."""
+    name = f"libfabula_kernels.{SUFFIXES.get(sys.platform, 'so')}"
+    folders = [Path(place) for place in sys.modules[__package__].__path__] if folder is None else [folder]
+    return next((place / name for place in folders if (place / name).is_file()), folders[0] / name)
 
 
 def load_library(folder: Path | None = None) -> Library | None:
