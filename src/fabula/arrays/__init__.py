@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from importlib import import_module
 from importlib.util import find_spec
 from typing import Any
@@ -31,9 +32,13 @@ def of(x: Any) -> Any:
 
 def part(x: Any, package: str) -> Any:
     """The module of `package` that bears the name of x's framework, such as fabula.cache.torch."""
-    name = f"{package}.{framework(x)}"
-    if find_spec(name) is None:
+    return _module(package, framework(x))
+
+
+@cache
+def _module(package: str, name: str) -> Any:
+    if find_spec(f"{package}.{name}") is None:
         raise NotSupportedError(
-            f"`{package}` must have a part for the arrays it is given, got {framework(x)}. Use NumPy or PyTorch arrays."
+            f"`{package}` must have a part for the arrays it is given, got {name}. Use NumPy or PyTorch arrays."
         )
-    return import_module(name)
+    return import_module(f"{package}.{name}")
