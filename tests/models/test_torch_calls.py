@@ -16,9 +16,10 @@ from fabula.models.families import family_for  # noqa: E402
 from fabula.models.torch import TorchCausalLM  # noqa: E402
 from fabula.models.torch_weights import to_tensor  # noqa: E402
 from fabula.models.weights import placed_entries  # noqa: E402
+from fabula.ops.protocol import Taps  # noqa: E402
 from fabula.quant.formats import StoredTensor, quantize  # noqa: E402
 from tests.models.configurations import GPT2, SMALL, stored  # noqa: E402
-from tests.models.steps import relative_error  # noqa: E402
+from tests.models.steps import make_batch, relative_error, shuffled_tables  # noqa: E402
 
 GEMMA = {**SMALL, "model_type": "gemma3_text", "head_dim": 8, "sliding_window": 5, "sliding_window_pattern": 2}
 
@@ -216,6 +217,25 @@ def test_a_stored_weight_becomes_its_dequantized_values(format, dtype):
     kind = getattr(torch, dtype)
     expected = torch.tensor(tensor.dequantize()).to(kind)
     assert torch.equal(to_tensor(tensor, kind, "cpu"), expected)
+
+
+@pytest.mark.parametrize(
+    "values", [{**SMALL, "model_type": "mistral", "sliding_window": 5}, GEMMA], ids=["mistral", "gemma3"]
+)
+def test_everything_happens_on_the_models_device(values):
+    family = family_for(ModelConfig(**values))
+    entries = [entry for _, _, entry in placed_entries(family) if entry.tied is None]
+    model = TorchCausalLM(family, {e.name: torch.empty(e.shape, device="meta", dtype=torch.bfloat16) for e in entries})
+    rows = [list(range(40)), list(range(3)), list(range(50))]
+    tables, blocks = shuffled_tables(rows, np.random.default_rng(0))
+    cache, taps = model.new_cache(blocks), Taps((0, 1), (1,), True)
+    for chosen, computed, counts in (([0, 1, 2], [0, 0, 0], [39, 3, 20]), ([0, 2], [39, 3, 20], [1, 7])):
+        forward = model.step(make_batch(rows, chosen, computed, counts, tables), cache, taps)
+        assert forward.logits.device.type == forward.hidden.device.type == "meta"
+    ids = torch.zeros(2, 9, dtype=torch.long)
+    output = model(ids, attention_mask=torch.tensor([[0] * 4 + [1] * 5, [1] * 9]), labels=ids)
+    assert output.logits.device.type == output.loss.device.type == "meta"
+    assert model(ids, past_key_values=output.past_key_values).logits.device.type == "meta"
 
 
 def test_a_type_that_models_do_not_compute_in_is_refused():

@@ -34,7 +34,7 @@ class TorchOps:
         if self.vectors is not None:
             return self.vectors.to(weight.dtype)
         x = F.embedding(self.layout.tokens, weight)
-        return x if scale == 1.0 else x * torch.tensor(scale, dtype=x.dtype, device=x.device)
+        return x if scale == 1.0 else x * torch.tensor(scale, dtype=x.dtype)
 
     def embed_positions(self, weight: Tensor) -> Tensor:
         return F.embedding(self.layout.positions, weight)

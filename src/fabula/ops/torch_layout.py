@@ -188,6 +188,5 @@ def _group(plan: _Plan, moved: Iterable[torch.Tensor], regular: bool) -> Group:
 
 def _sees(queries: torch.Tensor, keys: torch.Tensor, window: int | None) -> torch.Tensor:
     """Bool["R N K"]: whether the query at position p sees the key at position k: p - window < k <= p."""
-    distance = queries[:, :, None] - keys[:, None, :]
-    seen = distance >= 0
-    return seen if window is None else seen & (distance < window)
+    seen = keys[:, None, :] <= queries[:, :, None]
+    return seen if window is None else seen & (keys[:, None, :] > queries[:, :, None] - window)
