@@ -31,19 +31,8 @@ def metadata(**changes) -> dict:
 
 def pieces(**changes) -> dict:
     """A SentencePiece-style vocabulary."""
-    tokens = [
-        "<unk>",
-        "<s>",
-        "</s>",
-        *(f"<0x{byte:02X}>" for byte in range(256)),
-        "▁",
-        "a",
-        "b",
-        "▁a",
-        "ab",
-        "▁ab",
-        "<x>",
-    ]
+    byte_tokens = [f"<0x{byte:02X}>" for byte in range(256)]
+    tokens = ["<unk>", "<s>", "</s>", *byte_tokens, "▁", "a", "b", "▁a", "ab", "ba", "<x>"]
     types = [2, 3, 3, *[6] * 256, 1, 1, 1, 1, 1, 1, 4]
     scores = [0.0] * 259 + [-5.0, -6.0, -7.0, -2.0, -1.0, -3.0, -1000.0]
     fields = {
@@ -139,13 +128,8 @@ def test_options_that_nothing_reads_are_refused(small: Tokenizer):
     with pytest.raises(NotSupportedError, match="`stride`"):
         small("ab", stride=4)
     assert small("ab", stride=0, verbose=False)["input_ids"] == [256]
-    for options in (
-        {"padding": "left"},
-        {"truncation": "x"},
-        {"max_length": 0},
-        {"padding_side": "top"},
-        {"return_tensors": "xx"},
-    ):
+    wrong = {"padding": "left", "truncation": "x", "max_length": 0, "padding_side": "top", "return_tensors": "xx"}
+    for name, value in wrong.items():
         with pytest.raises(ArgumentError, match=f"`{name}`"):
             small("ab", **{name: value})
     for text in (None, 1, ["a", 1], [["a"]]):
