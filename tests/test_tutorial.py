@@ -94,7 +94,9 @@ def test_the_chat_template_gives_the_model_the_prompt_it_was_trained_on(model, n
         {"role": "system", "content": "You are a friendly chatbot who always responds in the style of a thug"},
         {"role": "user", "content": "How many helicopters can a human eat in one sitting?"},
     ]
-    model_inputs = tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_tensors="pt").to(model.device)
+    model_inputs = tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_tensors="pt").to(
+        model.device
+    )
     input_length = model_inputs.shape[1]
     shown = tokenizer.decode(model_inputs.input_ids[0])
     assert "<|im_start|>system\nYou are a friendly chatbot" in shown and shown.endswith("<|im_start|>assistant\n")

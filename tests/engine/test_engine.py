@@ -85,8 +85,14 @@ def test_a_greedy_row_takes_the_best_token_each_time():
 def test_chunks_batches_and_preemption_change_no_text(lengths, step_tokens, max_rows, blocks, sampled):
     model = HashModel()
     prompts = [np.random.default_rng(i).integers(0, 50, length).tolist() for i, (length, _, _) in enumerate(lengths)]
-    alone = [request(p, new, rows, [3], sampled, 9, i) for i, (p, (_, new, rows)) in enumerate(zip(prompts, lengths))]
-    together = [request(p, new, rows, [3], sampled, 9, i) for i, (p, (_, new, rows)) in enumerate(zip(prompts, lengths))]
+    alone = [
+        request(p, new, rows, [3], sampled, 9, i)
+        for i, (p, (_, new, rows)) in enumerate(zip(prompts, lengths, strict=True))
+    ]
+    together = [
+        request(p, new, rows, [3], sampled, 9, i)
+        for i, (p, (_, new, rows)) in enumerate(zip(prompts, lengths, strict=True))
+    ]
     for one in alone:
         engine_of(model).run([one])
     engine = engine_of(model, step_tokens=step_tokens, max_rows=max_rows, max_positions=blocks * 32)

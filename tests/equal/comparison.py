@@ -1,4 +1,4 @@
-"""Holding rows of tokens against a reference's: equal, or different first where the reference itself could not decide."""
+"""Holding rows of tokens against a reference's: equal, or different first where the reference could not decide."""
 
 import numpy as np
 
@@ -28,7 +28,9 @@ def assert_same_tokens(reference, scores, ours):
             continue
         best = np.sort(np.asarray(scores[row][step], np.float64))[-2:]
         gap = best[1] - best[0]
-        assert gap < CLOSE, f"row {row} differs at step {step}: {theirs[step:step + 3]} / {mine[step:step + 3]}, gap {gap:.2e}"
+        assert gap < CLOSE, (
+            f"row {row} differs at step {step}: {theirs[step : step + 3]} / {mine[step : step + 3]}, gap {gap:.2e}"
+        )
         print(f"excused: row {row} at step {step}, gap {gap:.2e}")
         excuses += 1
     assert excuses <= EXCUSED * len(reference), f"{excuses} of {len(reference)} rows needed an excuse"

@@ -22,7 +22,9 @@ def reference(request):
     longest = max(map(len, prompts))
     ids = torch.tensor([[0] * (longest - len(prompt)) + prompt for prompt in prompts])
     mask = torch.tensor([[0] * (longest - len(prompt)) + [1] * len(prompt) for prompt in prompts])
-    settings = dict(max_new_tokens=NEW, do_sample=False, eos_token_id=None, output_scores=True, return_dict_in_generate=True)
+    settings = dict(
+        max_new_tokens=NEW, do_sample=False, eos_token_id=None, output_scores=True, return_dict_in_generate=True
+    )
     model.generation_config.eos_token_id = None
     out = model.generate(input_ids=ids, attention_mask=mask, pad_token_id=0, **settings)
     tokens = out.sequences[:, longest:].tolist()

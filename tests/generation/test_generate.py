@@ -158,7 +158,9 @@ def test_max_time_ends_a_row_after_the_step_that_passed_it(model):
 
 def test_a_dict_says_why_each_row_ended_and_keeps_scores(model, reference):
     ids, mask = padded(PROMPTS, "left")
-    settings = dict(max_new_tokens=5, eos_token_id=None, return_dict_in_generate=True, output_scores=True, output_logits=True)
+    settings = dict(
+        max_new_tokens=5, eos_token_id=None, return_dict_in_generate=True, output_scores=True, output_logits=True
+    )
     out = model.generate(ids, attention_mask=mask, repetition_penalty=1.2, **settings)
     expected = reference.generate(ids, attention_mask=mask, repetition_penalty=1.2, **settings)
     assert out.finish_reasons == ["length"] * 3
@@ -214,8 +216,10 @@ def test_rows_of_a_batch_stream_side_by_side(model, tokenizer):
 def test_threads_get_what_they_would_get_alone(model):
     expected = [model.generate([prompt], max_new_tokens=20)[0] for prompt in PROMPTS]
     found = [None] * 12
+
     def work(i):
         found[i] = model.generate([PROMPTS[i % 3]], max_new_tokens=20)[0]
+
     threads = [threading.Thread(target=work, args=(i,)) for i in range(12)]
     for thread in threads:
         thread.start()

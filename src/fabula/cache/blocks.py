@@ -84,7 +84,11 @@ class Table:
 
     def missing(self, first: int, end: int) -> int:
         """How many blocks `write` would take for positions [first, end)."""
-        shared = first % BLOCK != 0 and first // BLOCK < len(self.blocks) and self.pool.holders[self.blocks[first // BLOCK]] > 1
+        shared = (
+            first % BLOCK != 0
+            and first // BLOCK < len(self.blocks)
+            and self.pool.holders[self.blocks[first // BLOCK]] > 1
+        )
         return max(0, blocks_for(end) - len(self.blocks)) + bool(shared)
 
     def write(self, first: int, end: int) -> tuple[int, int] | None:

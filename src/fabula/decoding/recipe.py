@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Protocol
 
 from fabula.processors.processor import LogitsProcessorList
 
 
-class TextTokenizer(Protocol):
-    """All that stop strings need of a tokenizer."""
+class TextPieces(Protocol):
+    """One row's ids as text."""
 
-    def decode(self, ids: Any, skip_special_tokens: bool = ...) -> str: ...
+    def put(self, token_id: int) -> str:
+        """The text that this id completes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,7 +23,7 @@ class Limits:
     max_length: int  # prompt and new tokens
     eos: frozenset[int] = frozenset()  # any of these, once chosen, ends the row and stays in it
     stop_strings: tuple[str, ...] = ()  # text of new tokens; the tokens that complete one stay in the row
-    tokenizer: TextTokenizer | None = None  # given if stop_strings is
+    pieces: Callable[[], TextPieces] | None = None  # a new row's text; given if stop_strings is
     max_time: float | None = None  # seconds since the request was admitted to the engine
 
 
@@ -43,4 +44,3 @@ class Recipe:
     limits: Limits
     sampled: bool = False  # a keyed draw; otherwise the best token
     record: Record = Record()
-    on_step: Callable[[], bool] | None = None  # asked after each step; True ends the row as "cancelled"

@@ -12,7 +12,11 @@ from fabula.ops.protocol import Batch
 
 def build_batch(work: list[tuple[Row, int]]) -> tuple[Batch, list[Row]]:
     """The batch of a plan, and the rows that choose after it, in the order of its scored positions."""
-    choosing = [(row, end) for (row, count), end in zip(work, accumulate(count for _, count in work)) if count == row.missing]
+    choosing = [
+        (row, end)
+        for (row, count), end in zip(work, accumulate(count for _, count in work), strict=True)
+        if count == row.missing
+    ]
     batch = Batch(
         tokens=_tokens(work),
         starts=np.array([0, *accumulate(count for _, count in work)], np.int32),

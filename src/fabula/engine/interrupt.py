@@ -8,7 +8,7 @@ from types import FrameType, TracebackType
 
 
 class DeferredInterrupt:
-    """While active, the first Ctrl-C only sets `pending`, and KeyboardInterrupt is raised on leaving; a second raises at once.
+    """While active, the first Ctrl-C only sets `pending`, and KeyboardInterrupt is raised on leaving; a second at once.
 
     Does nothing outside the main thread, or where a program has put a handler of its own.
     """
@@ -24,7 +24,9 @@ class DeferredInterrupt:
             self._active = True
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         if not self._active:
             return
         signal.signal(signal.SIGINT, signal.default_int_handler)

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 
 from fabula.cache.blocks import BLOCK, BlockPool, Table
+from fabula.decoding.recipe import TextPieces
 from fabula.engine.request import Request
-from fabula.text.detokenizer import Detokenizer
 from fabula.text.stop_strings import StopStrings
 
 
@@ -66,12 +66,12 @@ class Row:
         """Whether the new tokens' text, with this one, contains a stop string."""
         if self.stops is None:
             return False
-        detokenizer, matcher = self.stops
-        return matcher.put(detokenizer.put(token))[1] is not None
+        pieces, matcher = self.stops
+        return matcher.put(pieces.put(token))[1] is not None
 
 
-def _stop_matcher(request: Request) -> tuple[Detokenizer, StopStrings] | None:
+def _stop_matcher(request: Request) -> tuple[TextPieces, StopStrings] | None:
     limits = request.recipe.limits
-    if not limits.stop_strings:
+    if not limits.stop_strings or limits.pieces is None:
         return None
-    return Detokenizer(limits.tokenizer), StopStrings(limits.stop_strings)
+    return limits.pieces(), StopStrings(limits.stop_strings)

@@ -44,4 +44,3 @@ class Collector:
     def tokens(self, row: int) -> np.ndarray:
         """The row's new tokens, int64."""
         return np.array([step.token for step in self.steps[row]], np.int64)
-

@@ -1,4 +1,4 @@
-"""generate(): a call's prompts and settings become requests, the engine runs them, and the rows are laid out as they came."""
+"""generate(): prompts and settings become requests, the engine runs them, and the rows are laid out as they came."""
 
 from __future__ import annotations
 
@@ -18,10 +18,18 @@ from fabula.generation.recipe import build_recipe, token_ids
 from fabula.generation.rules import check_supported, resolve
 from fabula.generation.seeds import seeds_for
 
-_UNSUPPORTED = (
-    "logits_processor stopping_criteria prefix_allowed_tokens_fn assistant_model negative_prompt_ids "
-    "negative_prompt_attention_mask custom_generate inputs_embeds past_key_values assistant_tokenizer"
-).split()
+_UNSUPPORTED = (  # arguments of transformers' generate() that are still to come
+    "logits_processor",
+    "stopping_criteria",
+    "prefix_allowed_tokens_fn",
+    "assistant_model",
+    "assistant_tokenizer",
+    "negative_prompt_ids",
+    "negative_prompt_attention_mask",
+    "custom_generate",
+    "inputs_embeds",
+    "past_key_values",
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,14 +43,18 @@ class Call:
     started: float  # time.monotonic()
 
 
-def generate(model: Any, inputs: Any, generation_config: GenerationConfig | None, streamer: Any, call: dict[str, Any]) -> Any:
+def generate(
+    model: Any, inputs: Any, generation_config: GenerationConfig | None, streamer: Any, call: dict[str, Any]
+) -> Any:
     """Runs the call and lays its rows out; see `GenerationMixin.generate`."""
     prepared = prepare(model, inputs, generation_config, streamer, call)
     run(model, prepared, streamer)
     return lay_out(prepared.prompts, prepared.config, prepared.collectors)
 
 
-def prepare(model: Any, inputs: Any, generation_config: GenerationConfig | None, streamer: Any, call: dict[str, Any]) -> Call:
+def prepare(
+    model: Any, inputs: Any, generation_config: GenerationConfig | None, streamer: Any, call: dict[str, Any]
+) -> Call:
     """Checks everything before anything runs. Raises ArgumentError or NotSupportedError, naming the argument."""
     _refuse_unsupported(call)
     tokenizer = call.pop("tokenizer", None)
@@ -105,7 +117,9 @@ def _requests(
     limits = new_token_limits(config, prompts, model.context_length)
     requests = []
     for prompt, collector, (seed, stream), (most, least) in zip(prompts.rows, collectors, seeds, limits, strict=True):
-        recipe = build_recipe(config, prompt_length=len(prompt), new_tokens=most, min_new_tokens=least, tokenizer=tokenizer)
+        recipe = build_recipe(
+            config, prompt_length=len(prompt), new_tokens=most, min_new_tokens=least, tokenizer=tokenizer
+        )
         requests.append(Request(prompt, recipe, collector, seed, stream, rows))
     return requests
 
@@ -142,4 +156,6 @@ def _check_streamer(streamer: Any, prompts: Prompts, config: GenerationConfig) -
         )
     for method in ("put", "end"):
         if not callable(getattr(streamer, method, None)):
-            raise ArgumentError(f"`streamer` must have put() and end(), got {type(streamer).__name__} without {method}().")
+            raise ArgumentError(
+                f"`streamer` must have put() and end(), got {type(streamer).__name__} without {method}()."
+            )

@@ -46,15 +46,21 @@ class GenerationMixin:
         return self._tokenizer
 
     def generate(
-        self, inputs: Any = None, generation_config: GenerationConfig | None = None, *, streamer: Any = None, **kwargs: Any
+        self,
+        inputs: Any = None,
+        generation_config: GenerationConfig | None = None,
+        *,
+        streamer: Any = None,
+        **kwargs: Any,
     ) -> Any:
         """Prompts and what the model adds to them.
 
-        `inputs` (or `input_ids`) are ids [R, L] of PyTorch or NumPy, padded on either side with an `attention_mask` that
-        says what counts, or ragged lists of ids; None starts from the beginning-of-sequence token. Returns the same
-        kind: [R * num_return_sequences, L + N] int64, right-padded, or lists of prompt plus new ids; an output object
-        if `return_dict_in_generate`. `generation_config` and any of its fields by name say how (a name given here
-        wins, then the config passed, then the model's own, then the default). `streamer` gets the prompt, then each token.
+        `inputs` (or `input_ids`) are ids [R, L] of PyTorch or NumPy, padded on either side with an `attention_mask`
+        that says what counts, or ragged lists of ids; None starts from the beginning-of-sequence token. Returns the
+        same kind: [R * num_return_sequences, L + N] int64, right-padded, or lists of prompt plus new ids; an output
+        object if `return_dict_in_generate`. `generation_config` and any of its fields by name say how: a name given
+        here wins, then the config passed, then the model's own, then the default. `streamer` gets the prompt, then
+        each token.
 
         Raises ArgumentError for values out of range, UnknownArgumentError for unknown names, NotSupportedError for
         what cannot be done yet, ContextLengthError for a prompt longer than the model's context.

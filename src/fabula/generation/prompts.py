@@ -14,11 +14,13 @@ from fabula.errors import ArgumentError, ContextLengthError
 
 _BATCH_WITHOUT_MASK = (
     "The attention mask and the pad token id were not set, with a batched input. "
-    "As a consequence, you may observe unexpected behavior. Please pass your input's `attention_mask` to obtain reliable results."
+    "As a consequence, you may observe unexpected behavior. "
+    "Please pass your input's `attention_mask` to obtain reliable results."
 )
 _MASK_CANNOT_BE_INFERRED = (
     "The attention mask is not set and cannot be inferred from input because pad token is same as eos token. "
-    "As a consequence, you may observe unexpected behavior. Please pass your input's `attention_mask` to obtain reliable results."
+    "As a consequence, you may observe unexpected behavior. "
+    "Please pass your input's `attention_mask` to obtain reliable results."
 )
 
 
@@ -55,7 +57,9 @@ def read_prompts(inputs: Any, attention_mask: Any, *, pad: int | None, eos: froz
     rows = [row[keep].astype(np.int32) for row, keep in zip(host, mask, strict=True)]
     for index, row in enumerate(rows):
         if not len(row):
-            raise ArgumentError(f"`input_ids` row {index} holds no token that `attention_mask` lets through; give each row one.")
+            raise ArgumentError(
+                f"`input_ids` row {index} holds no token that `attention_mask` lets through; give each row one."
+            )
     return Prompts(rows, given=inputs)
 
 
@@ -73,7 +77,7 @@ def infer_mask(ids: np.ndarray, *, pad: int | None, eos: frozenset[int]) -> np.n
 
 
 def read_ids(input_ids: Any, vocabulary: int) -> np.ndarray:
-    """Ids [R, L] on the host, as `model(...)` takes them. Raises ArgumentError for another rank or type, or a foreign id."""
+    """Ids [R, L] on the host, as `model(...)` takes them. Raises ArgumentError for another rank, type or a foreign id."""
     host = _host(input_ids)
     _check_ids(host)
     _check_vocabulary(host, vocabulary, "")
@@ -83,7 +87,9 @@ def read_ids(input_ids: Any, vocabulary: int) -> np.ndarray:
 def check_room(length: int, context: int) -> None:
     """Raises ContextLengthError where a row would outgrow the model's context."""
     if length > context:
-        raise ContextLengthError(f"`input_ids` reach position {length}, and the model's context is {context}. Shorten them.")
+        raise ContextLengthError(
+            f"`input_ids` reach position {length}, and the model's context is {context}. Shorten them."
+        )
 
 
 def check_rows(rows: Sequence[np.ndarray], *, vocabulary: int, context: int) -> None:
@@ -108,7 +114,9 @@ def _from_lists(inputs: Sequence[Any], attention_mask: Any) -> Prompts:
     if not inputs:
         raise ArgumentError("`inputs` must hold at least one prompt, got an empty list.")
     if all(isinstance(item, (int, np.integer)) and not isinstance(item, bool) for item in inputs):
-        raise ArgumentError("`inputs` must be a list of prompts, each a list of ids, got a flat list. Wrap it: [[1, 2, 3]].")
+        raise ArgumentError(
+            "`inputs` must be a list of prompts, each a list of ids, got a flat list. Wrap it: [[1, 2, 3]]."
+        )
     rows = []
     for index, item in enumerate(inputs):
         row = np.asarray(item)
@@ -143,7 +151,9 @@ def _check_vocabulary(ids: np.ndarray, vocabulary: int, where: str) -> None:
 
 def _check_mask(mask: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
     if mask.shape != shape:
-        raise ArgumentError(f"`attention_mask` must have the shape of `input_ids`, {list(shape)}, got {list(mask.shape)}.")
+        raise ArgumentError(
+            f"`attention_mask` must have the shape of `input_ids`, {list(shape)}, got {list(mask.shape)}."
+        )
     if not np.isin(mask, (0, 1)).all():
         raise ArgumentError("`attention_mask` must hold 0 (ignored) and 1 (counts) only.")
     return mask.astype(bool)

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 from fabula.decoding.recipe import Limits, Recipe, Record
 from fabula.errors import ArgumentError
 from fabula.generation.config import GenerationConfig
+from fabula.generation.pieces import pieces_of
 from fabula.processors.penalties import RepetitionPenaltyLogitsProcessor
 from fabula.processors.processor import LogitsProcessorList
 from fabula.processors.temperature import TemperatureLogitsWarper
-from fabula.processors.tokens import MinLengthLogitsProcessor, MinNewTokensLengthLogitsProcessor
+from fabula.processors.tokens import MinNewTokensLengthLogitsProcessor
 from fabula.processors.truncation import MinPLogitsWarper, TopKLogitsWarper, TopPLogitsWarper
 
 
@@ -39,7 +41,7 @@ def build_recipe(
             max_length=prompt_length + new_tokens,
             eos=frozenset(eos),
             stop_strings=_stop_strings(config.stop_strings),
-            tokenizer=tokenizer,
+            pieces=None if tokenizer is None else partial(pieces_of, tokenizer),
             max_time=config.max_time,
         ),
         sampled=sampled,

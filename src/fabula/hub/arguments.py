@@ -13,7 +13,7 @@ from fabula.hub.source_options import SourceOptions
 
 Backend = Literal["native", "torch"]
 _DTYPES = {"float32": "F32", "float": "F32", "bfloat16": "BF16", "float16": "F16", "half": "F16"}
-_ACCEPTED = {  # no effect here, and none is needed: weights are mapped, never copied twice; safetensors is the only format
+_ACCEPTED = {  # without effect, and none is needed: weights are mapped, never copied twice, and in safetensors
     "low_cpu_mem_usage",
     "use_safetensors",
     "weights_only",
@@ -74,9 +74,10 @@ def read_arguments(arguments: dict[str, Any]) -> tuple[LoadOptions, SourceOption
 
 
 _NAMES = (
-    "backend device_map dtype torch_dtype load_in_4bit load_in_8bit quantization_config attn_implementation threads "
-    "revision token cache_dir local_files_only force_download config generation_config gguf_file"
-).split()
+    *("config", "generation_config", "gguf_file", "backend", "threads", "device_map", "dtype", "torch_dtype"),
+    *("load_in_4bit", "load_in_8bit", "quantization_config", "attn_implementation"),
+    *("revision", "token", "cache_dir", "local_files_only", "force_download"),
+)
 
 
 def _refuse(rest: dict[str, Any]) -> None:

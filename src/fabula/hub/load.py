@@ -20,7 +20,7 @@ from fabula.text.tokenizer import Tokenizer
 
 
 def load_model(checkpoint: Checkpoint, options: LoadOptions, config: ModelConfig | None = None) -> Any:
-    """The model, with its generation config and its tokenizer. Raises ModelFileError where the files do not fit together."""
+    """The model, with its generation config and tokenizer. Raises ModelFileError where files do not fit together."""
     family = family_for(config or ModelConfig.from_dict(checkpoint.config))
     tensors = _in_format(checkpoint.tensors, family, options)
     device = _place(options)

@@ -32,7 +32,7 @@ class NativeCausalLM(GenerationMixin):
     training = False
 
     def __init__(self, family: Family, tensors: Mapping[str, StoredTensor], *, threads: int | None = None) -> None:
-        """`tensors` are computed on in the formats they have. Raises ModelFileError for a weight that is missing or misshapen."""
+        """`tensors` are computed on as they are stored. Raises ModelFileError for a weight that is missing or misshapen."""
         self.family = family
         self.config = family.config
         self.generation_config = GenerationConfig.from_model_config(family.config.to_dict())
@@ -80,7 +80,7 @@ class NativeCausalLM(GenerationMixin):
 
     def to(self, device: Any = None, dtype: Any = None) -> NativeCausalLM:
         """Itself, for the CPU; raises NotSupportedError for another device or type."""
-        if device is not None and str(device) != "cpu" or dtype is not None:
+        if (device is not None and str(device) != "cpu") or dtype is not None:
             raise NotSupportedError(
                 "a native model stays on the CPU in the formats of its weights: load with backend='torch'."
             )
@@ -101,6 +101,8 @@ class NativeCausalLM(GenerationMixin):
 
 
 _MODULE_METHODS = frozenset(
-    "parameters named_parameters state_dict load_state_dict train cuda half bfloat16 float requires_grad_ zero_grad "
-    "modules named_modules children register_forward_hook compile apply".split()
+    (
+        *("parameters", "named_parameters", "state_dict", "load_state_dict", "requires_grad_", "zero_grad", "train"),
+        *("cuda", "half", "bfloat16", "float", "modules", "named_modules", "children", "apply", "compile"),
+    )
 )

@@ -24,7 +24,7 @@ class Ops(Protocol):
     """One backend's operations during one step."""
 
     def embed(self, weight: Weight, scale: float = 1.0) -> Array:
-        """The rows of `weight` [V, D] at the step's tokens, times `scale`; the step's vectors unchanged where it has any."""
+        """The rows of `weight` [V, D] at the step's tokens, times `scale`; the step's vectors as they are, if any."""
 
     def embed_positions(self, weight: Weight) -> Array:
         """The rows of `weight` [P, D] at the step's positions."""
@@ -67,13 +67,15 @@ class Ops(Protocol):
 class Batch:
     """What one step computes: T positions of R rows, laid end to end. All arrays are NumPy int32 on the host.
 
-    Row r computes positions [first[r], first[r] + starts[r + 1] - starts[r]) of itself; all before them are in the cache.
+    Row r computes positions [first[r], first[r] + starts[r + 1] - starts[r]) of itself; those before are in the cache.
     """
 
     tokens: np.ndarray  # Int["T"]: token ids; ignored where `vectors` is given
     starts: np.ndarray  # Int["R+1"]: row r is [starts[r], starts[r + 1]) of the T
     first: np.ndarray  # Int["R"]: the position of each row's first token of this step
-    tables: np.ndarray  # Int["R B"]: block ids; position p lies in tables[r, p // BLOCK], at p % BLOCK; unused entries 0
+    tables: (
+        np.ndarray
+    )  # Int["R B"]: block ids; position p lies in tables[r, p // BLOCK], at p % BLOCK; unused entries 0
     scored: np.ndarray  # Int["S"]: indices into [0, T) whose logits are wanted, rising
     vectors: Any = None  # Float["T D"]: inputs in place of token ids
 
