@@ -11,7 +11,7 @@ from types import MappingProxyType
 from typing import Any
 
 from fabula.errors import ArgumentError, FabulaError, OutOfMemoryError
-from fabula.kernels.structures import SHARED, CInstruction, CRope, CStep, CValue
+from fabula.kernels.structures import SHARED, CInstruction, CRope, CSampleRow, CStep, CValue
 
 VERSION = 1
 ISAS = MappingProxyType({"portable": 0, "avx2": 1, "avx512": 2})  # slowest first
@@ -37,6 +37,7 @@ SIGNATURES: MappingProxyType[str, tuple[Any, tuple[Any, ...]]] = MappingProxyTyp
         ),
         "fabula_program_free": (None, (c_void_p,)),
         "fabula_run": (c_int32, (c_void_p, c_void_p, c_int32, POINTER(CStep))),
+        "fabula_sample": (c_int32, (c_void_p, c_int32, c_void_p, c_int32, POINTER(CSampleRow), c_int32, c_void_p)),
     }
 )
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ctypes
-from ctypes import c_double, c_float, c_int32, c_int64, c_void_p
+from ctypes import c_double, c_float, c_int32, c_int64, c_uint32, c_void_p
 
 SEGMENTS = 4
 OUTPUTS = 64
@@ -82,4 +82,22 @@ class CStep(ctypes.Structure):
     ]
 
 
-SHARED = (CMatrix, CValue, CSegment, CInstruction, CStep)  # those whose sizes the library tells
+class CSampleRow(ctypes.Structure):
+    _fields_ = [
+        ("temperature", c_float),
+        ("tail", c_float),
+        ("min_p", c_float),
+        ("repetition_penalty", c_float),
+        ("top_k", c_int32),
+        ("token_count", c_int32),
+        ("tokens", c_void_p),
+        ("seed_low", c_uint32),
+        ("seed_high", c_uint32),
+        ("stream", c_uint32),
+        ("position", c_uint32),
+        ("purpose", c_uint32),
+        ("reserved", c_int32),
+    ]
+
+
+SHARED = (CMatrix, CValue, CSegment, CInstruction, CStep, CSampleRow)  # those whose sizes the library tells

@@ -97,4 +97,17 @@ struct Step {
   float* outputs[kOutputs];
 };
 
+// How one row chooses its token.
+struct SampleRow {
+  float temperature;         // 0: the first maximum
+  float tail;                // top-p: the mass that may go; negative: off
+  float min_p;               // 0: off
+  float repetition_penalty;  // 1: off
+  int32_t top_k;             // 0: off
+  int32_t token_count;
+  const int32_t* tokens;     // the row's, for the penalty
+  uint32_t seed_low, seed_high, stream, position, purpose;
+  int32_t reserved;
+};
+
 }  // namespace fabula

@@ -42,7 +42,7 @@ FABULA_API int32_t fabula_isas() {
 }
 
 FABULA_API void fabula_sizes(int32_t* out) {
-  out[0] = sizeof(Matrix), out[1] = sizeof(Value), out[2] = sizeof(Segment), out[3] = sizeof(Instruction), out[4] = sizeof(Step);
+  out[0] = sizeof(Matrix), out[1] = sizeof(Value), out[2] = sizeof(Segment), out[3] = sizeof(Instruction), out[4] = sizeof(Step), out[5] = sizeof(SampleRow);
 }
 
 FABULA_API void* fabula_arena_new(int64_t bytes) {
@@ -77,6 +77,39 @@ FABULA_API int32_t fabula_run(void* program, void* pool, int32_t isa, const Step
   if (!kernels) return 2;
   try {
     return ((Program*)program)->run(*(Pool*)pool, *kernels, *step) ? 0 : 1;
+  } catch (const std::bad_alloc&) {
+    return 1;
+  }
+}
+
+// The token of each row of logits [rows, count], or -1 where its scores are not all finite. 0: done, 1: out of memory.
+FABULA_API int32_t fabula_sample(void* pool, int32_t isa, const float* logits, int32_t count, const SampleRow* rows, int32_t row_count,
+                                 int32_t* tokens) {
+  const Kernels* kernels = (fabula_isas() >> isa) & 1 ? kernels_for(isa) : nullptr;
+  if (!kernels) return 2;
+  struct Job {
+    const Kernels* kernels;
+    const float* logits;
+    int count;
+    const SampleRow* rows;
+    int row_count;
+    int32_t* tokens;
+    int threads;
+  } job{kernels, logits, count, rows, row_count, tokens, ((Pool*)pool)->size()};
+  try {
+    if (row_count == 1) {
+      kernels->sample(logits, count, rows, 0, 1, tokens);
+      return 0;
+    }
+    std::unique_lock<std::mutex> lock = ((Pool*)pool)->lock();
+    ((Pool*)pool)->run(
+        [](void* data, int thread) {
+          Job& j = *(Job*)data;
+          int begin = int(int64_t(j.row_count) * thread / j.threads), end = int(int64_t(j.row_count) * (thread + 1) / j.threads);
+          j.kernels->sample(j.logits, j.count, j.rows, begin, end, j.tokens);
+        },
+        &job);
+    return 0;
   } catch (const std::bad_alloc&) {
     return 1;
   }

@@ -1,6 +1,11 @@
 // The kernels for avx512.
 #include <immintrin.h>
 
+#include <algorithm>
+#include <cmath>
+#include <functional>
+#include <vector>
+
 #include "kernels.h"
 
 namespace fabula {

@@ -54,6 +54,7 @@ struct Kernels {
   void (*attend_range)(const Attention&, const AttendTask&, int, float*, const Partial&);
   void (*fold)(const Partial&, const Partial&, int, int);
   void (*divide)(const Partial&, int, float*, int);
+  void (*sample)(const float*, int, const SampleRow*, int, int, int32_t*);
 };
 
 extern const Kernels portable_kernels;

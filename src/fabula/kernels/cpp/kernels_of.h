@@ -3,8 +3,9 @@
 #include "rows.h"
 #include "matmul.h"
 #include "attention.h"
+#include "sample.h"
 
 static constexpr Kernels table = {
     rms_norm, layer_norm, quantize, add_rows, activate_row, gate_row, softcap_row, scale_row, rope_row,
-    matmul, finish, gate_and_quantize, write_cache, attend_range, fold, divide,
+    matmul, finish, gate_and_quantize, write_cache, attend_range, fold, divide, sample,
 };

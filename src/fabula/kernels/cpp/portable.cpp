@@ -1,5 +1,8 @@
 // The kernels for portable.
+#include <algorithm>
 #include <cmath>
+#include <functional>
+#include <vector>
 
 #include "kernels.h"
 

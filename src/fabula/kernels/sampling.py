@@ -1,0 +1,68 @@
+"""The sampler's fast path: from logits to tokens in one call of the kernels."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from fabula.errors import OutOfMemoryError
+from fabula.kernels.compiled import ThreadPool
+from fabula.kernels.library import ISAS
+from fabula.kernels.structures import CSampleRow
+
+MASK = 0xFFFFFFFF
+
+
+@dataclass(frozen=True, slots=True)
+class RowChoice:
+    """How one row chooses, in the order of application; the defaults do nothing."""
+
+    repetition_penalty: float = 1.0  # of `tokens`
+    temperature: float = 0.0  # 0: the first maximum, whatever follows
+    top_k: int = 0  # equal scores at the k-th place are kept
+    top_p: float = 1.0
+    min_p: float = 0.0
+    seed: int = 0  # in [0, 2^64)
+    stream: int = 0
+    position: int = 0  # the index that the drawn token will have in its row
+    purpose: int = 0  # of the draw; arrays/random.py names them
+    tokens: np.ndarray | None = None  # Int32["L"]: prompt and new tokens; needed for the penalty only
+
+
+def sample_tokens(pool: ThreadPool, logits: np.ndarray, rows: Sequence[RowChoice]) -> np.ndarray:
+    """Int32["R"]: the token of each row of logits Float32["R V"]; -1 where a score is infinite or NaN.
+
+    Draws and cuts are those of processors/ and arrays/random.py, but for roundings where a tail's mass is summed.
+    """
+    assert logits.dtype == np.float32
+    assert logits.flags.c_contiguous
+    out = np.empty(len(rows), np.int32)
+    lowered = (CSampleRow * len(rows))(*map(_lower, rows))
+    library = pool.library
+    status = library.calls.fabula_sample(
+        pool.address, ISAS[library.isa], logits.ctypes.data, logits.shape[1], lowered, len(rows), out.ctypes.data
+    )
+    if status:
+        raise OutOfMemoryError(f"sampling {len(rows)} rows does not fit in memory. Use fewer rows.")
+    return out
+
+
+def _lower(row: RowChoice) -> CSampleRow:
+    counted = row.tokens if row.repetition_penalty != 1.0 else None
+    assert counted is None or (counted.dtype == np.int32 and counted.flags.c_contiguous)
+    return CSampleRow(
+        row.temperature,
+        1 - row.top_p if row.top_p < 1.0 else -1.0,
+        row.min_p,
+        row.repetition_penalty,
+        row.top_k,
+        0 if counted is None else len(counted),
+        None if counted is None else counted.ctypes.data,
+        row.seed & MASK,
+        row.seed >> 32 & MASK,
+        row.stream & MASK,
+        row.position & MASK,
+        row.purpose,
+    )
