@@ -114,7 +114,7 @@ def test_numbers_and_contractions_are_cut_as_the_name_says(name: str, parts: lis
     (metadata(token_type=[1]), r"`tokenizer\.ggml\.token_type`"),
     (metadata(bos_token_id=10**6), r"`tokenizer\.ggml\.bos_token_id`"),
     ({}, r"`tokenizer\.ggml\.tokens`"),
-], ids=["pre", "model", "no-tokens", "empty", "no-merges", "merge", "merge-token", "types", "bos", "nothing"])  # fmt: skip
+], ids=["pre", "model", "no-tokens", "empty", "no-merges", "merge", "token", "types", "bos", "nothing"])  # fmt: skip
 def test_wrong_metadata_are_refused_by_field(fields: dict, message: str):
     with pytest.raises(ModelFileError, match=message):
         build(fields)
