@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+import warnings
 from collections.abc import Callable, Mapping
 from types import SimpleNamespace
 from typing import Any
@@ -149,5 +150,12 @@ def available_threads() -> int:
 
 
 def native_library() -> Library | None:
-    """The kernels, or None where they were not built."""
-    return load_library()
+    """The kernels; None, and a warning that says why what follows is slow, where they were not built."""
+    library = load_library()
+    if library is None:
+        warnings.warn(
+            "the native kernels are not built, so NumPy does their work, slowly. "
+            "Install a C++ compiler and then install fabula again, or use backend='torch'.",
+            stacklevel=2,
+        )
+    return library
