@@ -7,6 +7,8 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from fabula.errors import ArgumentError, NotSupportedError, TemplateError
+from fabula.text.control_tokens import control_ids, encode_marked, mark
+from fabula.text.encoding import BatchEncoding
 from fabula.text.template_budget import SECONDS
 from fabula.text.template_sandbox import render
 from fabula.text.tool_schema import tool_schema
@@ -28,6 +30,7 @@ def apply_chat_template(
     add_generation_prompt: bool = False,
     continue_final_message: bool | str = False,
     tokenize: bool = True,
+    sanitize_control_tokens: bool = False,
     padding: bool | str = False,
     truncation: bool = False,
     max_length: int | None = None,
@@ -41,8 +44,9 @@ def apply_chat_template(
     """A conversation (or a list of them) as `input_ids` and `attention_mask`, as ids, or as text.
 
     `tokenize=False` gives text, `return_dict=False` ids alone. `template_kwargs` are variables of the template, as
-    enable_thinking=False. Raises TemplateError if there is no template or it fails or exceeds `seconds` of processor
-    time, ArgumentError for arguments that exclude each other.
+    enable_thinking=False. With `sanitize_control_tokens`, control tokens in messages are text. Raises TemplateError if
+    there is no template, or it fails or exceeds `seconds` of processor time, ArgumentError for arguments that exclude
+    each other.
     """
     if return_assistant_tokens_mask:
         raise NotSupportedError("`return_assistant_tokens_mask` must be False: masks for training are not made here.")
@@ -51,28 +55,48 @@ def apply_chat_template(
             "`continue_final_message` and `add_generation_prompt` must not both be set: the first continues the last "
             "message, the second starts a new one."
         )
+    if sanitize_control_tokens and not tokenize:
+        raise ArgumentError("`sanitize_control_tokens` must be False for text: it is about ids. Use tokenize=True.")
     template = choose_template(tokenizer.chat_template, chat_template, tools)
     conversations, single = _conversations(conversation)
-    schemas = None if tools is None else [_tool(tool) for tool in tools]
-    variables = {
-        **tokenizer.special_tokens_map,
-        **template_kwargs,
-        "tools": schemas,
-        "documents": None if documents is None else [_document(document) for document in documents],
-        "add_generation_prompt": add_generation_prompt,
-    }
-    texts = [_render(template, chat, _plain(variables), continue_final_message, seconds) for chat in conversations]
-    text = texts[0] if single else texts
+    given = _given(tools, documents, {**template_kwargs, "add_generation_prompt": add_generation_prompt})
+    control = control_ids(tokenizer, template) if sanitize_control_tokens else None
+    if control is not None:
+        conversations, given = mark(tokenizer, control, conversations), mark(tokenizer, control, given)
+    variables = {**tokenizer.special_tokens_map, **given}
+    texts = [_render(template, chat, variables, continue_final_message, seconds) for chat in conversations]
     if not tokenize:
-        return text
-    options: dict[str, Any] = {
-        "padding": padding,
-        "truncation": truncation,
-        "max_length": max_length,
-        "return_tensors": return_tensors,
-    }
-    encoding = tokenizer(text, add_special_tokens=False, **(options | dict(tokenizer_kwargs or {})))
+        return texts[0] if single else texts
+    lengths = {"padding": padding, "truncation": truncation, "max_length": max_length}
+    options = {**lengths, "return_tensors": return_tensors, **(tokenizer_kwargs or {})}
+    encoding = _encode(tokenizer, texts, single, control, options)
     return encoding if return_dict else encoding["input_ids"]
+
+
+def _given(tools: Any, documents: Any, variables: dict[str, Any]) -> dict[str, Any]:
+    """The template's variables but for the messages, as plain data."""
+    schemas = None if tools is None else [_tool(tool) for tool in tools]
+    texts = None if documents is None else [_document(document) for document in documents]
+    return _plain({**variables, "tools": schemas, "documents": texts})
+
+
+def _encode(
+    tokenizer: Tokenizer, texts: list[str], single: bool, control: frozenset[int] | None, options: dict[str, Any]
+) -> BatchEncoding:
+    """The texts' ids; the template itself writes the special tokens around them."""
+    if control is None:
+        return tokenizer(texts[0] if single else texts, add_special_tokens=False, **options)
+    rows = [encode_marked(tokenizer, control, text) for text in texts]
+    return _finished(tokenizer, rows, single, options)
+
+
+def _finished(tokenizer: Tokenizer, rows: list[list[int]], single: bool, options: dict[str, Any]) -> BatchEncoding:
+    """Rows of ids, cut and padded as a call of the tokenizer does it."""
+    truncation, max_length = options.pop("truncation"), options["max_length"]
+    if truncation and max_length is not None:
+        right = tokenizer.truncation_side == "right"
+        rows = [row[:max_length] if right else row[-max_length:] for row in rows]
+    return tokenizer.pad({"input_ids": rows[0] if single and not options["return_tensors"] else rows}, **options)
 
 
 def choose_template(own: str | dict[str, str] | None, asked: str | None, tools: Any = None) -> str:
