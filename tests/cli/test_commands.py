@@ -59,6 +59,17 @@ def test_chat_format_is_the_models_own(run, tiny):
     )
 
 
+@pytest.mark.filterwarnings("default:the native kernels")
+def test_without_kernels_the_text_is_the_same_and_one_line_says_why_it_is_slow(run, tiny, monkeypatch):
+    words = ("generate", "hello", "-m", tiny, "--max-new-tokens", "4")
+    expected = run(*words).out
+    monkeypatch.setattr("fabula.ops.native.load_library", lambda: None)
+    done = run(*words)
+    assert (done.code, done.out) == (0, expected)
+    assert done.err.count("\n") == 1
+    assert "compiler" in done.err
+
+
 def test_a_stop_string_is_not_shown(run, tiny):
     full = run("generate", "hello", "-m", tiny, "--max-new-tokens", "12").out[:-1]
     stop = next(letter for letter in full[3:] if letter.isascii())
