@@ -61,6 +61,8 @@ Program::Program(const Instruction* instructions, int instruction_count, const V
     : instructions_(instructions, instructions + instruction_count), values_(values, values + value_count), bytes_per_token_(bytes_per_token) {
   for (int i = 0; i < rope_count; i++)
     ropes_.push_back({std::vector<double>(ropes[i].inverse_frequencies, ropes[i].inverse_frequencies + ropes[i].half), ropes[i].factor, {}, 0});
+  matmul_number_.assign(1, 0);
+  for (const Instruction& in : instructions_) matmul_number_.push_back(matmul_number_.back() + (in.segments > 0));
 }
 
 namespace {
@@ -153,11 +155,12 @@ bool Program::prepare(const Step& step, int threads) {
     for (Arena& arena : private_)
       if (!arena.reserve(kSmall * bytes_per_token_)) return false;
     scratch_.assign(size_t(threads), {});
-    cursors_ = std::vector<Cursor>(2 * size_t(threads));
+    cursors_ = std::vector<Cursor>(size_t(matmul_number_.back()) * size_t(threads));
     barriers_.assign(4, {});
     for (int v = 0; v < 4; v++) plan(v & 1, v >> 1, threads);
     planned_threads_ = threads;
   }
+  for (Cursor& cursor : cursors_) cursor.taken.store(0, std::memory_order_relaxed);
   tiles_.resize(instructions_.size());
   const std::vector<Tile>* last = nullptr;
   int last_tokens = 0, last_scored = -1;
@@ -188,9 +191,9 @@ struct Run {
   const Kernels& k;
   const Step& step;
   const int thread, threads;
-  int section = 0;  // counts meetings and work lists, to alternate the cursors
   std::vector<const void*> pointers;
   std::vector<const float*> queries;
+  std::vector<int> cuts;
 
   bool is_small(int scored) const { return threads > 1 && (scored ? step.scored_count : step.positions) <= kSmall; }
   int count_of(int scored) const { return scored ? step.scored_count : step.positions; }
@@ -215,8 +218,8 @@ struct Run {
     for (size_t i = 0; i < p.instructions_.size(); i++) {
       const Instruction& in = p.instructions_[i];
       if (meet[i]) pool.barrier();
-      if (in.operation == kMatmul) matmul(in);
-      else if (in.operation == kGatedMatmul) gated_matmul(in);
+      if (in.operation == kMatmul) matmul(i, in);
+      else if (in.operation == kGatedMatmul) gated_matmul(i, in);
       else if (in.operation == kAttend) attend(in, p.tiles_[i]);
       else rows(in);
     }
@@ -265,13 +268,13 @@ struct Run {
     }
   }
 
-  // Units [0, total) of a section: each thread first takes its own share in order, then what others have left.
-  template <class Work> void share(int total, int begin, int end, Work&& work) {
-    Program::Cursor* set = p.cursors_.data() + size_t(section % 2) * size_t(threads);
-    (void)total;
-    for (int unit = begin; unit < end; unit++) work(unit);
-    (void)set;
-    section++;
+  // The units of a matmul: each thread first takes its own share in order, then what others have not begun.
+  template <class Work> void share(size_t instruction, const std::vector<int>& cuts, Work&& work) {
+    Program::Cursor* cursors = p.cursors_.data() + size_t(p.matmul_number_[instruction]) * size_t(threads);
+    for (int i = 0; i < threads; i++) {
+      int owner = (thread + i) % threads, begin = cuts[size_t(owner)], end = cuts[size_t(owner) + 1];
+      for (int unit; (unit = begin + cursors[owner].taken.fetch_add(1, std::memory_order_relaxed)) < end;) work(unit);
+    }
   }
 
   void collect(int value, bool gathered, int count) {
@@ -281,25 +284,76 @@ struct Run {
 
   static int panels_of(const Matrix& w) { return (w.rows + kPanel - 1) / kPanel; }
 
-  // Panels that are computed together: about 12 KiB of weights, or more where one token leaves time only for streaming.
-  static int panels_at_once(const Matrix& w) { return int(std::max<int64_t>(1, std::min<int64_t>(8, 12288 / w.panel_bytes))); }
+  // Panels that are computed together: about 12 KiB of weights.
+  static int panels_at_once(const Matrix& w) { return int(std::clamp<int64_t>(12288 / w.panel_bytes, 1, 8)); }
 
-  void matmul(const Instruction& in) {
+  static int units_of(const Segment& s) { return (panels_of(*s.matrix) + panels_at_once(*s.matrix) - 1) / panels_at_once(*s.matrix); }
+
+  static int64_t unit_bytes(const Segment& s) { return s.matrix->panel_bytes * panels_at_once(*s.matrix); }
+
+  // Where each thread's share of a matmul's units begins: shares of equal bytes.
+  void cut(const Instruction& in) {
+    cuts.assign(size_t(threads) + 1, 0);
+    if (in.operation == kGatedMatmul) {
+      int groups = in.segment[0].matrix->rows / kGroup;
+      for (int t = 0; t <= threads; t++) cuts[size_t(t)] = groups * t / threads;
+      return;
+    }
+    int64_t total = 0;
+    for (int s = 0; s < in.segments; s++) total += units_of(in.segment[s]) * unit_bytes(in.segment[s]);
+    int64_t before = 0;
+    int units = 0, t = 1;
+    for (int s = 0; s < in.segments; s++) {
+      int64_t bytes = unit_bytes(in.segment[s]), here = units_of(in.segment[s]);
+      for (; t < threads && total * t / threads <= before + here * bytes; t++)
+        cuts[size_t(t)] = units + int((total * t / threads - before + bytes / 2) / bytes);
+      before += here * bytes;
+      units += int(here);
+    }
+    for (; t <= threads; t++) cuts[size_t(t)] = units;
+  }
+
+  // The segment of a unit, and the unit's place in it.
+  static const Segment& segment_of(const Instruction& in, int& unit) {
+    int s = 0;
+    for (; unit >= units_of(in.segment[s]); s++) unit -= units_of(in.segment[s]);
+    return in.segment[s];
+  }
+
+  // Asks for the first lines of this thread's share of the next matmul, while it waits for the others.
+  void look_ahead(size_t instruction) {
+    constexpr int64_t kBytes = 8192;
+    for (size_t i = instruction + 1; i < p.instructions_.size(); i++) {
+      const Instruction& in = p.instructions_[i];
+      if (in.segments == 0) continue;
+      cut(in);
+      int unit = cuts[size_t(thread)];
+      if (unit >= cuts[size_t(thread) + 1]) return;
+      if (in.operation == kGatedMatmul) {
+        for (int s = 0; s < 2; s++) fetch(in.segment[s].matrix->data + unit * (kGroup / kPanel) * in.segment[s].matrix->panel_bytes, kBytes / 2);
+        return;
+      }
+      const Segment& s = segment_of(in, unit);
+      fetch(s.matrix->data + unit * unit_bytes(s), kBytes);
+      return;
+    }
+  }
+
+  static void fetch(const uint8_t* data, int64_t bytes) {
+    for (int64_t at = 0; at < bytes; at += 64) __builtin_prefetch(data + at, 0, 2);
+  }
+
+  void matmul(size_t i, const Instruction& in) {
     int n = count_of(in.scored);
     if (n == 0) return;
     collect(in.a, in.gathered & 1, n);
-    int64_t total = 0;
-    for (int s = 0; s < in.segments; s++) total += panels_of(*in.segment[s].matrix) * in.segment[s].matrix->panel_bytes;
-    int64_t low = total * thread / threads, high = total * (thread + 1) / threads, before = 0;
-    for (int s = 0; s < in.segments; s++) {
-      const Matrix& w = *in.segment[s].matrix;
-      int panels = panels_of(w);
-      auto cut = [&](int64_t bytes) { return int(std::clamp<int64_t>((bytes - before + w.panel_bytes / 2) / w.panel_bytes, 0, panels)); };
-      int begin = cut(low), end = thread + 1 == threads ? panels : cut(high);
-      before += panels * w.panel_bytes;
-      for (int step_size = panels_at_once(w), panel = begin; panel < end; panel += step_size)
-        panels_of_segment(in.segment[s], panel, std::min(step_size, end - panel), n);
-    }
+    cut(in);
+    share(i, cuts, [&](int unit) {
+      const Segment& s = segment_of(in, unit);
+      int at_once = panels_at_once(*s.matrix), panel = unit * at_once;
+      panels_of_segment(s, panel, std::min(at_once, panels_of(*s.matrix) - panel), n);
+    });
+    if (n <= kSmall) look_ahead(i);
   }
 
   void panels_of_segment(const Segment& s, int panel, int panels, int n) {
@@ -319,17 +373,18 @@ struct Run {
   }
 
   // activation(gate) * up, quantized group by group: the two weights have the same number of rows, a multiple of kGroup.
-  void gated_matmul(const Instruction& in) {
+  void gated_matmul(size_t i, const Instruction& in) {
     constexpr int kTokens = 48, kPanels = kGroup / kPanel;
     int n = count_of(in.scored);
     if (n == 0) return;
     collect(in.a, in.gathered & 1, n);
     const Matrix &gate = *in.segment[0].matrix, &up = *in.segment[1].matrix;
-    int groups = gate.rows / kGroup, begin = groups * thread / threads, end = groups * (thread + 1) / threads;
+    int groups = gate.rows / kGroup;
     int padded = (gate.rows + kChunk - 1) / kChunk * kChunk;
     float* gates = scratch(size_t(kTokens) * kGroup * 2);
     float* ups = gates + kTokens * kGroup;
-    for (int g = begin; g < end; g++)
+    cut(in);
+    share(i, cuts, [&](int g) {
       for (int first = 0; first < n; first += kTokens) {
         int tokens = std::min(kTokens, n - first);
         k.matmul(gate, g * kPanels, kPanels, pointers.data() + first, tokens, gates, kGroup);
@@ -344,6 +399,8 @@ struct Run {
           }
         }
       }
+    });
+    if (n <= kSmall) look_ahead(i);
   }
 
   void write(const Instruction& in, const Attention& a, int token, int head, int heads) {
@@ -450,7 +507,7 @@ bool Program::run(Pool& pool, const Kernels& kernels, const Step& step) {
   pool.run(
       [](void* data, int thread) {
         Shared& s = *(Shared*)data;
-        Run{*s.program, *s.pool, *s.kernels, *s.step, thread, s.pool->size(), 0, {}, {}}.walk();
+        Run{*s.program, *s.pool, *s.kernels, *s.step, thread, s.pool->size(), {}, {}, {}}.walk();
       },
       &shared);
   return true;

@@ -66,10 +66,10 @@ class Program {
   std::vector<std::vector<float>> scratch_;                // one a thread
   std::vector<float> partials_;
   struct alignas(64) Cursor {
-    std::atomic<int> next{0};
-    int end = 0;
+    std::atomic<int> taken{0};
   };
-  std::vector<Cursor> cursors_;  // [2][threads]: a section's remaining units
+  std::vector<int> matmul_number_;  // [instruction]: how many matmuls come before it
+  std::vector<Cursor> cursors_;     // [matmul][threads]: how many units of each thread's share are taken
 };
 
 }  // namespace fabula
