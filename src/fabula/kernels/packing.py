@@ -54,7 +54,6 @@ class WeightArena:
         """The weight, packed behind those before it."""
         size, panel = packed_bytes(self.library, source), _panel_bytes(self.library, source)
         target = self.data + self.used
-        ctypes.memset(target, 0, size)
         multiplier = self.library.calls.fabula_pack(
             FORMAT_NUMBERS[source.format], source.layout, source.data.ctypes.data,
             source.rows, source.columns, source.row_bytes, target, threads,

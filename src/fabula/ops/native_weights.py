@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import mmap
 from collections.abc import Callable, Sequence
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 
@@ -124,7 +125,15 @@ def _sizes(library: Library | None, weights: Sequence[StoredWeight], precision: 
 
 
 def _release(data: np.ndarray) -> None:
-    """Lets the system drop a mapped file's pages, which were read once; other memory is left alone."""
-    del data
+    """Lets the system drop a mapped file's pages, which come back when they are read; other memory is left alone."""
+    owner: Any = data
+    while isinstance(owner, np.ndarray | memoryview):
+        owner = owner.obj if isinstance(owner, memoryview) else owner.base
+    if not isinstance(owner, mmap.mmap) or data.flags.writeable or not hasattr(owner, "madvise"):
+        return
+    start = data.ctypes.data - np.frombuffer(owner, np.uint8).ctypes.data
+    begin, end = -(-start // mmap.PAGESIZE) * mmap.PAGESIZE, (start + data.nbytes) // mmap.PAGESIZE * mmap.PAGESIZE
+    if end > begin:
+        owner.madvise(mmap.MADV_DONTNEED, begin, end - begin)
 
 

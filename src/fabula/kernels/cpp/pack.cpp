@@ -106,6 +106,63 @@ struct Source {
   float inverse;  // of the multiplier
 };
 
+// The formats of 32 weights keep their bytes: only the order of 4-byte words changes, and where the high bits lie.
+struct WordFormat {
+  int scale_bytes, high_at, low_at;  // in a block; scale_bytes covers the min
+};
+
+bool word_format(int format, WordFormat* out) {
+  switch (format) {
+    case Q4_0: *out = {2, 0, 2}; return true;
+    case Q4_1: *out = {4, 0, 4}; return true;
+    case Q5_0: *out = {2, 2, 6}; return true;
+    case Q5_1: *out = {4, 4, 8}; return true;
+    case Q8_0: *out = {2, 0, 2}; return true;
+    default: return false;
+  }
+}
+
+// Bit 4g + i of the fifth bits to bit g of byte i.
+uint32_t planes_of(uint32_t high) {
+  uint32_t planes = 0;
+  for (int i = 0; i < 4; i++) {
+    uint32_t x = (high >> i) & 0x11111111u;         // bits 0, 4, 8, ... are the groups'
+    x = (x | x >> 3) & 0x03030303u;
+    x = (x | x >> 6) & 0x000f000fu;
+    planes |= ((x | x >> 12) & 0xffu) << (8 * i);
+  }
+  return planes;
+}
+
+void pack_words(const Source& s, const WordFormat& words, int panel) {
+  ChunkShape shape = chunk_shape(s.layout);
+  FormatShape from = shape_of(s.format);
+  int groups = s.columns / kGroup, rows = s.rows - panel * kPanel < kPanel ? s.rows - panel * kPanel : kPanel;
+  uint8_t* out = s.out + panel * panel_bytes(s.layout, s.columns);
+  uint32_t flip = shape.bits == 8 ? 0x80808080u : 0;
+  const uint8_t* in = s.data + int64_t(panel * kPanel) * s.row_bytes;
+  for (int at = 0; at < groups; at++) {
+    uint8_t *chunk = out + int64_t(at / 2) * shape.bytes, *low = chunk + shape.low_at + (at % 2) * shape.group_bytes;
+    for (int row = 0; row < rows; row++) {
+      const uint8_t* block = in + row * s.row_bytes + int64_t(at) * from.bytes;
+      std::memcpy(chunk + (at % 2) * 32 + 2 * row, block, 2);
+      if (words.scale_bytes == 4) std::memcpy(chunk + shape.min_at + (at % 2) * 32 + 2 * row, block + 2, 2);
+      for (int w = 0; w < shape.group_bytes / 64; w++) {
+        uint32_t word;
+        std::memcpy(&word, block + words.low_at + 4 * w, 4);
+        word ^= flip;
+        std::memcpy(low + 64 * w + 4 * row, &word, 4);
+      }
+      if (shape.bits == 5) {
+        uint32_t high;
+        std::memcpy(&high, block + words.high_at, 4);
+        high = planes_of(high);
+        std::memcpy(chunk + shape.high_at + (at % 2) * 64 + 4 * row, &high, 4);
+      }
+    }
+  }
+}
+
 void pack_codes(const Source& s, int panel) {
   ChunkShape shape = chunk_shape(s.layout);
   FormatShape from = shape_of(s.format);
@@ -160,7 +217,18 @@ void pack_dense(const Source& s, int panel) {
 }
 
 void pack_panel(const Source& s, int panel) {
-  if (s.layout >= kFloat16) return pack_dense(s, panel);
+  if (s.layout >= kFloat16) {
+    if ((panel + 1) * kPanel > s.rows) std::memset(s.out + panel * panel_bytes(s.layout, s.columns), 0, size_t(panel_bytes(s.layout, s.columns)));
+    return pack_dense(s, panel);
+  }
+  // What no row or group fills must be zero: a padded row, and the second half of a last chunk.
+  int64_t size = panel_bytes(s.layout, s.columns);
+  uint8_t* out = s.out + panel * size;
+  int last = chunk_shape(s.layout).bytes;
+  if ((panel + 1) * kPanel > s.rows) std::memset(out, 0, size_t(size));
+  else if (s.columns % kChunk) std::memset(out + size - last, 0, size_t(last));
+  WordFormat words;
+  if (shape_of(s.format).layout == s.layout && word_format(s.format, &words)) return pack_words(s, words, panel);
   bool keeps_codes = shape_of(s.format).layout == s.layout && s.format != Q2_K;
   return keeps_codes ? pack_codes(s, panel) : pack_encoded(s, panel);
 }
