@@ -16,14 +16,11 @@ from fabula.text.tokenizer import Tokenizer
 from .conftest import DATA
 
 
-def automatic(path: Path) -> tokenizers.Tokenizer:
-    """What transformers' AutoTokenizer makes of the file."""
-    transformers = pytest.importorskip("transformers")
-    return transformers.AutoTokenizer.from_pretrained(str(path.parent), gguf_file=path.name).backend_tokenizer
-
-
 def converted(path: Path) -> tokenizers.Tokenizer:
-    """The same by the function behind AutoTokenizer, which takes a fifth of the time; it adds no bos token yet."""
+    """What transformers makes of the file, by the function behind AutoTokenizer, which takes five times as long.
+
+    AutoTokenizer then adds what encoding puts around a text.
+    """
     mapping = pytest.importorskip("transformers.integrations.gguf", reason="transformers reads GGUF in another place")
     architecture, tokenizer, _ = mapping.get_gguf_tokenizer(str(path))
     return mapping.convert_gguf_tokenizer(architecture, tokenizer)[0]
@@ -49,7 +46,7 @@ def test_smollm2_ids_and_text_equal_those_of_transformers(smollm2: Tokenizer, sm
     reads where it has it, and llama.cpp cut each numeral off first. So the reference gets that pre-tokenizer here;
     without it, it differs only in texts where white space stands before a numeral.
     """
-    backend = automatic(smollm2_gguf)
+    backend = converted(smollm2_gguf)
     ids = smollm2(texts)["input_ids"]
     as_read = ids_of(backend, texts)
     different = [text for text, ours, theirs in zip(texts, ids, as_read, strict=True) if ours != theirs]
