@@ -80,6 +80,15 @@ _EXPORTS = {
         "TopPLogitsWarper",
         "TypicalLogitsWarper",
     ),
+    "stopping": (
+        "ConfidenceCriteria",
+        "EosTokenCriteria",
+        "MaxLengthCriteria",
+        "MaxTimeCriteria",
+        "StopStringCriteria",
+        "StoppingCriteria",
+        "StoppingCriteriaList",
+    ),
     "text.encoding": ("BatchEncoding",),
 }
 _HOMES = {name: f"fabula.{module}" for module, names in _EXPORTS.items() for name in names}
@@ -146,6 +155,13 @@ if TYPE_CHECKING:  # the same table, for type checkers and editors
     from fabula.processors import TopKLogitsWarper as TopKLogitsWarper
     from fabula.processors import TopPLogitsWarper as TopPLogitsWarper
     from fabula.processors import TypicalLogitsWarper as TypicalLogitsWarper
+    from fabula.stopping import ConfidenceCriteria as ConfidenceCriteria
+    from fabula.stopping import EosTokenCriteria as EosTokenCriteria
+    from fabula.stopping import MaxLengthCriteria as MaxLengthCriteria
+    from fabula.stopping import MaxTimeCriteria as MaxTimeCriteria
+    from fabula.stopping import StoppingCriteria as StoppingCriteria
+    from fabula.stopping import StoppingCriteriaList as StoppingCriteriaList
+    from fabula.stopping import StopStringCriteria as StopStringCriteria
     from fabula.text.encoding import BatchEncoding as BatchEncoding
 
 

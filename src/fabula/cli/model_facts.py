@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import math
 from collections import Counter
+from collections.abc import Collection
 from typing import Any
 
 from fabula.hub.checkpoint import Checkpoint
 from fabula.models.config import ModelConfig
 from fabula.models.families import family_for
 from fabula.models.family import Family
-
-CACHE_NUMBER_BYTES = 2  # keys and values are kept in 16 bits
 
 
 def model_facts(checkpoint: Checkpoint) -> dict[str, Any]:
@@ -21,7 +20,7 @@ def model_facts(checkpoint: Checkpoint) -> dict[str, Any]:
     tensors = [checkpoint.tensors[name] for name in checkpoint.tensors]
     formats = Counter(tensor.format for tensor in tensors)
     weight_bytes = sum(tensor.data.nbytes for tensor in tensors)
-    position_bytes = cache_bytes_a_position(family)
+    position_bytes = cache_bytes_a_position(family, formats)
     return {
         "source": checkpoint.source,
         "path": str(checkpoint.path),
@@ -44,10 +43,10 @@ def model_facts(checkpoint: Checkpoint) -> dict[str, Any]:
     }
 
 
-def cache_bytes_a_position(family: Family) -> int:
-    """Keys and values of all layers that one position of a row leaves behind."""
-    specs = [layer.attention for layer in family.layers]
-    return sum(2 * spec.kv_heads * spec.head_dim * CACHE_NUMBER_BYTES for spec in specs)
+def cache_bytes_a_position(family: Family, formats: Collection[str]) -> int:
+    """Keys and values of all layers that one position of a row leaves behind: in 32 bits where all weights are."""
+    number = 4 if set(formats) == {"F32"} else 2
+    return sum(2 * spec.kv_heads * spec.head_dim * number for spec in (layer.attention for layer in family.layers))
 
 
 def sliding_window(family: Family) -> str | None:
