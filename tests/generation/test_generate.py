@@ -8,7 +8,17 @@ import time
 import numpy as np
 import pytest
 
-from fabula import AutoModelForCausalLM, AutoTokenizer, BaseStreamer, GenerationConfig, TextIteratorStreamer, set_seed
+from fabula import (
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    BaseStreamer,
+    GenerationConfig,
+    LogitsProcessorList,
+    StoppingCriteria,
+    StoppingCriteriaList,
+    TextIteratorStreamer,
+    set_seed,
+)
 from fabula.errors import ArgumentError, ContextLengthError, NotSupportedError, UnknownArgumentError
 from fabula.testing.tiny_model import write_tiny_model
 
@@ -68,6 +78,12 @@ def test_tensors_give_tensors_arrays_give_arrays_and_lists_give_lists(model):
         {"max_new_tokens": 30, "repetition_penalty": 1.3},
         {"max_new_tokens": 30, "eos_token_id": [256, 10, 32, 101]},
         {"max_new_tokens": 30, "eos_token_id": [10, 32, 101], "min_length": 20},
+        {"max_new_tokens": 30, "no_repeat_ngram_size": 2},
+        {"max_new_tokens": 30, "bad_words_ids": [[32], [101, 10]], "suppress_tokens": [5, 6, 7]},
+        {"max_new_tokens": 12, "sequence_bias": [[[65], 8.0], [[66, 65], -3.0]]},
+        {"max_new_tokens": 12, "forced_eos_token_id": 256, "begin_suppress_tokens": list(range(100))},
+        {"max_new_tokens": 30, "encoder_repetition_penalty": 1.2, "encoder_no_repeat_ngram_size": 3},
+        {"max_new_tokens": 30, "exponential_decay_length_penalty": (5, 1.4), "eos_token_id": [10, 256]},
     ],
     ids=str,
 )
@@ -213,6 +229,39 @@ def test_rows_of_a_batch_stream_side_by_side(model, tokenizer):
         model.generate(PROMPTS, streamer=BaseStreamer())
 
 
+def test_the_callers_own_processor_and_criterion_see_its_framework(model, reference):
+    class Favour:
+        def __call__(self, input_ids, scores):
+            assert isinstance(input_ids, torch.Tensor) and isinstance(scores, torch.Tensor)
+            scores = scores.clone()
+            scores[:, 65] += 3.0
+            return scores
+
+    class Until(StoppingCriteria):
+        def __call__(self, input_ids, scores, **kwargs):
+            return torch.tensor([(row[-3:] == 65).all() for row in input_ids])
+
+    ids = torch.tensor(PROMPTS[:1])
+    own = dict(logits_processor=LogitsProcessorList([Favour()]), stopping_criteria=StoppingCriteriaList([Until()]))
+    transformers = pytest.importorskip("transformers")
+    theirs = dict(
+        logits_processor=transformers.LogitsProcessorList([Favour()]),
+        stopping_criteria=transformers.StoppingCriteriaList([Until()]),
+    )
+    expected = reference.generate(ids, max_new_tokens=40, **theirs)
+    assert model.generate(ids, max_new_tokens=40, **own).tolist() == expected.tolist()
+
+
+def test_a_function_says_which_tokens_may_come(model, reference):
+    def allowed(batch, ids):
+        assert isinstance(ids, torch.Tensor)
+        return [70 + batch, 80 + int(ids[-1]) % 10, 90]
+
+    ids, mask = padded(PROMPTS, "left")
+    settings = dict(attention_mask=mask, max_new_tokens=10, prefix_allowed_tokens_fn=allowed)
+    assert model.generate(ids, **settings).tolist() == reference.generate(ids, **settings).tolist()
+
+
 def test_threads_get_what_they_would_get_alone(model):
     expected = [model.generate([prompt], max_new_tokens=20)[0] for prompt in PROMPTS]
     found = [None] * 12
@@ -291,7 +340,9 @@ def test_the_models_own_config_holds_where_the_call_says_nothing(folder):
         ([[1, 2, 3]], {"max_length": 3}, ArgumentError, "max_length"),
         ([[1]], {"num_beams": 4}, NotSupportedError, "num_beams"),
         ([[1]], {"penalty_alpha": 0.6, "top_k": 4}, NotSupportedError, "penalty_alpha"),
-        ([[1]], {"no_repeat_ngram_size": 2}, NotSupportedError, "no_repeat_ngram_size"),
+        ([[1]], {"guidance_scale": 2.0}, NotSupportedError, "guidance_scale"),
+        ([[1]], {"assistant_model": object()}, NotSupportedError, "assistant_model"),
+        ([[1]], {"logits_processor": [3]}, ArgumentError, "logits_processor"),
         ([[1]], {"stop_strings": [""]}, ArgumentError, "stop_strings"),
     ],
     ids=lambda value: str(value)[:40] if not isinstance(value, type) else value.__name__,

@@ -6,7 +6,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
+import numpy as np
+
 from fabula.processors.processor import LogitsProcessorList
+
+
+Ends = Callable[[np.ndarray, int], bool]  # (a row's ids Int["L"], how many of them are the prompt) -> whether it ends
 
 
 class TextPieces(Protocol):
@@ -25,6 +30,7 @@ class Limits:
     stop_strings: tuple[str, ...] = ()  # text of new tokens; the tokens that complete one stay in the row
     pieces: Callable[[], TextPieces] | None = None  # a new row's text; given if stop_strings is
     max_time: float | None = None  # seconds since the request was admitted to the engine
+    ends: tuple[Ends, ...] = ()  # the caller's own criteria
 
 
 @dataclass(frozen=True, slots=True)

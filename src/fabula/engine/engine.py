@@ -158,6 +158,8 @@ class Engine:
         limits = row.request.recipe.limits
         if token in limits.eos or row.completes_stop_string(token):
             return "stop"
+        if any(ends(row.tokens[: row.length], row.prompt_length) for ends in limits.ends):
+            return "stop"
         if row.length >= limits.max_length:
             return "length"
         if limits.max_time is not None and time.monotonic() - ticket.started > limits.max_time:

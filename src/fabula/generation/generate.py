@@ -9,6 +9,8 @@ from typing import Any
 
 from fabula.engine.request import Request
 from fabula.errors import ArgumentError, NotSupportedError
+from fabula.generation.callers_own import CallersOwn
+from fabula.generation.chain import Asked
 from fabula.generation.collector import Collector
 from fabula.generation.config import GenerationConfig
 from fabula.generation.layout import lay_out
@@ -19,9 +21,6 @@ from fabula.generation.rules import check_supported, resolve
 from fabula.generation.seeds import seeds_for
 
 _UNSUPPORTED = (  # arguments of transformers' generate() that are still to come
-    "logits_processor",
-    "stopping_criteria",
-    "prefix_allowed_tokens_fn",
     "assistant_model",
     "assistant_tokenizer",
     "negative_prompt_ids",
@@ -58,6 +57,7 @@ def prepare(
     """Checks everything before anything runs. Raises ArgumentError or NotSupportedError, naming the argument."""
     _refuse_unsupported(call)
     tokenizer = call.pop("tokenizer", None)
+    own = CallersOwn.taken_from(call)
     inputs, attention_mask = _model_inputs(inputs, call)
     config, _ = resolve(call, generation_config, model.generation_config, accepts=())
     check_supported(config)
@@ -68,7 +68,7 @@ def prepare(
     if config.stop_strings and tokenizer is None:
         tokenizer = model.tokenizer
     collectors = _collectors(prompts, config, streamer)
-    requests = _requests(model, prompts, config, collectors, tokenizer)
+    requests = _requests(model, prompts, config, collectors, tokenizer, own.seen_as(prompts.given))
     return Call(prompts, config, requests, collectors, time.monotonic())
 
 
@@ -110,16 +110,18 @@ def _collectors(prompts: Prompts, config: GenerationConfig, streamer: Any) -> li
 
 
 def _requests(
-    model: Any, prompts: Prompts, config: GenerationConfig, collectors: list[Collector], tokenizer: Any
+    model: Any, prompts: Prompts, config: GenerationConfig, collectors: list[Collector], tokenizer: Any, own: CallersOwn
 ) -> list[Request]:
     rows = config.num_return_sequences or 1
     seeds = seeds_for(config.seed if config.do_sample else 0, len(prompts.rows), rows, prompts.given)
     limits = new_token_limits(config, prompts, model.context_length)
+    eos = token_ids(config.eos_token_id)
     requests = []
-    for prompt, collector, (seed, stream), (most, least) in zip(prompts.rows, collectors, seeds, limits, strict=True):
-        recipe = build_recipe(
-            config, prompt_length=len(prompt), new_tokens=most, min_new_tokens=least, tokenizer=tokenizer
-        )
+    for index, (prompt, collector, (seed, stream), (most, least)) in enumerate(
+        zip(prompts.rows, collectors, seeds, limits, strict=True)
+    ):
+        asked = Asked(config, prompt, len(prompt) + most, least, eos, own.allowed_for(index), own.processors)
+        recipe = build_recipe(asked, tokenizer=tokenizer, ends=own.ends)
         requests.append(Request(prompt, recipe, collector, seed, stream, rows))
     return requests
 

@@ -49,8 +49,15 @@ class GenerationMixin:
         self,
         inputs: Any = None,
         generation_config: GenerationConfig | None = None,
-        *,
+        logits_processor: Any = None,
+        stopping_criteria: Any = None,
+        prefix_allowed_tokens_fn: Any = None,
+        synced_gpus: bool | None = None,
+        assistant_model: Any = None,
         streamer: Any = None,
+        negative_prompt_ids: Any = None,
+        negative_prompt_attention_mask: Any = None,
+        custom_generate: Any = None,
         **kwargs: Any,
     ) -> Any:
         """Prompts and what the model adds to them.
@@ -62,7 +69,23 @@ class GenerationMixin:
         here wins, then the config passed, then the model's own, then the default. `streamer` gets the prompt, then
         each token.
 
+        `logits_processor`, `stopping_criteria` and `prefix_allowed_tokens_fn` are the caller's own: they see arrays of
+        the framework of `inputs`, processors the rows that choose in a step (left-padded), criteria one row [1, L].
+
         Raises ArgumentError for values out of range, UnknownArgumentError for unknown names, NotSupportedError for
         what cannot be done yet, ContextLengthError for a prompt longer than the model's context.
         """
-        return generate(self, inputs, generation_config, streamer, kwargs)
+        given = {name: value for name, value in locals().items() if name in _CALL_ARGUMENTS}
+        return generate(self, inputs, generation_config, streamer, {**kwargs, **given})
+
+
+_CALL_ARGUMENTS = (  # what generate() names and passes on with the rest of the call
+    "logits_processor",
+    "stopping_criteria",
+    "prefix_allowed_tokens_fn",
+    "synced_gpus",
+    "assistant_model",
+    "negative_prompt_ids",
+    "negative_prompt_attention_mask",
+    "custom_generate",
+)

@@ -63,6 +63,22 @@ SUPPORTED: Mapping[str, Check] = MappingProxyType(
         "top_p": ANYTHING,
         "min_p": ANYTHING,
         "repetition_penalty": ANYTHING,
+        "encoder_repetition_penalty": ANYTHING,
+        "no_repeat_ngram_size": ANYTHING,
+        "encoder_no_repeat_ngram_size": ANYTHING,
+        "bad_words_ids": ANYTHING,
+        "sequence_bias": ANYTHING,
+        "forced_bos_token_id": ANYTHING,
+        "forced_eos_token_id": ANYTHING,
+        "remove_invalid_values": ANYTHING,
+        "exponential_decay_length_penalty": ANYTHING,
+        "suppress_tokens": ANYTHING,
+        "begin_suppress_tokens": ANYTHING,
+        "renormalize_logits": ANYTHING,
+        "top_h": ANYTHING,
+        "typical_p": ANYTHING,
+        "epsilon_cutoff": ANYTHING,
+        "eta_cutoff": ANYTHING,
         "num_return_sequences": ANYTHING,
         "output_scores": ANYTHING,
         "output_logits": ANYTHING,
@@ -74,8 +90,6 @@ SUPPORTED: Mapping[str, Check] = MappingProxyType(
         "disable_compile": ANYTHING,  # nothing is compiled behind the caller's back
         "guidance_scale": one_of(1),
         "penalty_alpha": one_of(0),
-        "suppress_tokens": one_of([]),
-        "begin_suppress_tokens": one_of([]),
     }
 )
 

@@ -1,0 +1,97 @@
+"""The caller's own processors, criteria and functions, given arrays of the framework that the caller speaks."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any
+
+import numpy as np
+
+from fabula import arrays
+from fabula.context import Context
+from fabula.decoding.recipe import Ends
+from fabula.errors import ArgumentError
+from fabula.processors.processor import LogitsProcessor, apply
+
+
+class AtTheDoor(LogitsProcessor):
+    """A processor that sees ids and scores in the framework of `like`, whatever the model computes with."""
+
+    def __init__(self, processor: Any, like: Any) -> None:
+        self.processor = processor
+        self.like = like
+
+    def process(self, scores: Any, context: Context) -> Any:
+        here, there = arrays.of(scores), arrays.of(self.like)
+        if here is there:
+            return apply(self.processor, scores, context)
+        seen = there.asarray(here.to_host(scores).copy(), "float32", like=self.like)
+        answer = apply(self.processor, seen, in_framework_of(self.like, context))
+        return here.asarray(arrays.of(answer).to_host(answer), "float32", like=scores)
+
+
+def in_framework_of(like: Any, context: Context) -> Context:
+    """The context's arrays where `like` is."""
+    there = arrays.of(like)
+    parts = (context.tokens, context.lengths, context.prompt_lengths)
+    hosts = (arrays.of(part).to_host(part) for part in parts)
+    return Context(*(there.asarray(host, "int32", like=like) for host in hosts), padding=context.padding)
+
+
+@dataclass(frozen=True, slots=True)
+class CallersOwn:
+    """What a call brings along to be asked at each step."""
+
+    processors: tuple[Any, ...] = ()
+    criteria: tuple[Any, ...] = ()
+    prefix_allowed_tokens_fn: Callable[[int, Any], Any] | None = None
+    like: Any = None  # an array of the caller's framework
+
+    @classmethod
+    def taken_from(cls, call: dict[str, Any]) -> CallersOwn:
+        """Takes the arguments out of the call. Raises ArgumentError for what cannot be called."""
+        processors = _callables("logits_processor", call.pop("logits_processor", None))
+        criteria = _callables("stopping_criteria", call.pop("stopping_criteria", None))
+        allowed = call.pop("prefix_allowed_tokens_fn", None)
+        if allowed is not None and not callable(allowed):
+            raise ArgumentError(f"`prefix_allowed_tokens_fn` must be a function of (batch_id, ids), got {allowed!r}.")
+        return cls(processors, criteria, allowed)
+
+    def seen_as(self, given: Any) -> CallersOwn:
+        """The same with arrays of the framework of the call's inputs; NumPy's for lists."""
+        like = np.zeros(0, np.int64) if given is None else given
+        return replace(self, like=like, processors=tuple(AtTheDoor(one, like) for one in self.processors))
+
+    @property
+    def ends(self) -> tuple[Ends, ...]:
+        """The criteria, as the engine asks them."""
+        return tuple(partial(_ends, criterion, self.like) for criterion in self.criteria)
+
+    def allowed_for(self, prompt: int) -> Callable[[int, Any], Any] | None:
+        """`prefix_allowed_tokens_fn` with the prompt's number in the call bound."""
+        if self.prefix_allowed_tokens_fn is None:
+            return None
+        return partial(_allowed, self.prefix_allowed_tokens_fn, prompt, self.like)
+
+
+def _ends(criterion: Any, like: Any, tokens: np.ndarray, prompt_length: int) -> bool:
+    """Whether a criterion ends the row; it sees ids [1, L]."""
+    answer = criterion(arrays.of(like).asarray(tokens[None].astype(np.int64), "int64", like=like), None)
+    return answer if isinstance(answer, bool) else bool(arrays.of(answer).to_host(answer).all())
+
+
+def _allowed(function: Callable[[int, Any], Any], prompt: int, like: Any, row: int, tokens: Any) -> Any:
+    ids = arrays.of(tokens).to_host(tokens).astype(np.int64)
+    return function(prompt, arrays.of(like).asarray(ids, "int64", like=like))
+
+
+def _callables(name: str, value: Any) -> tuple[Any, ...]:
+    if value is None:
+        return ()
+    listed = tuple(value) if isinstance(value, (list, tuple)) else (value,)
+    for one in listed:
+        if not callable(one):
+            raise ArgumentError(f"`{name}` must be a list of callables (input_ids, scores), got {type(one).__name__}.")
+    return listed
