@@ -10,7 +10,6 @@ import numpy as np
 
 from fabula.processors.processor import LogitsProcessorList
 
-
 Ends = Callable[[np.ndarray, int], bool]  # (a row's ids Int["L"], how many of them are the prompt) -> whether it ends
 
 

@@ -36,8 +36,8 @@ def in_framework_of(like: Any, context: Context) -> Context:
     """The context's arrays where `like` is."""
     there = arrays.of(like)
     parts = (context.tokens, context.lengths, context.prompt_lengths)
-    hosts = (arrays.of(part).to_host(part) for part in parts)
-    return Context(*(there.asarray(host, "int32", like=like) for host in hosts), padding=context.padding)
+    tokens, lengths, prompts = (there.asarray(arrays.of(x).to_host(x), "int32", like=like) for x in parts)
+    return Context(tokens, lengths, prompts, padding=context.padding)
 
 
 @dataclass(frozen=True, slots=True)

@@ -77,7 +77,7 @@ def infer_mask(ids: np.ndarray, *, pad: int | None, eos: frozenset[int]) -> np.n
 
 
 def read_ids(input_ids: Any, vocabulary: int) -> np.ndarray:
-    """Ids [R, L] on the host, as `model(...)` takes them. Raises ArgumentError for another rank, type or a foreign id."""
+    """Ids [R, L] on the host, as `model(...)` takes them. Raises ArgumentError for another rank or type."""
     host = _host(input_ids)
     _check_ids(host)
     _check_vocabulary(host, vocabulary, "")
