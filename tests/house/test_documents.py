@@ -9,7 +9,6 @@ from pathlib import Path
 import pytest
 
 from fabula.cli.main import hyphenated, parser_for
-from fabula.hub.default_model import default_model_path
 
 from .sources import ROOT, name_of
 
@@ -27,9 +26,8 @@ def commands(document: Path) -> list[str]:
 
 
 @pytest.mark.parametrize("document", [one for one in DOCUMENTS if blocks(one, "python")], ids=name_of)
+@pytest.mark.usefixtures("smollm2_gguf")
 def test_the_python_of_a_document_runs_from_top_to_bottom(document: Path):
-    if default_model_path() is None:
-        pytest.skip("the default model is not here: run `fabula pull`")
     names: dict[str, object] = {}
     for block in blocks(document, "python"):
         exec(compile(block, name_of(document), "exec"), names)
