@@ -54,7 +54,9 @@ def over_arrays(logits: np.ndarray, row: RowChoice) -> int:
 
 def random_rows(count: int, seed: int) -> list[RowChoice]:
     random = np.random.default_rng(seed)
-    choices = itertools.cycle(itertools.product((0.0, 0.7, 1.0, 1.9), (0, 1, 5, 50, 4000), (1.0, 0.9, 0.3), (0.0, 0.1), (1.0, 1.3)))
+    choices = itertools.cycle(
+        itertools.product((0.0, 0.7, 1.0, 1.9), (0, 1, 5, 50, 4000), (1.0, 0.9, 0.3), (0.0, 0.1), (1.0, 1.3))
+    )
     return [
         RowChoice(
             penalty, temperature, top_k, top_p, min_p,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from math import erf
+
 import numpy as np
 import pytest
 
@@ -9,7 +11,6 @@ from fabula.quant.formats import FORMATS, StoredTensor
 from tests.ops.native_cases import ISAS, relative_error, run_one
 
 RUNS = (None, *ISAS)
-
 
 
 def rows(count: int, width: int) -> np.ndarray:
@@ -39,8 +40,6 @@ def test_layer_norm(isa, width):
 
 
 def exact(x: np.ndarray, kind: str) -> np.ndarray:
-    from math import erf
-
     x = x.astype(np.float64)
     if kind == "silu":
         return x / (1 + np.exp(-x))
@@ -67,7 +66,9 @@ def test_softcap_and_sum(isa):
 
 
 @pytest.mark.parametrize("isa", RUNS)
-@pytest.mark.parametrize(("tokens", "columns", "outputs"), [(1, 64, 64), (1, 37, 70), (5, 33, 17), (13, 160, 129), (70, 8, 3)])
+@pytest.mark.parametrize(
+    ("tokens", "columns", "outputs"), [(1, 64, 64), (1, 37, 70), (5, 33, 17), (13, 160, 129), (70, 8, 3)]
+)
 def test_float_matmul_with_bias_and_residual(isa, tokens, columns, outputs):
     x, weight, bias = rows(tokens, columns), rows(outputs, columns), rows(1, outputs)[0]
     project = rows(outputs + 1, columns)[1:]
@@ -85,8 +86,10 @@ def packed(format: str, outputs: int, columns: int) -> StoredTensor:
     entry, generator = FORMATS[format], np.random.default_rng(outputs)
     blocks = generator.integers(0, 256, outputs * entry.row_bytes(columns), np.uint8).view(entry.layout).copy()
     for field in entry.layout.names:
-        if entry.layout[field].base == np.dtype("<f2") or field in ("scale", "min") and entry.layout[field].itemsize == 2:
-            blocks[field] = generator.uniform(0.001, 0.01, blocks[field].shape).astype(np.float16).view(blocks[field].dtype)
+        halves = entry.layout[field].base == np.dtype("<f2")
+        if halves or (field in ("scale", "min") and entry.layout[field].itemsize == 2):
+            small = generator.uniform(0.001, 0.01, blocks[field].shape).astype(np.float16)
+            blocks[field] = small.view(blocks[field].dtype)
     return StoredTensor("w", format, (outputs, columns), blocks.view(np.uint8))
 
 

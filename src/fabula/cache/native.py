@@ -87,4 +87,3 @@ def _zeros(blocks: int, block_bytes: int) -> np.ndarray:
         raise OutOfMemoryError(
             f"{blocks} cache blocks of {block_bytes:,} bytes do not fit in memory. Ask for fewer rows or positions."
         ) from error
-

@@ -61,7 +61,15 @@ class CompiledProgram:
             small = buffer.output is None and buffer.by_rows
             output = -1 if buffer.output is None else buffer.output
             self._table.append(
-                CValue(self._offsets.get(buffer, 0), buffer.stride, 4 * value.start, value.width, buffer.scored, small, output)
+                CValue(
+                    self._offsets.get(buffer, 0),
+                    buffer.stride,
+                    4 * value.start,
+                    value.width,
+                    buffer.scored,
+                    small,
+                    output,
+                )
             )
         return self._values[id(value)]
 
@@ -114,5 +122,3 @@ class CompiledProgram:
         self._kept.append(frequencies)
         pointer = frequencies.ctypes.data_as(ctypes.POINTER(ctypes.c_double))
         return CRope(pointer, len(frequencies), rope.factor)
-
-

@@ -52,7 +52,8 @@ class WeightArena:
 
     def pack(self, source: Source, threads: int) -> Matrix:
         """The weight, packed behind those before it."""
-        size, panel = packed_bytes(self.library, source), _panel_bytes(self.library, source)
+        size = packed_bytes(self.library, source.layout, source.rows, source.columns)
+        panel = self.library.calls.fabula_panel_bytes(source.layout, source.columns)
         target = self.data + self.used
         multiplier = self.library.calls.fabula_pack(
             FORMAT_NUMBERS[source.format], source.layout, source.data.ctypes.data,
@@ -61,16 +62,13 @@ class WeightArena:
         self.used += size
         structure = CMatrix(target, panel, source.layout, source.rows, source.columns, multiplier)
         self.structures.append(structure)
-        return Matrix(source.name, source.rows, source.columns, source.layout, source.floats, ctypes.addressof(structure))
+        address = ctypes.addressof(structure)
+        return Matrix(source.name, source.rows, source.columns, source.layout, source.floats, address)
 
 
-def _panel_bytes(library: Library, source: Source) -> int:
-    return library.calls.fabula_panel_bytes(source.layout, source.columns)
-
-
-def packed_bytes(library: Library, source: Source) -> int:
-    """Bytes that the weight takes in an arena."""
-    return -(-source.rows // PANEL) * _panel_bytes(library, source)
+def packed_bytes(library: Library, layout: Layout, rows: int, columns: int) -> int:
+    """Bytes that a weight takes in an arena."""
+    return -(-rows // PANEL) * library.calls.fabula_panel_bytes(layout, columns)
 
 
 def unpacked(source: Source) -> Matrix:

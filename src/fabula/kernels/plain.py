@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import lru_cache
 from types import MappingProxyType
 from typing import Any, Protocol
@@ -16,12 +16,18 @@ from fabula.kernels.program import GROUP, Buffer, Instruction, Layout, Matrix, O
 class Inputs(Protocol):
     """What a step is given: ops/protocol.py's Batch."""
 
-    tokens: np.ndarray
-    starts: np.ndarray
-    first: np.ndarray
-    tables: np.ndarray
-    scored: np.ndarray
-    vectors: Any
+    @property
+    def tokens(self) -> np.ndarray: ...
+    @property
+    def starts(self) -> np.ndarray: ...
+    @property
+    def first(self) -> np.ndarray: ...
+    @property
+    def tables(self) -> np.ndarray: ...
+    @property
+    def scored(self) -> np.ndarray: ...
+    @property
+    def vectors(self) -> Any: ...
 
 
 def positions_of(batch: Inputs) -> np.ndarray:
@@ -100,9 +106,9 @@ def _attend(step: _Step) -> None:
     positions = positions_of(batch)
     rows = np.repeat(np.arange(len(batch.first)), np.diff(batch.starts))
     queries = batch.scored if instruction.scored else np.arange(len(positions))
-    step.write(
-        instruction.out, attend(instruction.attention, *step.inputs, rows, positions, queries, batch.tables, step.cache)
-    )
+    q, k, v = step.inputs
+    attended = attend(instruction.attention, q, k, v, rows, positions, queries, batch.tables, step.cache)
+    step.write(instruction.out, attended)
 
 
 def _embed(step: _Step) -> np.ndarray:
@@ -217,7 +223,7 @@ def _four_bits(groups: np.ndarray) -> np.ndarray:
     return np.clip(np.rint((groups - low) * inverse), 0, 15) * scale + low
 
 
-ROWS = MappingProxyType(
+ROWS: Mapping[Operation, Callable[..., np.ndarray]] = MappingProxyType(
     {
         Operation.EMBED: _embed,
         Operation.EMBED_POSITIONS: _embed_positions,
@@ -232,6 +238,6 @@ ROWS = MappingProxyType(
         Operation.COPY: lambda _, x: x,
     }
 )
-OPERATIONS = MappingProxyType(
+OPERATIONS: Mapping[Operation, Callable[[_Step], None]] = MappingProxyType(
     {Operation.MATMUL: _matmul, Operation.GATED_MATMUL: _gated_matmul, Operation.ATTEND: _attend}
 )

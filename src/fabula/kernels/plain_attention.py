@@ -37,10 +37,10 @@ def write(
 
 
 def attend(
-    attention: Attention, query: np.ndarray, key: np.ndarray, value: np.ndarray, rows: np.ndarray, positions: np.ndarray,
-    queries: np.ndarray, tables: np.ndarray, cache: np.ndarray,
+    attention: Attention, query: np.ndarray, key: np.ndarray, value: np.ndarray, rows: np.ndarray,
+    positions: np.ndarray, queries: np.ndarray, tables: np.ndarray, cache: np.ndarray,
 ) -> np.ndarray:  # fmt: skip
-    """Writes T keys and values, then attends from the positions `queries` of the T: [len(queries), heads * head_dim]."""
+    """Writes T keys and values, then attends from `queries` of the T positions: [queries, heads * head_dim]."""
     write(attention, key, value, tables[rows, positions // BLOCK], positions % BLOCK, cache)
     keys, values = head_views(attention, cache)
     out = np.zeros((len(queries), attention.heads, attention.head_dim), np.float32)

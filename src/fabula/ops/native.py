@@ -88,7 +88,9 @@ class NativeModel:
     def _program(self, taps: Taps) -> CompiledProgram | PlainProgram:
         if taps not in self._programs:
             program = schedule(self._record(taps), self.weights, self.cache_layout)
-            self._programs[taps] = PlainProgram(program) if self.library is None else CompiledProgram(self.library, program)
+            self._programs[taps] = (
+                PlainProgram(program) if self.library is None else CompiledProgram(self.library, program)
+            )
         return self._programs[taps]
 
     def _run(self, program: CompiledProgram, batch: Batch, cache: NativeCache, taps: Taps) -> list[np.ndarray]:
@@ -124,7 +126,9 @@ def _namespaces(family: Any, tensors: Placed) -> tuple[SimpleNamespace, list[Sim
         weight = None
         if tensor is not None:
             head = layer is None and name == "head"
-            weight = made.setdefault(id(tensor) * 2 + head, StoredWeight(tensor, _transposed(tensor, family, layer, name), head))
+            weight = made.setdefault(
+                id(tensor) * 2 + head, StoredWeight(tensor, _transposed(tensor, family, layer, name), head)
+            )
         setattr(outer if layer is None else layers[layer], name, weight)
     return outer, layers
 

@@ -11,8 +11,9 @@ from fabula.ops.protocol import Activation
 from fabula.ops.specs import LayerSpec, RopeSpec
 from fabula.quant.formats import StoredTensor
 
+NORMS = ("rms_norm", "layer_norm")
 ROW_WISE = frozenset(
-    "embed embed_positions linear rms_norm layer_norm slice add rope activate gate softcap copy".split()
+    ("embed", "embed_positions", "linear", *NORMS, "slice", "add", "rope", "activate", "gate", "softcap")
 )
 
 
@@ -74,7 +75,9 @@ class RecordingOps:
 
     def attend(self, layer: LayerSpec, q: Node, k: Node, v: Node) -> Node:
         if not layer.attention.causal or layer.attention.source != "self":
-            raise NotSupportedError("the native backend attends causally to a row's own keys. Load with backend='torch'.")
+            raise NotSupportedError(
+                "the native backend attends causally to a row's own keys. Load with backend='torch'."
+            )
         width = layer.attention.heads * layer.attention.head_dim
         return Node("attend", (q, k, v), width, q.scored, {"layer": layer})
 

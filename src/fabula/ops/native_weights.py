@@ -113,15 +113,10 @@ def _source(weight: StoredWeight, layout: Layout) -> Source:
 
 
 def _sizes(library: Library | None, weights: Sequence[StoredWeight], precision: Precision) -> list[int]:
+    """Bytes of each packed weight."""
     if library is None:
         return []
-    empty = np.empty(0, np.uint8)
-    return [
-        packed_bytes(
-            library, Source("", "F32", *weight.shape, 0, empty, layout_for(weight, precision), lambda: empty)
-        )
-        for weight in weights
-    ]
+    return [packed_bytes(library, layout_for(weight, precision), *weight.shape) for weight in weights]
 
 
 def _release(data: np.ndarray) -> None:
@@ -135,5 +130,3 @@ def _release(data: np.ndarray) -> None:
     begin, end = -(-start // mmap.PAGESIZE) * mmap.PAGESIZE, (start + data.nbytes) // mmap.PAGESIZE * mmap.PAGESIZE
     if end > begin:
         owner.madvise(mmap.MADV_DONTNEED, begin, end - begin)
-
-

@@ -10,6 +10,7 @@
 
 namespace fabula {
 namespace avx512 {
+#define FABULA_LANES_16 1
 #include "lanes_avx512.h"
 #include "kernels_of.h"
 }  // namespace avx512

@@ -63,20 +63,33 @@ template <int N, int bits> static inline B with_high_bits(B low, B planes) {
   B moved = N >= 0 ? _mm256_slli_epi16(planes, N > 0 ? N : 0) : _mm256_srli_epi16(planes, N < 0 ? -N : 0);
   return _mm256_or_si256(low, _mm256_and_si256(moved, _mm256_set1_epi8(bits)));
 }
-// Codes of up to 7 bits: the 16-bit sums of two products cannot saturate.
-static inline I dot(I sum, B codes, const int8_t* q) {
+static inline __m256i broadcast_four(const int8_t* q) {
   int32_t four;
   __builtin_memcpy(&four, q, 4);
-  __m256i pairs = _mm256_maddubs_epi16(codes, _mm256_set1_epi32(four));
-  return _mm256_add_epi32(sum, _mm256_madd_epi16(pairs, _mm256_set1_epi16(1)));
+  return _mm256_set1_epi32(four);
 }
-// 8-bit codes could: even and odd bytes are widened apart.
-template <int bits> static inline I dot_wide(I sum, B codes, const int8_t* q) {
-  if (bits < 8) return dot(sum, codes, q);
-  int32_t four;
-  __builtin_memcpy(&four, q, 4);
-  __m256i a = _mm256_set1_epi32(four);
-  __m256i even = _mm256_madd_epi16(_mm256_and_si256(codes, _mm256_set1_epi16(0xff)), _mm256_srai_epi16(_mm256_slli_epi16(a, 8), 8));
-  __m256i odd = _mm256_madd_epi16(_mm256_srli_epi16(codes, 8), _mm256_srai_epi16(a, 8));
-  return _mm256_add_epi32(sum, _mm256_add_epi32(even, odd));
+
+// 8-bit codes: sums of two products may need 17 bits, so even and odd bytes are widened apart.
+template <int count> static inline I dot_wide(I start, const B* codes, const int8_t* q) {
+  for (int g = 0; g < count; g++) {
+    __m256i a = broadcast_four(q + 4 * g);
+    __m256i even = _mm256_madd_epi16(_mm256_and_si256(codes[g], _mm256_set1_epi16(0xff)), _mm256_srai_epi16(_mm256_slli_epi16(a, 8), 8));
+    __m256i odd = _mm256_madd_epi16(_mm256_srli_epi16(codes[g], 8), _mm256_srai_epi16(a, 8));
+    start = _mm256_add_epi32(start, _mm256_add_epi32(even, odd));
+  }
+  return start;
+}
+
+// Each lane's start plus the dot products of its four unsigned bytes in each of `count` vectors with q's signed bytes.
+// A sum of two products has at most bits + 8 bits: as many as fit are added before they are widened.
+template <int bits, int count> static inline I dot(I start, const B* codes, const int8_t* q) {
+  if constexpr (bits == 8) return dot_wide<count>(start, codes, q);
+  constexpr int fit = bits == 4 ? 8 : bits == 5 ? 4 : 2;
+  for (int first = 0; first < count; first += fit) {
+    __m256i pairs = _mm256_maddubs_epi16(codes[first], broadcast_four(q + 4 * first));
+    for (int g = first + 1; g < first + fit && g < count; g++)
+      pairs = _mm256_add_epi16(pairs, _mm256_maddubs_epi16(codes[g], broadcast_four(q + 4 * g)));
+    start = _mm256_add_epi32(start, _mm256_madd_epi16(pairs, _mm256_set1_epi16(1)));
+  }
+  return start;
 }

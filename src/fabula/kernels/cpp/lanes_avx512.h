@@ -46,10 +46,12 @@ template <int N, int bits> static inline B with_high_bits(B low, B planes) {
   B moved = N >= 0 ? _mm512_slli_epi16(planes, N > 0 ? N : 0) : _mm512_srli_epi16(planes, N < 0 ? -N : 0);
   return _mm512_ternarylogic_epi32(low, moved, _mm512_set1_epi8(bits), 0xf8);
 }
-// Each lane plus the dot product of its four unsigned bytes with the four signed bytes at q.
-static inline I dot(I sum, B codes, const int8_t* q) {
-  int32_t four;
-  __builtin_memcpy(&four, q, 4);
-  return _mm512_dpbusd_epi32(sum, codes, _mm512_set1_epi32(four));
+// Each lane's start plus the dot products of its four unsigned bytes in each of `count` vectors with q's signed bytes.
+template <int bits, int count> static inline I dot(I start, const B* codes, const int8_t* q) {
+  for (int g = 0; g < count; g++) {
+    int32_t four;
+    __builtin_memcpy(&four, q + 4 * g, 4);
+    start = _mm512_dpbusd_epi32(start, codes[g], _mm512_set1_epi32(four));
+  }
+  return start;
 }
-template <int bits> static inline I dot_wide(I sum, B codes, const int8_t* q) { return dot(sum, codes, q); }

@@ -60,9 +60,16 @@ template <int N, int bits> static inline B with_high_bits(B low, B planes) {
   FABULA_BYTES(low.v[i] | ((N >= 0 ? planes.v[i] << (N > 0 ? N : 0) : planes.v[i] >> (N < 0 ? -N : 0)) & bits));
 }
 #undef FABULA_BYTES
-static inline I dot(I sum, B codes, const int8_t* q) {
-  for (int i = 0; i < W; i++)
-    for (int j = 0; j < 4; j++) sum.v[i] += int32_t(codes.v[4 * i + j]) * int32_t(q[j]);
-  return sum;
+// Each lane's start plus the dot products of its four unsigned bytes in each of `count` vectors with q's signed bytes.
+// Eight products of 5-bit codes, or four of 6-bit codes, fit in 16 bits; those of 8-bit codes are widened one by one.
+template <int bits, int count> static inline I dot(I start, const B* codes, const int8_t* q) {
+  using Wide = typename std::conditional<bits == 8, int32_t, int16_t>::type;
+  Wide sums[4 * W] = {};
+  for (int g = 0; g < count; g++) {
+    Wide factors[4 * W];
+    for (int i = 0; i < 4 * W; i++) factors[i] = q[4 * g + i % 4];
+    for (int i = 0; i < 4 * W; i++) sums[i] = Wide(sums[i] + Wide(codes[g].v[i]) * factors[i]);
+  }
+  for (int i = 0; i < W; i++) start.v[i] += int32_t(sums[4 * i]) + sums[4 * i + 1] + sums[4 * i + 2] + sums[4 * i + 3];
+  return start;
 }
-template <int bits> static inline I dot_wide(I sum, B codes, const int8_t* q) { return dot(sum, codes, q); }

@@ -135,10 +135,8 @@ static inline void packed_group(const uint8_t* chunk, int group, int v, const in
       const GroupScale& s = scales[m][at];
       const int8_t* x = q[m] + at * kGroup;
       I first = shift_left<P::offset_shift>(splat_int(s.minus_low)), second = shift_left<P::offset_shift>(splat_int(s.minus_high));
-      for (int g = 0; g < 4; g++) {
-        first = dot(first, codes[g], x + 4 * g);
-        second = dot(second, codes[g + 4], x + 4 * g + 16);
-      }
+      first = dot<6, 4>(first, codes, x);
+      second = dot<6, 4>(second, codes + 4, x + 16);
       F both = fma(to_float(first), low, mul(to_float(second), high));
       sums[m] = fma(both, splat(s.scale), sums[m]);
     }
@@ -151,7 +149,7 @@ static inline void packed_group(const uint8_t* chunk, int group, int v, const in
       const int8_t* x = q[m] + at * kGroup;
       I total = splat_int(0);
       if constexpr (!P::has_min) total = shift_left<P::offset_shift>(splat_int(s.minus_low + s.minus_high));
-      for (int g = 0; g < 8; g++) total = dot_wide<P::bits>(total, codes[g], x + 4 * g);
+      total = dot<P::bits, 8>(total, codes, x);
       sums[m] = fma(to_float(total), mul(scale, splat(s.scale)), sums[m]);
       if constexpr (P::has_min) sums[m] = fma(min, splat(s.sum), sums[m]);
     }
@@ -181,7 +179,7 @@ static void packed_tile(const Matrix& w, const uint8_t* data, const void* const*
   }
 }
 
-constexpr int kPackedTokens = 8;
+constexpr int kPackedTokens = W == 16 ? 8 : 4;  // so that codes and sums stay in registers
 
 template <int layout>
 static void packed(const Matrix& w, int panel, int panels, const void* const* x, int tokens, float* out, int out_stride) {
@@ -191,7 +189,10 @@ static void packed(const Matrix& w, int panel, int panels, const void* const* x,
       float* to = out + m * out_stride;
 #define FABULA_CASE(n) case n: packed_tile<layout, n>(w, data, x + m, to, out_stride); break;
       switch (tokens - m < kPackedTokens ? tokens - m : kPackedTokens) {
-        FABULA_CASE(1) FABULA_CASE(2) FABULA_CASE(3) FABULA_CASE(4) FABULA_CASE(5) FABULA_CASE(6) FABULA_CASE(7) FABULA_CASE(8)
+        FABULA_CASE(1) FABULA_CASE(2) FABULA_CASE(3) FABULA_CASE(4)
+#if FABULA_LANES_16
+        FABULA_CASE(5) FABULA_CASE(6) FABULA_CASE(7) FABULA_CASE(8)
+#endif
       }
 #undef FABULA_CASE
     }
