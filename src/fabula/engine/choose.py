@@ -9,33 +9,59 @@ import numpy as np
 from fabula import arrays
 from fabula.context import Context
 from fabula.decoding.log_probabilities import log_probabilities, top_log_probabilities
+from fabula.decoding.plain_rows import Sampler, plain_numbers
 from fabula.decoding.recipe import Recipe
 from fabula.decoding.sample import Sample
 from fabula.decoding.strategy import Choice, Draw, Process
 from fabula.engine.request import Step
 from fabula.engine.row import Row
+from fabula.kernels.sampling import RowChoice
 from fabula.processors.rows import stack
 
 
 class Chooser:
-    """Chooses tokens; remembers how the processors of the last step's rows were stacked."""
+    """Chooses tokens; remembers how the processors of the last step's rows were brought together."""
 
-    def __init__(self) -> None:
+    def __init__(self, sampler: Sampler | None = None) -> None:
+        """`sampler`: the backend's own way to choose for rows whose processors are plain numbers."""
         self._strategy = Sample()
+        self._sampler = sampler
         self._recipes: list[Recipe] = []
         self._process: Process = stack([[]])
+        self._numbers: list[dict[str, float]] | None = None
 
     def choose(self, rows: list[Row], logits: Any) -> list[Step]:
         """The next token of each row, from logits [S, V] in the rows' order."""
-        choice = self._strategy.choose(logits, self._stacked(rows), _context(rows, logits), _draw(rows))
+        self._meet(rows)
+        tokens = self._sampled_by_backend(rows, logits)
+        if tokens is not None:
+            return _steps(rows, logits, Choice(tokens))
+        choice = self._strategy.choose(logits, self._process, _context(rows, logits), _draw(rows))
         return _steps(rows, logits, choice)
 
-    def _stacked(self, rows: list[Row]) -> Process:
+    def _meet(self, rows: list[Row]) -> None:
+        """Brings the processors of these rows together, unless they are those of the last step."""
         recipes = [row.request.recipe for row in rows]
-        if len(recipes) != len(self._recipes) or any(a is not b for a, b in zip(recipes, self._recipes, strict=True)):
-            self._process = stack([recipe.processors for recipe in recipes])
-            self._recipes = recipes
-        return self._process
+        if len(recipes) == len(self._recipes) and all(a is b for a, b in zip(recipes, self._recipes, strict=True)):
+            return
+        numbers = [plain_numbers(recipe) for recipe in recipes] if self._sampler is not None else [None]
+        self._numbers = None if None in numbers else [one for one in numbers if one is not None]
+        self._process = stack([recipe.processors for recipe in recipes])
+        self._recipes = recipes
+
+    def _sampled_by_backend(self, rows: list[Row], logits: Any) -> np.ndarray | None:
+        """The tokens, if the backend's sampler can choose all of them."""
+        if self._sampler is None or self._numbers is None:
+            return None
+        choices = [_row_choice(row, numbers) for row, numbers in zip(rows, self._numbers, strict=True)]
+        tokens = self._sampler(logits, choices)
+        return None if (tokens < 0).any() else tokens
+
+
+def _row_choice(row: Row, numbers: dict[str, float]) -> RowChoice:
+    request = row.request
+    place: dict[str, Any] = {"seed": request.seed, "stream": request.stream + row.index, "position": row.length}
+    return RowChoice(**numbers, **place, tokens=row.tokens[: row.length])  # type: ignore[arg-type]
 
 
 def _context(rows: list[Row], like: Any) -> Context:

@@ -32,7 +32,7 @@ class Storage(Protocol):
 
 
 class Model(Protocol):
-    """All that the engine knows of a model."""
+    """All that the engine knows of a model; it may also have a `sampler` (decoding/plain_rows.py)."""
 
     def new_cache(self, blocks: int) -> Storage: ...
 
@@ -62,7 +62,7 @@ class Engine:
         self.storage = model.new_cache(min(16, self.max_blocks))
         self.pool = BlockPool(self.storage.blocks)
         self.scheduler = Scheduler(self.pool, self._grow, tokens=step_tokens, rows=max_rows)
-        self.chooser = Chooser()
+        self.chooser = Chooser(getattr(model, "sampler", None))
         self.inbox: deque[Ticket] = deque()
         self.tickets: dict[int, Ticket] = {}  # by id(request)
         self.turn = threading.Condition()

@@ -14,6 +14,7 @@ from fabula.models.config import ModelConfig
 from fabula.models.families import family_for
 from fabula.models.family import Family
 from fabula.models.native import NativeCausalLM
+from fabula.models.weights import placed_entries
 from fabula.quant.convert import ConvertedTensors, QuantizedTensors
 from fabula.quant.formats import StoredTensor
 from fabula.text.tokenizer import Tokenizer
@@ -44,8 +45,7 @@ def _in_format(tensors: Mapping[str, StoredTensor], family: Family, options: Loa
         tensors = ConvertedTensors(tensors, options.format)
     if options.bits is not None:
         outside = frozenset(entry.name for entry in family.weights().values())
-        entries = [entry for layer in family.layers for entry in family.layer_weights(layer).values()]
-        turned = frozenset(entry.name for entry in entries if entry.transposed)
+        turned = frozenset(entry.name for _, _, entry in placed_entries(family) if entry.transposed)
         tensors = QuantizedTensors(tensors, options.bits, keep=outside, inputs_first=turned)
     return tensors
 

@@ -10,6 +10,7 @@ import numpy as np
 
 from fabula import arrays
 from fabula.cache.blocks import blocks_for
+from fabula.decoding.plain_rows import Sampler
 from fabula.errors import NotSupportedError
 from fabula.generation.config import GenerationConfig
 from fabula.generation.mixin import GenerationMixin
@@ -44,6 +45,11 @@ class NativeCausalLM(GenerationMixin):
     def dtype(self) -> str:
         """The type that activations have."""
         return "float32"
+
+    @property
+    def sampler(self) -> Sampler | None:
+        """Chooses tokens in one call of the kernels; None where the NumPy twin computes."""
+        return self._native.sampler
 
     def new_cache(self, blocks: int) -> Any:
         """Storage for so many blocks of keys and values."""

@@ -5,7 +5,8 @@ from __future__ import annotations
 import ctypes
 import os
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from types import SimpleNamespace
 from typing import Any
 
@@ -17,6 +18,7 @@ from fabula.kernels.compiled import CompiledProgram, ThreadPool
 from fabula.kernels.library import Library, load_library
 from fabula.kernels.plain import PlainProgram
 from fabula.kernels.program import Layout
+from fabula.kernels.sampling import RowChoice, sample_tokens
 from fabula.kernels.structures import CStep
 from fabula.ops.native_graph import Node, RecordingOps, StoredWeight
 from fabula.ops.native_schedule import linear_weights, schedule
@@ -57,6 +59,11 @@ class NativeModel:
         self._programs: dict[Taps, CompiledProgram | PlainProgram] = {}
         self._buffers: dict[tuple[Taps, int], np.ndarray] = {}
         self._program(NO_TAPS)
+
+    @property
+    def sampler(self) -> Callable[[np.ndarray, Sequence[RowChoice]], np.ndarray] | None:
+        """From logits to tokens in one call; None without the kernels."""
+        return None if self._pool is None else partial(sample_tokens, self._pool)
 
     def new_cache(self, blocks: int) -> NativeCache:
         """Storage for so many blocks. Raises OutOfMemoryError."""
