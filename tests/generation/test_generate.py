@@ -185,6 +185,19 @@ def test_a_dict_says_why_each_row_ended_and_keeps_scores(model, reference):
         torch.testing.assert_close(torch.stack(ours), torch.stack(theirs), rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.parametrize("normalize", [False, True])
+def test_transition_scores_equal_those_of_transformers(model, reference, normalize):
+    ids = torch.tensor(PROMPTS[:1])
+    settings = dict(max_new_tokens=8, return_dict_in_generate=True, output_scores=True, repetition_penalty=1.1)
+    ours, theirs = model.generate(ids, **settings), reference.generate(ids, **settings)
+    torch.testing.assert_close(
+        model.compute_transition_scores(ours.sequences, ours.scores, normalize_logits=normalize),
+        reference.compute_transition_scores(theirs.sequences, theirs.scores, normalize_logits=normalize),
+        rtol=1e-4,
+        atol=1e-4,
+    )
+
+
 def test_a_streamer_gets_the_prompt_each_token_and_the_end(model):
     class Heard:
         def __init__(self):

@@ -5,10 +5,15 @@ from __future__ import annotations
 import os
 from typing import Any
 
+import numpy as np
+
+from fabula import arrays
+from fabula.decoding.scores import compute_transition_scores
 from fabula.engine.engine import Engine
 from fabula.errors import ArgumentError
 from fabula.generation.config import GenerationConfig
 from fabula.generation.generate import generate
+from fabula.generation.recipe import token_ids
 
 
 class GenerationMixin:
@@ -77,6 +82,18 @@ class GenerationMixin:
         """
         given = {name: value for name, value in locals().items() if name in _CALL_ARGUMENTS}
         return generate(self, inputs, generation_config, streamer, {**kwargs, **given})
+
+    def compute_transition_scores(
+        self, sequences: Any, scores: Any, beam_indices: Any = None, normalize_logits: bool = False
+    ) -> Any:
+        """The score of each new token when it was chosen, [R, steps], from generate()'s `sequences` and `scores`.
+
+        `normalize_logits` makes them log-probabilities. Positions behind a row's first end token are 0.
+        """
+        xp = arrays.of(sequences)
+        eos = token_ids(self.generation_config.eos_token_id)
+        ends = xp.asarray(np.array(eos, np.int32), "int32", like=sequences) if eos and beam_indices is None else None
+        return compute_transition_scores(sequences, scores, beam_indices, normalize_logits, ends)
 
 
 _CALL_ARGUMENTS = (  # what generate() names and passes on with the rest of the call

@@ -10,6 +10,7 @@ from fabula.errors import ArgumentError, MissingDependencyError
 from fabula.generation.config import GenerationConfig
 from fabula.hub.arguments import LoadOptions
 from fabula.hub.checkpoint import Checkpoint
+from fabula.hub.progress import late_bar
 from fabula.models.config import ModelConfig
 from fabula.models.families import family_for
 from fabula.models.family import Family
@@ -26,7 +27,8 @@ def load_model(checkpoint: Checkpoint, options: LoadOptions, config: ModelConfig
     tensors = _in_format(checkpoint.tensors, family, options)
     device = _place(options)
     if _backend(options, device) == "native":
-        model: Any = NativeCausalLM(family, tensors, threads=options.threads)
+        with late_bar("packing weights") as progress:
+            model: Any = NativeCausalLM(family, tensors, threads=options.threads, loaded=progress)
     else:
         torch_models = importlib.import_module("fabula.models.torch")
         model = torch_models.TorchCausalLM.from_tensors(

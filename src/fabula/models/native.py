@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from os import PathLike
 from typing import Any
 
@@ -32,14 +32,25 @@ class NativeCausalLM(GenerationMixin):
     device = "cpu"
     training = False
 
-    def __init__(self, family: Family, tensors: Mapping[str, StoredTensor], *, threads: int | None = None) -> None:
-        """`tensors` are computed on as they are stored. Raises ModelFileError for a weight that is missing or misshapen."""
+    def __init__(
+        self,
+        family: Family,
+        tensors: Mapping[str, StoredTensor],
+        *,
+        threads: int | None = None,
+        loaded: Callable[[int, int], None] | None = None,
+    ) -> None:
+        """`tensors` are computed on in the formats they have; `loaded` is told of the bytes packed, and of how many.
+
+        Raises ModelFileError for a weight that is missing or misshapen.
+        """
         self.family = family
         self.config = family.config
         self.generation_config = GenerationConfig.from_model_config(family.config.to_dict())
         self.name_or_path = ""
         self._tensors = tensors
-        self._native = NativeModel(family, placed_tensors(family, tensors), threads=threads, library=native_library())
+        placed = placed_tensors(family, tensors)
+        self._native = NativeModel(family, placed, threads=threads, library=native_library(), loaded=loaded)
 
     @property
     def dtype(self) -> str:
