@@ -11,8 +11,8 @@ from safetensors.numpy import load_file, save_file
 
 from fabula.errors import FabulaError, ModelFileError, NotSupportedError
 from fabula.hub.safetensors import read_safetensors, read_sharded
-from fabula.quant.safetensors import save_safetensors
 from fabula.quant.formats import StoredTensor, quantize, stored
+from fabula.quant.safetensors import save_safetensors
 
 ONE = {"dtype": "F32", "shape": [2, 2], "data_offsets": [0, 16]}
 TWO = {"dtype": "F16", "shape": [4], "data_offsets": [16, 24]}
