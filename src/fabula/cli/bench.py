@@ -75,7 +75,7 @@ def measured(arguments: argparse.Namespace, checkpoint: Checkpoint) -> dict[str,
         peer = PEERS[name]
         starts.append((partial(WorkerProcess, name, peer.engine, arguments.peer_python), peer.first(threads)))
     note("fresh processes ...")
-    samples = fresh_rounds(starts, path, rounds, context, config.vocab_size)
+    samples = fresh_rounds(starts, path, rounds, context)
     with ExitStack() as processes:
         sides = [load_side(processes.enter_context(start()), path, settings) for start, settings in starts]
         for side in sides[1:]:

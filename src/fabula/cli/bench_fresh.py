@@ -19,14 +19,13 @@ def fresh_rounds(
     source: str,
     rounds: Iterable[int],
     context: int,
-    vocabulary: int,
 ) -> Samples:
     """For each round a process of each side, one after the other; who goes first changes from round to round."""
     samples: Samples = {}
     for number in rounds:
         for start, settings in starts if number % 2 else reversed(starts):
             with start() as worker:
-                figures = fresh_figures(worker, source, settings, number, context, vocabulary)
+                figures = fresh_figures(worker, source, settings, number, context)
             of_side = samples.setdefault(worker.name, {figure.name: [] for figure in FRESH})
             for name, value in figures.items():
                 of_side[name].append(value)
@@ -34,11 +33,12 @@ def fresh_rounds(
 
 
 def fresh_figures(
-    worker: WorkerProcess, source: str, settings: Settings, number: int, context: int, vocabulary: int
+    worker: WorkerProcess, source: str, settings: Settings, number: int, context: int
 ) -> dict[str, float]:
     """The figures of one process, which has just been started."""
     imported = worker.ask("start")
     loaded = worker.ask("load", source=source, settings=settings)
+    vocabulary = loaded["vocabulary"]
     worker.ask("measure", prompts=SHORT.prompts(SEED, number, vocabulary), new_tokens=SHORT.new)
     first = time.perf_counter() - worker.started
     if context >= LONG.prompt + LONG.new:

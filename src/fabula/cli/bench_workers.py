@@ -42,6 +42,7 @@ class WorkerProcess:
                 env=environment,
             )
         except OSError as error:
+            self._words.close()
             raise MissingDependencyError(f"{python} must be a Python interpreter: {error.strerror}.") from error
 
     def __enter__(self) -> WorkerProcess:
