@@ -24,7 +24,7 @@ BYTE, NORMAL, UNKNOWN, CONTROL = 6, 1, 2, 3  # tokenizer.ggml.token_type
 
 
 def requantize(source: Path, folder: Path) -> Path:
-    """The model in Q4_0, as a file in the folder; norms and a tied embedding get the types that llama.cpp gives them."""
+    """The model in Q4_0, as a file in the folder; llama.cpp decides the types of norms and of a tied embedding."""
     import llama_cpp
 
     target = folder / f"{source.name.removesuffix('.gguf').rsplit('.', 1)[0]}.Q4_0.gguf"

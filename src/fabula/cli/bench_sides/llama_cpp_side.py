@@ -10,13 +10,13 @@ import numpy as np
 
 
 class Side:
-    """One loaded model, and a context for each way in which it was asked to compute."""
+    """One loaded model, and a context for each shape of batch, with the settings that were asked for last."""
 
     def __init__(self) -> None:
         llama_cpp.llama_backend_init()
         self.model: Any = None
         self.vocabulary = 0
-        self.contexts: dict[tuple[Any, ...], Any] = {}
+        self.contexts: dict[tuple[int, int], tuple[dict[str, Any], Any]] = {}  # (rows, positions) -> settings, context
         self.context: Any = None
 
     def load(self, source: str, settings: dict[str, Any]) -> dict[str, Any]:
@@ -30,10 +30,12 @@ class Side:
 
     def configure(self, settings: dict[str, Any], rows: int, positions: int) -> None:
         """Makes or finds the context for rows of so many positions."""
-        key = (rows, positions, *sorted(settings.items()))
-        if key not in self.contexts:
-            self.contexts[key] = self._new_context(settings, rows, positions)
-        self.context = self.contexts[key]
+        had, self.context = self.contexts.get((rows, positions), (None, None))
+        if had != settings:
+            if self.context is not None:
+                llama_cpp.llama_free(self.context)
+            self.context = self._new_context(settings, rows, positions)
+            self.contexts[rows, positions] = settings, self.context
 
     def measure(self, prompts: list[list[int]], new_tokens: int) -> tuple[float, float, list[int]]:
         """Seconds to every row's first token, from there to the last, and tokens a row; the memory is cleared first."""
