@@ -96,6 +96,11 @@ CONFIGS: dict[str, dict[str, Any]] = {
         "model_type": "llama", "hidden_size": 40, "intermediate_size": 72, "num_attention_heads": 5,
         "num_key_value_heads": 1, "head_dim": 24, "vocab_size": 83,
     },
+    "llama_many_heads": {
+        "model_type": "llama", "num_attention_heads": 30, "num_key_value_heads": 1, "head_dim": 8, "hidden_size": 32,
+    },
+    "llama_wide_heads": {"model_type": "llama", "num_attention_heads": 2, "num_key_value_heads": 2, "head_dim": 256},
+    "llama_odd_heads": {"model_type": "llama", "num_attention_heads": 3, "num_key_value_heads": 3, "head_dim": 18},
     "mistral_window": {"model_type": "mistral", "sliding_window": 7, "num_key_value_heads": 4},
     "qwen2": {"model_type": "qwen2", "num_key_value_heads": 2},
     "qwen3": {"model_type": "qwen3", "num_key_value_heads": 2, "head_dim": 40},

@@ -51,6 +51,14 @@ static inline float largest(F a) {
 static inline I splat_int(int32_t x) { return _mm256_set1_epi32(x); }
 template <int N> static inline I shift_left(I a) { return _mm256_slli_epi32(a, N); }
 static inline F to_float(I a) { return _mm256_cvtepi32_ps(a); }
+static inline I load_int(const int32_t* p) { return _mm256_loadu_si256((const __m256i*)p); }
+static inline I add(I a, I b) { return _mm256_add_epi32(a, b); }
+static inline I exclusive_or(I a, I b) { return _mm256_xor_si256(a, b); }
+static inline I both(I a, I b) { return _mm256_and_si256(a, b); }
+template <int N> static inline I shift_right(I a) { return _mm256_srli_epi32(a, N); }
+template <int N> static inline I rotate(I a) { return _mm256_or_si256(_mm256_slli_epi32(a, N), _mm256_srli_epi32(a, 32 - N)); }
+static inline I bits_of(F a) { return _mm256_castps_si256(a); }
+static inline F float_of_bits(I a) { return _mm256_castsi256_ps(a); }
 static inline void store_bytes(int8_t* p, F whole) {
   __m256i x = _mm256_cvtps_epi32(whole);
   __m128i y = _mm_packs_epi32(_mm256_castsi256_si128(x), _mm256_extracti128_si256(x, 1));

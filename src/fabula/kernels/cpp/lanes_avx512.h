@@ -37,6 +37,14 @@ static inline float largest(F a) { return _mm512_reduce_max_ps(a); }
 static inline I splat_int(int32_t x) { return _mm512_set1_epi32(x); }
 template <int N> static inline I shift_left(I a) { return _mm512_slli_epi32(a, N); }
 static inline F to_float(I a) { return _mm512_cvtepi32_ps(a); }
+static inline I load_int(const int32_t* p) { return _mm512_loadu_si512(p); }
+static inline I add(I a, I b) { return _mm512_add_epi32(a, b); }
+static inline I exclusive_or(I a, I b) { return _mm512_xor_si512(a, b); }
+static inline I both(I a, I b) { return _mm512_and_si512(a, b); }
+template <int N> static inline I shift_right(I a) { return _mm512_srli_epi32(a, N); }
+template <int N> static inline I rotate(I a) { return _mm512_rol_epi32(a, N); }
+static inline I bits_of(F a) { return _mm512_castps_si512(a); }
+static inline F float_of_bits(I a) { return _mm512_castsi512_ps(a); }
 static inline void store_bytes(int8_t* p, F whole) { _mm_storeu_si128((__m128i*)p, _mm512_cvtepi32_epi8(_mm512_cvtps_epi32(whole))); }
 static inline B load_bytes(const uint8_t* p) { return _mm512_loadu_si512(p); }
 static inline B low_nibble(B a) { return _mm512_and_si512(a, _mm512_set1_epi8(0x0f)); }

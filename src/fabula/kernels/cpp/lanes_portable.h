@@ -50,6 +50,14 @@ static inline float largest(F a) {
 static inline I splat_int(int32_t x) { FABULA_LANES(I, x); }
 template <int N> static inline I shift_left(I a) { FABULA_LANES(I, a.v[i] * (1 << N)); }
 static inline F to_float(I a) { FABULA_LANES(F, float(a.v[i])); }
+static inline I load_int(const int32_t* p) { FABULA_LANES(I, p[i]); }
+static inline I add(I a, I b) { FABULA_LANES(I, int32_t(uint32_t(a.v[i]) + uint32_t(b.v[i]))); }
+static inline I exclusive_or(I a, I b) { FABULA_LANES(I, a.v[i] ^ b.v[i]); }
+static inline I both(I a, I b) { FABULA_LANES(I, a.v[i] & b.v[i]); }
+template <int N> static inline I shift_right(I a) { FABULA_LANES(I, int32_t(uint32_t(a.v[i]) >> N)); }
+template <int N> static inline I rotate(I a) { FABULA_LANES(I, int32_t(uint32_t(a.v[i]) << N | uint32_t(a.v[i]) >> (32 - N))); }
+static inline I bits_of(F a) { I r; __builtin_memcpy(r.v, a.v, sizeof r.v); return r; }
+static inline F float_of_bits(I a) { F r; __builtin_memcpy(r.v, a.v, sizeof r.v); return r; }
 static inline void store_bytes(int8_t* p, F whole) { for (int i = 0; i < W; i++) p[i] = int8_t(int32_t(whole.v[i])); }
 static inline B load_bytes(const uint8_t* p) { B r; __builtin_memcpy(r.v, p, sizeof r.v); return r; }
 #undef FABULA_LANES

@@ -15,6 +15,28 @@ static inline F exponential(F x) {
   return mul(p, power_of_two(n));
 }
 
+// Of normal positive numbers; absolute error near 1e-6 (Cephes' polynomial).
+static inline F logarithm(F x) {
+  I bits = bits_of(x);
+  F exponent = sub(to_float(shift_right<23>(bits)), splat(126.0f));
+  F m = float_of_bits(add(both(bits, splat_int(0x007fffff)), splat_int(0x3f000000)));  // [0.5, 1)
+  Mask low = less(m, splat(0.70710678f));
+  exponent = choose(low, sub(exponent, splat(1.0f)), exponent);
+  m = sub(choose(low, add(m, m), m), splat(1.0f));
+  F p = splat(7.0376836292e-2f);
+  p = fma(p, m, splat(-1.1514610310e-1f));
+  p = fma(p, m, splat(1.1676998740e-1f));
+  p = fma(p, m, splat(-1.2420140846e-1f));
+  p = fma(p, m, splat(1.4249322787e-1f));
+  p = fma(p, m, splat(-1.6668057665e-1f));
+  p = fma(p, m, splat(2.0000714765e-1f));
+  p = fma(p, m, splat(-2.4999993993e-1f));
+  p = fma(p, m, splat(3.3333331174e-1f));
+  F square = mul(m, m);
+  F y = fma(square, splat(-0.5f), mul(mul(p, square), m));
+  return fma(exponent, splat(0.69314718056f), add(m, y));
+}
+
 static inline F hyperbolic_tangent(F x) {  // near 0 by its series, where 1 - 2 / (e^2x + 1) would cancel
   F square = mul(x, x);
   F series = fma(square, splat(-0.0539682540f), splat(0.1333333333f));

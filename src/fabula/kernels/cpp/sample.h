@@ -29,6 +29,27 @@ static inline float gumbel(const uint32_t (&key)[2], uint32_t position, uint32_t
   return -std::log(-std::log(uniform));
 }
 
+// The same bits of W tokens, and the noise they mean to about 1e-5.
+static inline F gumbel_lanes(const uint32_t (&key)[2], uint32_t position, I tokens) {
+  const I keys[3] = {splat_int(int32_t(key[0])), splat_int(int32_t(key[1])), splat_int(int32_t(key[0] ^ key[1] ^ 0x1BD11BDAu))};
+  I x = add(splat_int(int32_t(position)), keys[0]), y = add(tokens, keys[1]);
+#define FABULA_ROUND(n) x = add(x, y), y = exclusive_or(rotate<n>(y), x);
+#define FABULA_KEYS(group) x = add(x, keys[group % 3]), y = add(add(y, keys[(group + 1) % 3]), splat_int(group));
+  FABULA_ROUND(13) FABULA_ROUND(15) FABULA_ROUND(26) FABULA_ROUND(6) FABULA_KEYS(1)
+  FABULA_ROUND(17) FABULA_ROUND(29) FABULA_ROUND(16) FABULA_ROUND(24) FABULA_KEYS(2)
+  FABULA_ROUND(13) FABULA_ROUND(15) FABULA_ROUND(26) FABULA_ROUND(6) FABULA_KEYS(3)
+  FABULA_ROUND(17) FABULA_ROUND(29) FABULA_ROUND(16) FABULA_ROUND(24) FABULA_KEYS(4)
+  FABULA_ROUND(13) FABULA_ROUND(15) FABULA_ROUND(26) FABULA_ROUND(6) FABULA_KEYS(5)
+#undef FABULA_ROUND
+#undef FABULA_KEYS
+  F uniform = mul(add(to_float(shift_right<9>(x)), splat(0.5f)), splat(1.1920928955078125e-7f));
+  F inner = sub(splat(0.0f), logarithm(uniform));
+  // near 1 the logarithm cancels: there -log(u) is 1 - u and a little
+  F left = sub(splat(1.0f), uniform);
+  inner = choose(less(left, splat(1e-3f)), fma(mul(left, left), splat(0.5f), left), inner);
+  return sub(splat(0.0f), logarithm(inner));
+}
+
 struct Candidate {
   float score;
   int32_t token;
@@ -38,6 +59,8 @@ struct Candidate {
 struct Choice {
   std::vector<float> scores, maxima, sorted;
   std::vector<Candidate> open;
+  std::vector<float> drawn;     // the scores of those that may be drawn, and their tokens
+  std::vector<int32_t> tokens;
 };
 
 // Each group's largest score; false where a score is NaN or infinite.
@@ -105,8 +128,7 @@ static float kth_largest(const float* scores, int count, int k, Choice& work) {
 static void cut_tail(std::vector<Candidate>& open, float tail, float high, double total) {
   auto likelier = [](const Candidate& a, const Candidate& b) { return a.score > b.score || (a.score == b.score && a.token < b.token); };
   float divisor = float(total);
-  double held = 0.0;
-  for (const Candidate& c : open) held += double(std::exp(c.score - high) / divisor);
+  double held = total / double(divisor);  // what a candidate and all that are less likely hold, those left out included
   size_t sorted = 0, kept = 0;
   for (size_t part = 64; kept == sorted && sorted < open.size(); part *= 4) {
     size_t end = std::min(open.size(), part);
@@ -118,6 +140,92 @@ static void cut_tail(std::vector<Candidate>& open, float tail, float high, doubl
   open.resize(std::max<size_t>(kept, 1));
 }
 
+// Sum of exp(score / temperature - high).
+static double mass(const float* scores, int count, float temperature, float high) {
+  double total = 0.0;
+  for (int start = 0; start < count; start += kGroupScores) {
+    int end = start + kGroupScores < count ? start + kGroupScores : count, i = start;
+    F part_sum = splat(0.0f);
+    for (; i + W <= end; i += W) part_sum = add(part_sum, exponential(sub(div(load(scores + i), splat(temperature)), splat(high))));
+    total += double(sum(part_sum));
+    for (; i < end; i++) total += double(std::exp(scores[i] / temperature - high));
+  }
+  return total;
+}
+
+// The candidates of a row: tokens at or above `bound` and, where a tail may go, not surely in it.
+static void collect_open(const float* scores, int count, const SampleRow& row, float bound, float high, Choice& work) {
+  bool by_mass = row.tail >= 0.0f;
+  double total = 0.0;
+  float open_from = bound;
+  if (by_mass && bound < -3.0e38f) {  // K tokens that are no likelier than tail / K hold at most tail
+    total = mass(scores, count, row.temperature, high);
+    open_from = high + float(std::log(std::max(1e-30, double(row.tail) * total / double(count)))) - 1e-3f;
+  }
+  work.open.clear();
+  for (size_t g = 0; g < work.maxima.size(); g++) {
+    if (work.maxima[g] / row.temperature < open_from) continue;
+    int start = int(g) * kGroupScores, end = std::min(count, start + kGroupScores);
+    for (int i = start; i < end; i++) {
+      float score = scores[i] / row.temperature;
+      if (score >= open_from) work.open.push_back({score, i});
+    }
+  }
+  if (!by_mass) return;
+  if (total == 0.0)
+    for (const Candidate& c : work.open) total += double(std::exp(c.score - high));
+  cut_tail(work.open, row.tail, high, total);
+}
+
+// Copies what may be drawn to `drawn` and `tokens`; without a cut that is all that the noise can lift to the top.
+static void collect_all(const float* scores, int count, float temperature, float high, Choice& work) {
+  float ignored = high + kLeastNoise - kMostNoise;
+  work.drawn.resize(size_t(count)), work.tokens.resize(size_t(count));
+  size_t filled = 0;
+  for (size_t g = 0; g < work.maxima.size(); g++) {
+    if (work.maxima[g] / temperature < ignored) continue;
+    int start = int(g) * kGroupScores, end = std::min(count, start + kGroupScores);
+    for (int i = start; i < end; i++, filled++) {
+      work.drawn[filled] = scores[i] / temperature;
+      work.tokens[filled] = i;
+    }
+  }
+  work.drawn.resize(filled), work.tokens.resize(filled);
+}
+
+// The least score whose exponential is still min_p times the largest.
+static float least_score(float high, float min_p) {
+  float score = high + std::log(min_p);
+  while (std::exp(score - high) >= min_p) score = std::nextafter(score, -3.4e38f);
+  while (std::exp(score - high) < min_p) score = std::nextafter(score, 3.4e38f);
+  return score;
+}
+
+// The token of the highest score + noise. Lanes are looked at roughly first, and exactly where they may win.
+static int32_t draw(const Choice& work, const SampleRow& row, float least_score) {
+  constexpr float kRough = 1e-3f;
+  uint32_t key[2] = {row.seed_low, row.seed_high}, words[2] = {row.stream, row.purpose};
+  threefry(key, words[0], words[1]);
+  Candidate best{-3.4e38f, -1};
+  int count = int(work.drawn.size());
+  auto look = [&](int i) {
+    float noisy = work.drawn[size_t(i)] + gumbel(words, row.position, uint32_t(work.tokens[size_t(i)]));
+    bool wins = best.token < 0 || noisy > best.score || (noisy == best.score && work.tokens[size_t(i)] < best.token);
+    if (wins && work.drawn[size_t(i)] >= least_score) best = {noisy, work.tokens[size_t(i)]};
+  };
+  int i = 0;
+  for (; i + W <= count; i += W) {
+    float sums[W];
+    F rough = add(load(work.drawn.data() + i), gumbel_lanes(words, row.position, load_int(work.tokens.data() + i)));
+    if (largest(rough) < best.score - kRough) continue;
+    store(sums, rough);
+    for (int lane = 0; lane < W; lane++)
+      if (!(sums[lane] < best.score - kRough)) look(i + lane);
+  }
+  for (; i < count; i++) look(i);
+  return best.token;
+}
+
 // The token, or -1 where the scores hold something that is not a finite number.
 static int32_t choose_token(const float* logits, int count, const SampleRow& row, Choice& work) {
   work.maxima.resize(size_t((count + kGroupScores - 1) / kGroupScores));
@@ -125,34 +233,19 @@ static int32_t choose_token(const float* logits, int count, const SampleRow& row
   if (!group_maxima(scores, count, work.maxima.data())) return -1;
   if (row.temperature == 0.0f) return first_maximum(scores, count, work.maxima);
   float high = *std::max_element(work.maxima.begin(), work.maxima.end()) / row.temperature;
-  bool by_mass = row.tail >= 0.0f, by_rank = row.top_k > 0 && row.top_k < count;
-  float bound = by_rank ? kth_largest(scores, count, row.top_k, work) / row.temperature : -3.4e38f;
-  double total = 0.0;  // the mass of all that are above the rank's bound
-  float ignored = high + kLeastNoise - kMostNoise;  // what lies below cannot win
-  work.open.clear();
-  for (size_t g = 0; g < work.maxima.size(); g++) {
-    float group_high = work.maxima[g] / row.temperature;
-    if (group_high < bound || (!by_mass && group_high < ignored)) continue;
-    int start = int(g) * kGroupScores, end = std::min(count, start + kGroupScores);
-    for (int i = start; i < end; i++) {
-      float score = scores[i] / row.temperature;
-      if (score < bound) continue;
-      if (by_mass) total += double(std::exp(score - high));
-      if (by_mass || score >= ignored) work.open.push_back({score, i});
+  bool by_rank = row.top_k > 0 && row.top_k < count;
+  if (by_rank || row.tail >= 0.0f) {
+    float bound = by_rank ? kth_largest(scores, count, row.top_k, work) / row.temperature : -3.4e38f;
+    collect_open(scores, count, row, bound, high, work);
+    work.drawn.clear(), work.tokens.clear();
+    for (const Candidate& c : work.open) {
+      work.drawn.push_back(c.score);
+      work.tokens.push_back(c.token);
     }
+  } else {
+    collect_all(scores, count, row.temperature, high, work);
   }
-  if (by_mass) cut_tail(work.open, row.tail, high, total);
-  float least_raised = row.min_p > 0.0f ? row.min_p : 0.0f;
-  uint32_t key[2] = {row.seed_low, row.seed_high}, words[2] = {row.stream, row.purpose};
-  threefry(key, words[0], words[1]);
-  Candidate best{-3.4e38f, -1};
-  for (const Candidate& c : work.open) {
-    if (c.score + kMostNoise < best.score) continue;
-    if (least_raised > 0.0f && std::exp(c.score - high) < least_raised) continue;
-    float noisy = c.score + gumbel(words, row.position, uint32_t(c.token));
-    if (best.token < 0 || noisy > best.score || (noisy == best.score && c.token < best.token)) best = {noisy, c.token};
-  }
-  return best.token;
+  return draw(work, row, row.min_p > 0.0f ? least_score(high, row.min_p) : -3.4e38f);
 }
 
 // Tokens of rows [begin, end) of logits [rows, count].
