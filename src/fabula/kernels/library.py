@@ -13,7 +13,7 @@ from typing import Any
 from fabula.errors import ArgumentError, FabulaError, OutOfMemoryError
 from fabula.kernels.structures import SHARED, CInstruction, CRope, CSampleRow, CStep, CValue
 
-VERSION = 1
+VERSION = 2
 ISAS = MappingProxyType({"portable": 0, "avx2": 1, "avx512": 2})  # slowest first
 SUFFIXES = MappingProxyType({"win32": "dll", "darwin": "dylib"})
 
@@ -27,7 +27,8 @@ SIGNATURES: MappingProxyType[str, tuple[Any, tuple[Any, ...]]] = MappingProxyTyp
         "fabula_arena_data": (c_void_p, (c_void_p,)),
         "fabula_layout": (c_int32, (c_int32,)),
         "fabula_panel_bytes": (c_int64, (c_int32, c_int32)),
-        "fabula_pack": (c_float, (c_int32, c_int32, c_void_p, c_int32, c_int32, c_int64, c_void_p, c_int32)),
+        "fabula_scale_multiplier": (c_float, (c_int32, c_int32, c_void_p, c_int32, c_int32, c_int64)),
+        "fabula_pack": (None, (c_int32, c_int32, c_void_p, c_int32, c_int32, c_int64, c_float, c_void_p, c_int32)),
         "fabula_dequantize": (None, (c_int32, c_void_p, c_int64, c_void_p)),
         "fabula_pool_new": (c_void_p, (c_int32,)),
         "fabula_pool_free": (None, (c_void_p,)),

@@ -59,8 +59,7 @@ class NativeWeights:
         done, total = 0, sum(weight.tensor.data.nbytes for weight in unique.values())
         for key, weight in unique.items():
             source = _source(weight, layout_for(weight, precision))
-            self._matrices[key] = unpacked(source) if self.arena is None else self.arena.pack(source, threads)
-            _release(weight.tensor.data)
+            self._matrices[key] = unpacked(source) if self.arena is None else self.arena.pack(source, threads, _release)
             self._kept.append(weight)
             done += weight.tensor.data.nbytes
             if loaded is not None:

@@ -26,7 +26,7 @@ const Kernels* kernels_for(int isa) {
 
 }  // namespace
 
-FABULA_API int32_t fabula_version() { return 1; }
+FABULA_API int32_t fabula_version() { return 2; }
 
 // A bit for each instruction set that this machine has.
 FABULA_API int32_t fabula_isas() {
@@ -56,9 +56,12 @@ FABULA_API uint8_t* fabula_arena_data(void* arena) { return ((Arena*)arena)->dat
 
 FABULA_API int32_t fabula_layout(int32_t format) { return shape_of(format).layout; }
 FABULA_API int64_t fabula_panel_bytes(int32_t layout, int32_t columns) { return panel_bytes(layout, columns); }
-FABULA_API float fabula_pack(int32_t format, int32_t layout, const uint8_t* source, int32_t rows, int32_t columns, int64_t row_bytes, uint8_t* out,
-                             int32_t threads) {
-  return pack(format, layout, source, rows, columns, row_bytes, out, threads);
+FABULA_API float fabula_scale_multiplier(int32_t format, int32_t layout, const uint8_t* source, int32_t rows, int32_t columns, int64_t row_bytes) {
+  return scale_multiplier(format, layout, source, rows, columns, row_bytes);
+}
+FABULA_API void fabula_pack(int32_t format, int32_t layout, const uint8_t* source, int32_t rows, int32_t columns, int64_t row_bytes, float multiplier,
+                            uint8_t* out, int32_t threads) {
+  pack(format, layout, source, rows, columns, row_bytes, multiplier, out, threads);
 }
 FABULA_API void fabula_dequantize(int32_t format, const uint8_t* source, int64_t count, float* out) { dequantize(format, source, count, out); }
 

@@ -233,15 +233,22 @@ void pack_panel(const Source& s, int panel) {
   return keeps_codes ? pack_codes(s, panel) : pack_encoded(s, panel);
 }
 
+}  // namespace
+
+int64_t panel_bytes(int layout, int columns) {
+  if (layout >= kFloat16) return (int64_t(columns) * kPanel * (layout == kFloat32 ? 4 : 2) + 63) / 64 * 64;
+  return int64_t((columns + kChunk - 1) / kChunk) * chunk_shape(layout).bytes;
+}
+
 // Products of two scales need not fit a half: a power of two brings the largest near 2^14.
-float multiplier_of(const Source& s) {
-  int d = s.format == Q6_K ? 208 : s.format == Q3_K ? 108 : 0;
-  if (s.format < Q3_K || s.format > Q6_K || s.layout >= kCode8) return 1.0f;
-  FormatShape from = shape_of(s.format);
+float scale_multiplier(int format, int layout, const uint8_t* source, int rows, int columns, int64_t row_bytes) {
+  int d = format == Q6_K ? 208 : format == Q3_K ? 108 : 0;
+  if (format < Q3_K || format > Q6_K || layout >= kCode8) return 1.0f;
+  FormatShape from = shape_of(format);
   float top = 0.0f;
-  for (int64_t row = 0; row < s.rows; row++)
-    for (int k = 0; k < s.columns / 256; k++) {
-      const uint8_t* b = s.data + row * s.row_bytes + int64_t(k) * from.bytes;
+  for (int64_t row = 0; row < rows; row++)
+    for (int k = 0; k < columns / 256; k++) {
+      const uint8_t* b = source + row * row_bytes + int64_t(k) * from.bytes;
       for (int i = 0; i < (d ? 1 : 2); i++) {
         uint16_t h;
         std::memcpy(&h, b + d + 2 * i, 2);
@@ -255,17 +262,8 @@ float multiplier_of(const Source& s) {
   return std::ldexp(1.0f, exponent - 15);
 }
 
-}  // namespace
-
-int64_t panel_bytes(int layout, int columns) {
-  if (layout >= kFloat16) return (int64_t(columns) * kPanel * (layout == kFloat32 ? 4 : 2) + 63) / 64 * 64;
-  return int64_t((columns + kChunk - 1) / kChunk) * chunk_shape(layout).bytes;
-}
-
-float pack(int format, int layout, const uint8_t* source, int rows, int columns, int64_t row_bytes, uint8_t* out, int threads) {
-  Source s{format, layout, source, rows, columns, row_bytes, out, 1.0f};
-  float multiplier = multiplier_of(s);
-  s.inverse = 1.0f / multiplier;
+void pack(int format, int layout, const uint8_t* source, int rows, int columns, int64_t row_bytes, float multiplier, uint8_t* out, int threads) {
+  Source s{format, layout, source, rows, columns, row_bytes, out, 1.0f / multiplier};
   int panels = (rows + kPanel - 1) / kPanel;
   if (int64_t(rows) * columns < 65536) threads = 1;
   auto work = [&](int thread) {
@@ -275,7 +273,6 @@ float pack(int format, int layout, const uint8_t* source, int rows, int columns,
   for (int t = 1; t < threads; t++) others.emplace_back(work, t);
   work(0);
   for (auto& t : others) t.join();
-  return multiplier;
 }
 
 }  // namespace fabula
