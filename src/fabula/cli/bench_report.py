@@ -11,6 +11,8 @@ from fabula.cli.bench_rounds import Samples, Side
 from fabula.cli.bench_statistics import Summary, ratios
 
 OURS = "fabula"
+ENOUGH = 7  # rounds
+IDLE = 0.05  # of a core
 
 
 def figure_entries(figures: Sequence[Figure], samples: Samples) -> list[dict[str, Any]]:
@@ -48,7 +50,8 @@ def table(result: dict[str, Any]) -> str:
         rows.append([entry["name"], entry["unit"] + hint, *cells, *compared])
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
-    return "\n".join([heading(result), "", *lines, *(line for side in sides[1:] for line in grid_lines(side, result))])
+    grids = [line for side in sides[1:] for line in grid_lines(side, result)]
+    return "\n".join([heading(result), "", *lines, *grids, *doubts(result)])
 
 
 def heading(result: dict[str, Any]) -> str:
@@ -57,6 +60,19 @@ def heading(result: dict[str, Any]) -> str:
         f"{result['source']}: {result['threads']} threads, {result['rounds']} rounds; median (lowest to highest); "
         "a ratio is ours to the peer's, round by round"
     )
+
+
+def doubts(result: dict[str, Any]) -> list[str]:
+    """What makes this less than a result that one may quote."""
+    lines = [f"{side} computed while it waited" for side in result["sides"] if busy(result["sides"][side])]
+    if result["rounds"] < ENOUGH:
+        lines.append(f"a look, not a result: fewer than {ENOUGH} rounds")
+    return [f"note: {line}" for line in lines]
+
+
+def busy(facts: dict[str, Any]) -> bool:
+    """Whether a waiting side took enough of a core to slow the other down."""
+    return facts["idle_share_of_a_core"] > IDLE
 
 
 def grid_lines(side: str, result: dict[str, Any]) -> list[str]:
