@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import weakref
 from typing import Any
 
 import numpy as np
@@ -36,9 +37,10 @@ class GenerationMixin:
 
     @property
     def engine(self) -> Engine:
-        """The engine that runs this model's calls; a forked process gets one of its own."""
+        """The engine that runs this model's calls, as long as the model lives; a forked process gets one of its own."""
         if self._engine is None or self._engine[0] != os.getpid():
-            self._engine = (os.getpid(), Engine(self, max_positions=64 * self.context_length))  # type: ignore[arg-type]
+            model: Any = weakref.proxy(self)  # else neither is freed before the garbage collector comes by
+            self._engine = (os.getpid(), Engine(model, max_positions=64 * self.context_length))
         return self._engine[1]
 
     @property
