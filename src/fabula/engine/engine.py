@@ -9,6 +9,9 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
+import numpy as np
+
+from fabula import arrays
 from fabula.cache.blocks import BlockPool, blocks_for
 from fabula.engine.batch import build_batch
 from fabula.engine.choose import Chooser
@@ -118,15 +121,32 @@ class Engine:
         batch, choosing = build_batch(plan.work)
         try:
             forward = self.model.step(batch, self.storage)
-            steps = self.chooser.choose(choosing, forward.logits) if choosing else []
         except Exception as error:
             for request in {id(row.request): row.request for row, _ in plan.work}.values():
                 self._fail(request, error)
             return
         for row, count in plan.work:
             row.computed += count
-        for row, step in zip(choosing, steps, strict=True):
+        for row, step in self._choose(choosing, forward.logits):
             self._commit(row, step)
+
+    def _choose(self, rows: list[Row], logits: Any) -> list[tuple[Row, Step]]:
+        """The rows' next tokens. Where a request's processors raise, that request fails, and no other."""
+        if not rows:
+            return []
+        try:
+            return list(zip(rows, self.chooser.choose(rows, logits), strict=True))
+        except Exception as error:
+            requests = {id(row.request): row.request for row in rows}
+            if len(requests) == 1:
+                self._fail(rows[0].request, error)
+                return []
+        xp, chosen = arrays.of(logits), []
+        for request in requests.values():
+            places = np.array([index for index, row in enumerate(rows) if row.request is request], np.int32)
+            part = xp.take(logits, xp.asarray(places, "int32", like=logits))
+            chosen += self._choose([rows[index] for index in places], part)
+        return chosen
 
     def _admit(self) -> None:
         while self.inbox:
