@@ -26,10 +26,21 @@ class AtTheDoor(LogitsProcessor):
     def process(self, scores: Any, context: Context) -> Any:
         here, there = arrays.of(scores), arrays.of(self.like)
         if here is there:
-            return apply(self.processor, scores, context)
+            return self._answer(scores, context)
         seen = there.asarray(here.to_host(scores).copy(), "float32", like=self.like)
-        answer = apply(self.processor, seen, in_framework_of(self.like, context))
+        answer = self._answer(seen, in_framework_of(self.like, context))
         return here.asarray(arrays.of(answer).to_host(answer), "float32", like=scores)
+
+    def _answer(self, scores: Any, context: Context) -> Any:
+        """What the processor returns. Raises ArgumentError unless it has the shape of the scores."""
+        answer = apply(self.processor, scores, context)
+        if tuple(answer.shape) != tuple(scores.shape):
+            name = getattr(self.processor, "__name__", type(self.processor).__name__)
+            raise ArgumentError(
+                f"`logits_processor` {name} must return scores of the shape {list(scores.shape)} that it was given, "
+                f"got {list(answer.shape)}. Put -inf where a token must not be chosen."
+            )
+        return answer
 
 
 def in_framework_of(like: Any, context: Context) -> Context:
@@ -48,6 +59,7 @@ class CallersOwn:
     criteria: tuple[Any, ...] = ()
     prefix_allowed_tokens_fn: Callable[[int, Any], Any] | None = None
     like: Any = None  # an array of the caller's framework
+    vocabulary: int = 0  # how many ids the model has
 
     @classmethod
     def taken_from(cls, call: dict[str, Any]) -> CallersOwn:
@@ -59,10 +71,11 @@ class CallersOwn:
             raise ArgumentError(f"`prefix_allowed_tokens_fn` must be a function of (batch_id, ids), got {allowed!r}.")
         return cls(processors, criteria, allowed)
 
-    def seen_as(self, given: Any) -> CallersOwn:
-        """The same with arrays of the framework of the call's inputs; NumPy's for lists."""
+    def seen_as(self, given: Any, vocabulary: int) -> CallersOwn:
+        """The same with arrays of the framework of the call's inputs, NumPy's for lists, for a model of so many ids."""
         like = np.zeros(0, np.int64) if given is None else given
-        return replace(self, like=like, processors=tuple(AtTheDoor(one, like) for one in self.processors))
+        own = tuple(AtTheDoor(one, like) for one in self.processors)
+        return replace(self, like=like, vocabulary=vocabulary, processors=own)
 
     @property
     def ends(self) -> tuple[Ends, ...]:
@@ -73,18 +86,29 @@ class CallersOwn:
         """`prefix_allowed_tokens_fn` with the prompt's number in the call bound."""
         if self.prefix_allowed_tokens_fn is None:
             return None
-        return partial(_allowed, self.prefix_allowed_tokens_fn, prompt, self.like)
+        return partial(_allowed, self, prompt)
 
 
 def _ends(criterion: Any, like: Any, tokens: np.ndarray, prompt_length: int) -> bool:
     """Whether a criterion ends the row; it sees ids [1, L]."""
     answer = criterion(arrays.of(like).asarray(tokens[None].astype(np.int64), "int64", like=like), None)
+    if answer is None:
+        raise ArgumentError("`stopping_criteria` must return True, False or an array of them, got None. Return one.")
     return answer if isinstance(answer, bool) else bool(arrays.of(answer).to_host(answer).all())
 
 
-def _allowed(function: Callable[[int, Any], Any], prompt: int, like: Any, row: int, tokens: Any) -> Any:
-    ids = arrays.of(tokens).to_host(tokens).astype(np.int64)
-    return function(prompt, arrays.of(like).asarray(ids, "int64", like=like))
+def _allowed(own: CallersOwn, prompt: int, row: int, tokens: Any) -> Any:
+    """The ids that `prefix_allowed_tokens_fn` lists after a row's tokens. Raises ArgumentError for others than ids."""
+    assert own.prefix_allowed_tokens_fn is not None
+    seen = arrays.of(tokens).to_host(tokens).astype(np.int64)
+    answer = own.prefix_allowed_tokens_fn(prompt, arrays.of(own.like).asarray(seen, "int64", like=own.like))
+    ids = np.asarray(answer if isinstance(answer, (list, tuple)) else list(answer))
+    if ids.size and (ids.dtype.kind not in "iu" or ids.min() < 0 or ids.max() >= own.vocabulary):
+        raise ArgumentError(
+            f"`prefix_allowed_tokens_fn` must list ids in [0, {own.vocabulary}), got {ids.tolist()[:8]} for batch "
+            f"{prompt}. Take them from this model's tokenizer."
+        )
+    return answer
 
 
 def _callables(name: str, value: Any) -> tuple[Any, ...]:

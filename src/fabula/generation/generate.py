@@ -15,17 +15,19 @@ from fabula.generation.collector import Collector
 from fabula.generation.config import GenerationConfig
 from fabula.generation.layout import lay_out
 from fabula.generation.lengths import new_token_limits
+from fabula.generation.positions import check_positions
 from fabula.generation.prompts import Prompts, check_rows, read_prompts
 from fabula.generation.recipe import build_recipe, token_ids
 from fabula.generation.rules import check_supported, resolve
 from fabula.generation.seeds import seeds_for
 
+_NO_CODE = "Fabula runs no code from a model's files"
+_REFUSED = {"custom_generate": _NO_CODE, "trust_remote_code": _NO_CODE, "synced_gpus": "one process computes the model"}
 _UNSUPPORTED = (  # arguments of transformers' generate() that are still to come
     "assistant_model",
     "assistant_tokenizer",
     "negative_prompt_ids",
     "negative_prompt_attention_mask",
-    "custom_generate",
     "inputs_embeds",
     "past_key_values",
 )
@@ -58,17 +60,23 @@ def prepare(
     _refuse_unsupported(call)
     tokenizer = call.pop("tokenizer", None)
     own = CallersOwn.taken_from(call)
-    inputs, attention_mask = _model_inputs(inputs, call)
+    inputs, attention_mask, position_ids = _model_inputs(inputs, call)
+    _check_config(generation_config)
     config, _ = resolve(call, generation_config, model.generation_config, accepts=())
     check_supported(config)
     eos = frozenset(token_ids(config.eos_token_id))
-    prompts = read_prompts(inputs, attention_mask, pad=config.pad_token_id, eos=eos, bos=config.bos_token_id)
+    prompts = read_prompts(
+        inputs, attention_mask, pad=config.pad_token_id, eos=eos, bos=config.bos_token_id, like=model.inputs_like
+    )
+    check_positions(position_ids, prompts)
     check_rows(prompts.rows, vocabulary=model.vocabulary_size, context=model.context_length)
     _check_streamer(streamer, prompts, config)
     if config.stop_strings and tokenizer is None:
         tokenizer = model.tokenizer
     collectors = _collectors(prompts, config, streamer)
-    requests = _requests(model, prompts, config, collectors, tokenizer, own.seen_as(prompts.given))
+    requests = _requests(
+        model, prompts, config, collectors, tokenizer, own.seen_as(prompts.given, model.vocabulary_size)
+    )
     return Call(prompts, config, requests, collectors, time.monotonic())
 
 
@@ -126,25 +134,37 @@ def _requests(
     return requests
 
 
-def _model_inputs(inputs: Any, call: dict[str, Any]) -> tuple[Any, Any]:
-    """The prompts and the mask, by whichever name they came; a tokenizer's whole answer may be `inputs`."""
+def _check_config(config: Any) -> None:
+    if config is not None and not isinstance(config, GenerationConfig):
+        raise ArgumentError(
+            f"`generation_config` must be a fabula.GenerationConfig, got {type(config).__name__}. "
+            "Make one: GenerationConfig(max_new_tokens=20)."
+        )
+
+
+def _model_inputs(inputs: Any, call: dict[str, Any]) -> tuple[Any, Any, Any]:
+    """Prompts, mask and positions, by whichever name they came; a tokenizer's whole answer may be `inputs`."""
     if isinstance(inputs, Mapping):
+        twice = [name for name in inputs if call.get(name) is not None]
+        if twice:
+            raise ArgumentError(f"`{twice[0]}` must be given once, got it in `inputs` and by name. Leave one out.")
         call.update(inputs)
         inputs = None
     named = call.pop("input_ids", None)
     if inputs is not None and named is not None:
         raise ArgumentError("give the prompts once, as `inputs` or as `input_ids`, not both.")
     call.pop("token_type_ids", None)  # segment ids: no family here reads them
-    call.pop("position_ids", None)
-    return (named if inputs is None else inputs), call.pop("attention_mask", None)
+    prompts = named if inputs is None else inputs
+    return prompts, call.pop("attention_mask", None), call.pop("position_ids", None)
 
 
 def _refuse_unsupported(call: dict[str, Any]) -> None:
     for name in _UNSUPPORTED:
         if call.pop(name, None) is not None:
             raise NotSupportedError(f"`{name}` is not supported yet.")
-    if call.pop("synced_gpus", None):
-        raise NotSupportedError("`synced_gpus` is not supported: one process computes the model.")
+    for name, reason in _REFUSED.items():
+        if call.pop(name, None) not in (None, False):
+            raise NotSupportedError(f"`{name}` is not supported: {reason}. Leave it out.")
 
 
 def _check_streamer(streamer: Any, prompts: Prompts, config: GenerationConfig) -> None:

@@ -21,6 +21,7 @@ class GenerationMixin:
     """Gives a model `generate()`. The model has the engine's contract (`new_cache`, `step`) and a `config`."""
 
     generation_config: GenerationConfig
+    inputs_like: Any = None  # an array of the framework, at the place, that outputs without inputs take; None: NumPy's
     tokenizer_loader: Any = None  # () -> the tokenizer that came with the model's files
     _engine: tuple[int, Engine] | None = None
     _tokenizer: Any = None

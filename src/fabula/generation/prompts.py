@@ -22,6 +22,7 @@ _MASK_CANNOT_BE_INFERRED = (
     "As a consequence, you may observe unexpected behavior. "
     "Please pass your input's `attention_mask` to obtain reliable results."
 )
+_CALLER = 6  # frames from a warning here up to whoever called model.generate()
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +31,7 @@ class Prompts:
 
     rows: list[np.ndarray]  # int32, each without its padding
     given: Any = None  # Int["R L"]: the tensor or array as it came; None: ragged lists
+    mask: np.ndarray | None = None  # Bool["R L"]: which columns of `given` are in `rows`
 
     def width(self, index: int) -> int:
         """Columns that prompt `index` takes where it came from: with its padding in a tensor, without in a list."""
@@ -38,47 +40,53 @@ class Prompts:
     def as_host(self) -> np.ndarray:
         """[R, L] int64 as given; a single ragged list as a batch of one."""
         if self.given is not None:
-            return _host(self.given).astype(np.int64)
+            return host_array(self.given, "input_ids").astype(np.int64)
         return np.array(self.rows, np.int64)
 
 
-def read_prompts(inputs: Any, attention_mask: Any, *, pad: int | None, eos: frozenset[int], bos: int | None) -> Prompts:
-    """The call's prompts. Raises ArgumentError for a wrong rank, type or mask, and for an empty prompt."""
+def read_prompts(
+    inputs: Any, attention_mask: Any, *, pad: int | None, eos: frozenset[int], bos: int | None, like: Any = None
+) -> Prompts:
+    """The call's prompts. Raises ArgumentError for a wrong rank, type or mask, and for an empty prompt.
+
+    Where there are none, a start token is the prompt, in the framework and at the place of `like` (None: NumPy).
+    """
     if inputs is None:
-        return _from_start_token(bos)
+        return _from_start_token(bos, np.zeros(0) if like is None else like)
     if isinstance(inputs, (list, tuple)):
         return _from_lists(inputs, attention_mask)
-    host = _host(inputs)
+    host = host_array(inputs, "input_ids")
     _check_ids(host)
     if attention_mask is None:
         mask = infer_mask(host, pad=pad, eos=eos)
     else:
-        mask = _check_mask(_host(attention_mask), host.shape)
-    rows = [row[keep].astype(np.int32) for row, keep in zip(host, mask, strict=True)]
+        mask = _check_mask(host_array(attention_mask, "attention_mask"), host.shape)
+    kept = [row[keep] for row, keep in zip(host, mask, strict=True)]
+    rows = [_narrow(row, f"`input_ids` row {index}") for index, row in enumerate(kept)]
     for index, row in enumerate(rows):
         if not len(row):
             raise ArgumentError(
                 f"`input_ids` row {index} holds no token that `attention_mask` lets through; give each row one."
             )
-    return Prompts(rows, given=inputs)
+    return Prompts(rows, given=inputs, mask=mask)
 
 
 def infer_mask(ids: np.ndarray, *, pad: int | None, eos: frozenset[int]) -> np.ndarray:
     """Which ids count: all but the pads, where pads can be told from text; warns where they cannot."""
     if pad is None:
         if len(ids) > 1:
-            warnings.warn(_BATCH_WITHOUT_MASK, stacklevel=4)
+            warnings.warn(_BATCH_WITHOUT_MASK, stacklevel=_CALLER)
         return np.ones(ids.shape, bool)
     if pad in eos:
         if len(ids) > 1 and (ids == pad).any():
-            warnings.warn(_MASK_CANNOT_BE_INFERRED, stacklevel=4)
+            warnings.warn(_MASK_CANNOT_BE_INFERRED, stacklevel=_CALLER)
         return np.ones(ids.shape, bool)
     return ids != pad
 
 
 def read_ids(input_ids: Any, vocabulary: int) -> np.ndarray:
     """Ids [R, L] on the host, as `model(...)` takes them. Raises ArgumentError for another rank or type."""
-    host = _host(input_ids)
+    host = host_array(input_ids, "input_ids")
     _check_ids(host)
     _check_vocabulary(host, vocabulary, "")
     return host
@@ -103,10 +111,11 @@ def check_rows(rows: Sequence[np.ndarray], *, vocabulary: int, context: int) -> 
             )
 
 
-def _from_start_token(bos: int | None) -> Prompts:
+def _from_start_token(bos: int | None, like: Any) -> Prompts:
     if bos is None:
         raise ArgumentError("`bos_token_id` has to be defined when no `input_ids` are provided.")
-    return Prompts([np.array([bos], np.int32)], given=np.array([[bos]], np.int64))
+    given = arrays.of(like).asarray(np.array([[bos]], np.int64), "int64", like=like)
+    return Prompts([np.array([bos], np.int32)], given=given, mask=np.ones((1, 1), bool))
 
 
 def _from_lists(inputs: Sequence[Any], attention_mask: Any) -> Prompts:
@@ -117,20 +126,38 @@ def _from_lists(inputs: Sequence[Any], attention_mask: Any) -> Prompts:
         raise ArgumentError(
             "`inputs` must be a list of prompts, each a list of ids, got a flat list. Wrap it: [[1, 2, 3]]."
         )
+    masks = None if attention_mask is None else _mask_rows(attention_mask, len(inputs))
     rows = []
     for index, item in enumerate(inputs):
-        row = np.asarray(item)
+        row = host_array(item, f"inputs[{index}]")
         if row.ndim != 1 or not len(row) or row.dtype.kind not in "iu":
             raise ArgumentError(f"`inputs`[{index}] must be a list of one or more integer ids, got {_short(item)}.")
-        if attention_mask is not None:
-            row = row[np.asarray(attention_mask[index], bool)]
-        rows.append(_narrow(row, index))
+        if masks is not None:
+            row = row[_list_mask(masks[index], len(row), index)]
+        rows.append(_narrow(row, f"`inputs`[{index}]"))
     return Prompts(rows)
 
 
-def _narrow(row: np.ndarray, index: int) -> np.ndarray:
-    if row.min() < 0 or row.max() > np.iinfo(np.int32).max:
-        raise ArgumentError(f"`inputs`[{index}] holds an id that no vocabulary has, got {row.min()} to {row.max()}.")
+def _mask_rows(attention_mask: Any, prompts: int) -> list[Any]:
+    if not hasattr(attention_mask, "__iter__") or len(attention_mask) != prompts:
+        raise ArgumentError(f"`attention_mask` must hold one list a prompt, {prompts}, got {_short(attention_mask)}.")
+    return list(attention_mask)
+
+
+def _list_mask(mask: Any, length: int, index: int) -> np.ndarray:
+    """Bool["L"]: which ids of one list count."""
+    row = host_array(mask, "attention_mask")
+    if row.shape != (length,) or not np.isin(row, (0, 1)).all() or not row.any():
+        raise ArgumentError(
+            f"`attention_mask`[{index}] must hold 0 or 1 for each of {length} ids, and a 1, got {_short(mask)}."
+        )
+    return row.astype(bool)
+
+
+def _narrow(row: np.ndarray, where: str) -> np.ndarray:
+    """Int32["L"]; what would not fit is refused, and never wrapped around into an id that exists."""
+    if len(row) and (row.min() < 0 or row.max() > np.iinfo(np.int32).max):
+        raise ArgumentError(f"{where} must hold ids of the vocabulary, got {row.min()} to {row.max()}.")
     return row.astype(np.int32)
 
 
@@ -159,9 +186,17 @@ def _check_mask(mask: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
     return mask.astype(bool)
 
 
-def _host(x: Any) -> np.ndarray:
-    """An array of any framework, or nested lists, in NumPy."""
-    return np.asarray(x) if isinstance(x, (list, tuple)) else arrays.of(x).to_host(x)
+def host_array(x: Any, name: str) -> np.ndarray:
+    """An array of any framework, or nested lists, in NumPy. Raises ArgumentError, naming the argument."""
+    try:
+        return np.asarray(x) if isinstance(x, (list, tuple, range)) else arrays.of(x).to_host(x)
+    except ArgumentError as error:  # of a framework that nobody knows
+        raise ArgumentError(
+            f"`{name}` must be numbers in a tensor, an array or lists, got {type(x).__name__}. "
+            "Pass what the tokenizer returns: model.generate(**tokenizer(text, return_tensors='pt'))."
+        ) from error
+    except ValueError as error:  # lists of different lengths
+        raise ArgumentError(f"`{name}` must be rows of one length, got lists of several. Pad them.") from error
 
 
 def _short(value: Any) -> str:

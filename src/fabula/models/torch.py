@@ -114,6 +114,11 @@ class TorchCausalLM(GenerationMixin, torch.nn.Module):
         """Where the parameters are."""
         return next(self.parameters()).device
 
+    @property
+    def inputs_like(self) -> torch.Tensor:
+        """A tensor where outputs go that have no inputs to follow."""
+        return next(self.parameters())
+
     def num_parameters(self, only_trainable: bool = False) -> int:
         """How many numbers the parameters hold, shared ones once."""
         return sum(p.numel() for p in self.parameters() if p.requires_grad or not only_trainable)
