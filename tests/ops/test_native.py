@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from fabula.ops.protocol import Taps
+from fabula.errors import ArgumentError
+from fabula.ops.protocol import Batch, Taps
 from tests.ops.native_cases import CONFIGS, ISAS, make_batch, one_row, relative_error, small_model
 
 pytestmark = pytest.mark.skipif(not ISAS, reason="the kernels are not built")
@@ -155,3 +156,14 @@ def test_weights_change_their_format_on_load_as_the_twin_does(precision, isa):
     assert cosine > 0.9998
     if precision == "float32":
         assert relative_error(actual, expected) < 2e-6
+
+
+@pytest.mark.parametrize("change", [{"tokens": 96}, {"tokens": -1}, {"tables": 5}, {"tables": -1}, {"first": 32}])
+def test_tokens_and_blocks_that_do_not_exist_are_refused(change):
+    model = small_model("llama", isa=ISAS[-1])
+    batch = make_batch([TOKENS[:10]], [0], [[4]], [9])
+    parts = {field: getattr(batch, field).copy() for field in ("tokens", "starts", "first", "tables", "scored")}
+    for field, value in change.items():
+        parts[field].flat[-1] = value
+    with pytest.raises(ArgumentError, match="must"):
+        model.step(Batch(**parts), model.new_cache(5))

@@ -103,7 +103,7 @@ class CompiledProgram:
             table = instruction.table
             lowered.pointers[0] = self._pointer(table.data)
             low = table.row_bytes & 0xFFFFFFFF
-            integers = (FORMAT_NUMBERS[table.format], table.row_bytes >> 32, low - (low >> 31 << 32))
+            integers = (FORMAT_NUMBERS[table.format], table.row_bytes >> 32, low - (low >> 31 << 32), table.rows)
         elif instruction.rope is not None:
             integers = (self._ropes.setdefault(instruction.rope, len(self._ropes)), instruction.rope.head_dim)
         elif instruction.attention is not None:

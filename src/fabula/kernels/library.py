@@ -13,8 +13,9 @@ from typing import Any
 from fabula.errors import ArgumentError, FabulaError, OutOfMemoryError
 from fabula.kernels.structures import SHARED, CInstruction, CRope, CSampleRow, CStep, CValue
 
-VERSION = 2
+VERSION = 3
 ISAS = MappingProxyType({"portable": 0, "avx2": 1, "avx512": 2})  # slowest first
+NO_SUCH_TOKEN, NO_SUCH_BLOCK = 3, 4  # what a step may come to; see cpp/abi.h
 SUFFIXES = MappingProxyType({"win32": "dll", "darwin": "dylib"})
 
 SIGNATURES: MappingProxyType[str, tuple[Any, tuple[Any, ...]]] = MappingProxyType(
@@ -75,8 +76,14 @@ class Library:
         self.isa = isa
 
     def run(self, program: int, pool: int, step: CStep) -> None:
-        """Executes one step. Raises OutOfMemoryError."""
+        """Executes one step. Raises OutOfMemoryError, and ArgumentError for a token or a block that does not exist."""
         status = self.calls.fabula_run(program, pool, ISAS[self.isa], ctypes.byref(step))
+        if status == NO_SUCH_TOKEN:
+            raise ArgumentError(
+                "`tokens` must be ids of the vocabulary at positions of the model, got one that is not."
+            )
+        if status == NO_SUCH_BLOCK:
+            raise ArgumentError("`tables` must name blocks of the cache for every position, got one that is not there.")
         if status:
             raise OutOfMemoryError(f"a step of {step.positions} positions does not fit in memory. Use smaller steps.")
 

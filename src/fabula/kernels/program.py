@@ -101,6 +101,7 @@ class RowTable:
     """A weight whose rows are looked up: a file's bytes as they are."""
 
     format: str
+    rows: int
     width: int
     row_bytes: int
     data: np.ndarray  # UInt8["bytes"]

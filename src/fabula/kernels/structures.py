@@ -78,6 +78,7 @@ class CStep(ctypes.Structure):
         ("vectors", c_void_p),
         ("cache", c_void_p),
         ("block_bytes", c_int64),
+        ("blocks", c_int64),
         ("outputs", c_void_p * OUTPUTS),
     ]
 

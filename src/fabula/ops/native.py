@@ -112,7 +112,7 @@ class NativeModel:
         step = CStep(int(batch.starts[-1]), len(batch.first), batch.tables.shape[1], len(batch.scored))
         step.tokens, step.starts, step.first, step.tables, step.scored = (each.ctypes.data for each in arrays)
         step.vectors = None if vectors is None else vectors.ctypes.data
-        step.cache, step.block_bytes = cache.data.ctypes.data, cache.data.shape[1]
+        step.cache, (step.blocks, step.block_bytes) = cache.data.ctypes.data, cache.data.shape
         step.outputs = (ctypes.c_void_p * len(step.outputs))(*(each.ctypes.data for each in outputs))
         program.run(self._pool, step)
         return outputs

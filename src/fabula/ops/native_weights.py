@@ -83,9 +83,9 @@ class NativeWeights:
         tensor = weight.tensor
         if id(tensor) not in self._tables:
             self._kept.append(weight)
-            width = tensor.shape[-1]
+            rows, width = tensor.shape
             self._tables[id(tensor)] = RowTable(
-                tensor.format, width, tensor.row_bytes, tensor.data, lambda ids: tensor.rows(ids).dequantize()
+                tensor.format, rows, width, tensor.row_bytes, tensor.data, lambda ids: tensor.rows(ids).dequantize()
             )
         return self._tables[id(tensor)]
 

@@ -84,6 +84,9 @@ struct RopeTable {
   float factor;
 };
 
+// What a step came to.
+enum Status : int32_t { kDone = 0, kOutOfMemory = 1, kNoSuchIsa = 2, kNoSuchToken = 3, kNoSuchBlock = 4 };
+
 struct Step {
   int32_t positions, rows, table_width, scored_count;  // T, R, B, S
   const int32_t* tokens;    // [T]
@@ -94,6 +97,7 @@ struct Step {
   const float* vectors;     // [T, D], or null
   uint8_t* cache;
   int64_t block_bytes;      // of all layers
+  int64_t blocks;           // in the cache
   float* outputs[kOutputs];
 };
 

@@ -26,7 +26,7 @@ const Kernels* kernels_for(int isa) {
 
 }  // namespace
 
-FABULA_API int32_t fabula_version() { return 2; }
+FABULA_API int32_t fabula_version() { return 3; }
 
 // A bit for each instruction set that this machine has.
 FABULA_API int32_t fabula_isas() {
@@ -74,14 +74,14 @@ FABULA_API void* fabula_program_new(const Instruction* instructions, int32_t ins
 }
 FABULA_API void fabula_program_free(void* program) { delete (Program*)program; }
 
-// 0: done, 1: out of memory, 2: no such instruction set.
+// A Status.
 FABULA_API int32_t fabula_run(void* program, void* pool, int32_t isa, const Step* step) {
   const Kernels* kernels = (fabula_isas() >> isa) & 1 ? kernels_for(isa) : nullptr;
-  if (!kernels) return 2;
+  if (!kernels) return kNoSuchIsa;
   try {
-    return ((Program*)program)->run(*(Pool*)pool, *kernels, *step) ? 0 : 1;
+    return ((Program*)program)->run(*(Pool*)pool, *kernels, *step);
   } catch (const std::bad_alloc&) {
-    return 1;
+    return kOutOfMemory;
   }
 }
 

@@ -122,6 +122,27 @@ int tile_tokens(const Instruction& in) { return std::max(1, kAttendRows / (in.in
 
 }  // namespace
 
+// Whether everything that a step points to is there. The embedding's number of rows is its instruction's fourth integer.
+Status Program::check(const Step& step) const {
+  for (const Instruction& in : instructions_) {
+    if (in.operation == kEmbed && !step.vectors)
+      for (int t = 0; t < step.positions; t++)
+        if (step.tokens[t] < 0 || step.tokens[t] >= in.integers[3]) return kNoSuchToken;
+    if (in.operation == kEmbedPositions)
+      for (int r = 0; r < step.rows; r++)
+        if (step.first[r] + step.starts[r + 1] - step.starts[r] > in.integers[3]) return kNoSuchToken;
+  }
+  for (int r = 0; r < step.rows; r++) {
+    int used = (step.first[r] + step.starts[r + 1] - step.starts[r] + kBlock - 1) / kBlock;
+    if (step.first[r] < 0 || used > step.table_width) return kNoSuchBlock;
+    for (int b = 0; b < used; b++) {
+      int32_t block = step.tables[int64_t(r) * step.table_width + b];
+      if (block < 0 || block >= step.blocks) return kNoSuchBlock;
+    }
+  }
+  return kDone;
+}
+
 bool Program::prepare(const Step& step, int threads) {
   size_t positions = size_t(step.positions), scored = size_t(step.scored_count);
   row_of_.resize(positions), position_of_.resize(positions);

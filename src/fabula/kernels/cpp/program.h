@@ -43,11 +43,12 @@ class Program {
  public:
   Program(const Instruction* instructions, int instruction_count, const Value* values, int value_count, const RopeTable* ropes,
           int rope_count, int64_t bytes_per_token);
-  bool run(Pool& pool, const Kernels& kernels, const Step& step);
+  Status run(Pool& pool, const Kernels& kernels, const Step& step);
 
  private:
   friend struct Run;
   void plan(int small_positions, int small_scored, int threads);
+  Status check(const Step& step) const;
   bool prepare(const Step& step, int threads);
 
   std::vector<Instruction> instructions_;

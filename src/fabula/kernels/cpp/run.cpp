@@ -325,9 +325,10 @@ struct Run {
   }
 };
 
-bool Program::run(Pool& pool, const Kernels& kernels, const Step& step) {
+Status Program::run(Pool& pool, const Kernels& kernels, const Step& step) {
   std::unique_lock<std::mutex> lock = pool.lock();
-  if (!prepare(step, pool.size())) return false;
+  if (Status status = check(step); status != kDone) return status;
+  if (!prepare(step, pool.size())) return kOutOfMemory;
   struct Shared {
     Program* program;
     Pool* pool;
@@ -340,7 +341,7 @@ bool Program::run(Pool& pool, const Kernels& kernels, const Step& step) {
         Run{*s.program, *s.pool, *s.kernels, *s.step, thread, s.pool->size(), {}, {}, {}}.walk();
       },
       &shared);
-  return true;
+  return kDone;
 }
 
 }  // namespace fabula
