@@ -15,7 +15,7 @@ from fabula.cli.bench_figures import FRESH, OWN, SHARE, Figure, Work, figures_of
 from fabula.cli.bench_fresh import fresh_rounds
 from fabula.cli.bench_peers import PEERS, Settings
 from fabula.cli.bench_report import OURS, figure_entries, side_entry, table
-from fabula.cli.bench_rounds import Samples, choose_settings, interleaved, load_side, own_figures
+from fabula.cli.bench_rounds import WARM_UP, Samples, choose_settings, interleaved, load_side, own_figures
 from fabula.cli.bench_workers import WorkerProcess
 from fabula.cli.environment import usable_cores
 from fabula.cli.source_flags import add_model_flags, check_positive, model_settings, open_source
@@ -82,7 +82,7 @@ def measured(arguments: argparse.Namespace, checkpoint: Checkpoint) -> dict[str,
             note(f"{side.name}: looking for its best settings ...")
             choose_settings(side, fitting, grid_for(side.name, threads, arguments.quick), 1 if arguments.quick else 2)
         note("rounds ...")
-        interleaved(sides, fitting, [2**32])  # not counted: whatever is made on first use is made
+        interleaved(sides, fitting, [WARM_UP])  # not counted: whatever is made on first use is made
         add(samples, interleaved(sides, fitting, rounds))
         decode = next(work for work in fitting if work.part == "rest")
         for number in rounds:

@@ -11,6 +11,7 @@ from fabula.cli.bench_peers import Settings
 from fabula.cli.bench_workers import WorkerProcess
 
 SEED = 20_240_607
+WARM_UP = 2**32  # the number of a round that is not counted; those below it choose settings
 Samples = dict[str, dict[str, list[float]]]  # side -> figure -> a number a round
 
 
@@ -44,17 +45,23 @@ def rate(side: Side, work: Work, prompts: list[list[int]], settings: Settings | 
 
 
 def choose_settings(side: Side, measured: Sequence[Work], grid: Callable[[Work], list[Settings]], tries: int) -> None:
-    """Tries the grid for each figure, after one run that is not counted; the best of `tries` runs decides."""
+    """Tries the grid for each figure and keeps the best settings."""
     for work in measured:
         tried: list[dict[str, Any]] = []
         for settings in grid(work):
-            runs = [
-                rate(side, work, work.prompts(SEED, -1 - number + 2**32, side.vocabulary), settings)
-                for number in range(tries + 1)
-            ]
-            tried.append({"settings": settings, "rate": max(runs[1:])})
+            best = max((one["rate"] for one in tried), default=0.0)
+            tried.append({"settings": settings, "rate": best_rate(side, work, settings, tries, best)})
         side.tried[work.name] = tried
         side.best[work.name] = max(tried, key=lambda one: one["rate"])["settings"]
+
+
+def best_rate(side: Side, work: Work, settings: Settings, tries: int, known: float) -> float:
+    """The best of `tries` runs after one that warms up; that one's alone where it is below half of what is known."""
+    warm_up, *rounds = (WARM_UP - number for number in range(tries + 1))
+    first = rate(side, work, work.prompts(SEED, warm_up, side.vocabulary), settings)
+    if first < known / 2:
+        return first
+    return max(rate(side, work, work.prompts(SEED, number, side.vocabulary), settings) for number in rounds)
 
 
 def interleaved(sides: Sequence[Side], measured: Sequence[Work], rounds: Iterable[int]) -> Samples:
