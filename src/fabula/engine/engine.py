@@ -70,6 +70,12 @@ class Engine:
         self.tickets: dict[int, Ticket] = {}  # by id(request)
         self.turn = threading.Condition()
         self.stepping = False
+        self._stepper: int | None = None  # the thread that steps
+
+    @property
+    def steps_here(self) -> bool:
+        """Whether this thread is inside a step: it runs a caller's own processor, criterion or streamer."""
+        return self._stepper == threading.get_ident()
 
     def submit(self, request: Request) -> Ticket:
         """Queues a request; it advances as soon as somebody steps."""
@@ -98,12 +104,12 @@ class Engine:
                 return
             if all(ticket.done for ticket in tickets):
                 return
-            self.stepping = True
+            self.stepping, self._stepper = True, threading.get_ident()
         try:
             self.step()
         finally:
             with self.turn:
-                self.stepping = False
+                self.stepping, self._stepper = False, None
                 self.turn.notify_all()
 
     def step(self) -> None:

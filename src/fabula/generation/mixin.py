@@ -15,6 +15,7 @@ from fabula.errors import ArgumentError
 from fabula.generation.config import GenerationConfig
 from fabula.generation.generate import generate
 from fabula.generation.recipe import token_ids
+from fabula.ops.protocol import NO_TAPS, Batch, Forward, Taps
 
 
 class GenerationMixin:
@@ -42,7 +43,14 @@ class GenerationMixin:
         if self._engine is None or self._engine[0] != os.getpid():
             model: Any = weakref.proxy(self)  # else neither is freed before the garbage collector comes by
             self._engine = (os.getpid(), Engine(model, max_positions=64 * self.context_length))
-        return self._engine[1]
+        engine = self._engine[1]
+        if engine.steps_here:  # a caller's own processor generates: its rows cannot join the step that waits for it
+            return Engine(_Apart(self), max_positions=64 * self.context_length)
+        return engine
+
+    def step_apart(self, batch: Batch, cache: Any) -> Forward:
+        """A step whose logits are the caller's to keep, while other threads, or an outer step, are under way."""
+        return self.step(batch, cache)  # type: ignore[attr-defined, no-any-return]
 
     @property
     def tokenizer(self) -> Any:
@@ -97,6 +105,21 @@ class GenerationMixin:
         eos = token_ids(self.generation_config.eos_token_id)
         ends = xp.asarray(np.array(eos, np.int32), "int32", like=sequences) if eos and beam_indices is None else None
         return compute_transition_scores(sequences, scores, beam_indices, normalize_logits, ends)
+
+
+class _Apart:
+    """A model for an engine that runs within a step of the model's own engine."""
+
+    def __init__(self, model: Any) -> None:
+        self.model = model
+
+    def new_cache(self, blocks: int) -> Any:
+        """Storage for so many blocks."""
+        return self.model.new_cache(blocks)
+
+    def step(self, batch: Batch, cache: Any, taps: Taps = NO_TAPS) -> Forward:
+        """One step."""
+        return self.model.step_apart(batch, cache)  # type: ignore[no-any-return]
 
 
 _CALL_ARGUMENTS = (  # what generate() names and passes on with the rest of the call

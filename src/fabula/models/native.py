@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import threading
 from collections.abc import Callable, Mapping
 from os import PathLike
 from typing import Any
@@ -14,23 +16,29 @@ from fabula.decoding.plain_rows import Sampler
 from fabula.errors import NotSupportedError
 from fabula.generation.config import GenerationConfig
 from fabula.generation.mixin import GenerationMixin
-from fabula.generation.prompts import check_room, read_ids
+from fabula.generation.prompts import check_room, host_array, read_ids
 from fabula.models import saving
 from fabula.models.family import Family
+from fabula.models.native_refusals import MODULE_METHODS, refuse
 from fabula.models.native_weights import placed_tensors
 from fabula.models.output import CausalLMOutput
-from fabula.models.past import Past
+from fabula.models.past import Past, check_past
+from fabula.models.place import Place
 from fabula.models.rectangle import column_mask, ragged_batch
+from fabula.models.weights import count_numbers
 from fabula.ops.native import NativeModel, native_library
 from fabula.ops.protocol import NO_TAPS, Batch, Forward, Taps
 from fabula.quant.formats import StoredTensor
+
+_APART = Taps(final_hidden=True)  # a program with outputs of its own
 
 
 class NativeCausalLM(GenerationMixin):
     """A loaded model. It generates, and gives logits when called; training and moving need backend="torch"."""
 
-    device = "cpu"
+    device = Place("cpu")
     training = False
+    _turn: tuple[int, threading.RLock] | None = None  # type: ignore[valid-type]
 
     def __init__(
         self,
@@ -68,26 +76,51 @@ class NativeCausalLM(GenerationMixin):
 
     def step(self, batch: Batch, cache: Any, taps: Taps = NO_TAPS) -> Forward:
         """One step of the engine: writes the batch's keys and values, gives the logits of the scored positions."""
-        return self._native.step(batch, cache, taps)
+        with self._alone:
+            return self._native.step(batch, cache, taps)
+
+    def step_apart(self, batch: Batch, cache: Any) -> Forward:
+        """A step that leaves alone the logits of the engine's last one, which it may still be choosing from."""
+        with self._alone:
+            return Forward(self._native.step(batch, cache, _APART).logits.copy())
+
+    @property
+    def _alone(self) -> threading.RLock:  # type: ignore[valid-type]
+        """The kernels run one step at a time; a forked process has a lock of its own."""
+        if self._turn is None or self._turn[0] != os.getpid():
+            self._turn = (os.getpid(), threading.RLock())
+        return self._turn[1]
 
     def __call__(
-        self, input_ids: Any, attention_mask: Any = None, past_key_values: Any = None, use_cache: bool | None = None
-    ) -> CausalLMOutput:
+        self,
+        input_ids: Any = None,
+        attention_mask: Any = None,
+        past_key_values: Any = None,
+        use_cache: bool | None = None,
+        return_dict: bool = True,
+        token_type_ids: Any = None,
+        **other: Any,
+    ) -> Any:
         """The logits [R, L, V] of every position, in the framework of `input_ids`; zero where `attention_mask` is.
 
-        `past_key_values` is what an earlier call returned: then `input_ids` are the columns that follow.
-        Raises ArgumentError for shapes, ids or masks that make no sense.
+        `past_key_values` is what an earlier call returned: then `input_ids` are the columns that follow. No family
+        here reads `token_type_ids`. Raises ArgumentError for shapes, ids or masks that make no sense,
+        NotSupportedError for what only backend="torch" does.
         """
+        refuse(other, input_ids)
         ids = read_ids(input_ids, self.vocabulary_size)
+        check_past(past_key_values, len(ids), self.new_cache(0))
         past = past_key_values or Past(self.new_cache(len(ids) * blocks_for(ids.shape[1] + 1)), len(ids))
-        mask = column_mask(None if attention_mask is None else np.asarray(attention_mask), ids.shape, past)
-        check_room(past.get_seq_length() + ids.shape[1], self.context_length)
-        forward = self.step(ragged_batch(ids, mask, past), past.cache)
+        host = None if attention_mask is None else host_array(attention_mask, "attention_mask")
+        mask = column_mask(host, ids.shape, past)
+        check_room(int((past.lengths + mask.sum(1)).max()), self.context_length)
+        forward = self.step_apart(ragged_batch(ids, mask, past), past.cache)
         logits = np.zeros((*ids.shape, self.vocabulary_size), np.float32)
         logits[mask] = forward.logits
         like = input_ids if hasattr(input_ids, "shape") else logits
         given = arrays.of(like).asarray(logits, "float32", like=like)
-        return CausalLMOutput(logits=given, past_key_values=None if use_cache is False else past)
+        output = CausalLMOutput(logits=given, past_key_values=None if use_cache is False else past)
+        return output if return_dict else output.to_tuple()
 
     forward = __call__
 
@@ -95,9 +128,13 @@ class NativeCausalLM(GenerationMixin):
         """Itself: a native model is never in training."""
         return self
 
+    def cpu(self) -> NativeCausalLM:
+        """Itself: that is where it is."""
+        return self
+
     def to(self, device: Any = None, dtype: Any = None) -> NativeCausalLM:
         """Itself, for the CPU; raises NotSupportedError for another device or type."""
-        if (device is not None and str(device) != "cpu") or dtype is not None:
+        if (device is not None and str(device) not in ("cpu", "cpu:0")) or dtype is not None:
             raise NotSupportedError(
                 "a native model stays on the CPU in the formats of its weights: load with backend='torch'."
             )
@@ -107,19 +144,19 @@ class NativeCausalLM(GenerationMixin):
         """Writes a Hugging Face directory: configuration, generation config, weights (packed ones as float32)."""
         saving.save_directory(save_directory, self, self._tensors)
 
-    def num_parameters(self) -> int:
-        """How many numbers the weights hold; tied weights count once."""
-        return sum(int(np.prod(self._tensors[name].shape)) for name in self._tensors)
+    def num_parameters(self, only_trainable: bool = False, exclude_embeddings: bool = False) -> int:
+        """How many numbers the weights hold; tied weights count once. None of them is trainable here."""
+        if only_trainable:
+            return 0
+        return count_numbers(self.family, self._tensors, exclude_embeddings)
+
+    def __repr__(self) -> str:
+        return f"NativeCausalLM({self.name_or_path!r}, {self.config.model_type}, {self.num_parameters():,} parameters)"
+
+    def __getstate__(self) -> Any:
+        raise NotSupportedError("a native model is not copied or pickled: load it again, or use backend='torch'.")
 
     def __getattr__(self, name: str) -> Any:
-        if name in _MODULE_METHODS:
+        if name in MODULE_METHODS:
             raise NotSupportedError(f"a native model has no {name}(): load with backend='torch'.")
         raise AttributeError(f"NativeCausalLM has no attribute {name!r}")
-
-
-_MODULE_METHODS = frozenset(
-    (
-        *("parameters", "named_parameters", "state_dict", "load_state_dict", "requires_grad_", "zero_grad", "train"),
-        *("cuda", "half", "bfloat16", "float", "modules", "named_modules", "children", "apply", "compile"),
-    )
-)

@@ -70,6 +70,19 @@ class Past:
             table.truncate(0)
         self.tables, self.mask = forked, self.mask[order]
 
+    def check(self, rows: int, cache: Any) -> None:
+        """Raises ArgumentError unless it has so many rows, kept as `cache`, an empty one of the model, keeps them."""
+        if _form(self.cache) != _form(cache):
+            raise ArgumentError(
+                "`past_key_values` must come from an earlier call of this model, got those of another. "
+                "Pass None to start anew."
+            )
+        if self.rows != rows:
+            raise ArgumentError(
+                f"`past_key_values` must hold {rows} rows, as the inputs do, got {self.rows}. "
+                "Use its reorder_cache to repeat or drop rows."
+            )
+
     def _reserve(self, blocks: int) -> None:
         missing = blocks - len(self.pool.free)
         if missing > 0:
@@ -82,3 +95,20 @@ class Past:
         for row, table in enumerate(self.tables):
             tables[row, : len(table.blocks)] = table.blocks
         return tables
+
+
+def check_past(past: Any, rows: int, cache: Any) -> None:
+    """Raises ArgumentError for what no earlier call of the model returned; `cache` is an empty one of the model."""
+    if past is None:
+        return
+    if not isinstance(past, Past):
+        raise ArgumentError(
+            f"`past_key_values` must be what an earlier call of this model returned, got {type(past).__name__}. "
+            "Pass None to start anew."
+        )
+    past.check(rows, cache)
+
+
+def _form(cache: Any) -> tuple[Any, ...]:
+    """What two caches share that the same model can write to."""
+    return type(cache), getattr(cache, "layout", None), getattr(cache, "heads", None)

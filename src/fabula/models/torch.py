@@ -19,7 +19,7 @@ from fabula.models.torch_pass import Inputs, Weights, compute
 from fabula.models.torch_rectangle import Rectangle, forward_rectangle
 from fabula.models.torch_save import save_model
 from fabula.models.torch_weights import to_tensor, torch_dtype
-from fabula.models.weights import find_tensor, placed_entries, served_by_another
+from fabula.models.weights import EMBEDDINGS, find_tensor, placed_entries, served_by_another
 from fabula.ops.protocol import NO_TAPS, Batch, Forward, Taps
 from fabula.quant.formats import StoredTensor
 
@@ -119,9 +119,12 @@ class TorchCausalLM(GenerationMixin, torch.nn.Module):
         """A tensor where outputs go that have no inputs to follow."""
         return next(self.parameters())
 
-    def num_parameters(self, only_trainable: bool = False) -> int:
+    def num_parameters(self, only_trainable: bool = False, exclude_embeddings: bool = False) -> int:
         """How many numbers the parameters hold, shared ones once."""
-        return sum(p.numel() for p in self.parameters() if p.requires_grad or not only_trainable)
+        tables = {id(p.owner._parameters[p.name]) for p in self._outside if p.field in EMBEDDINGS}
+        left_out = tables if exclude_embeddings else set()
+        counted = (p for p in self.parameters() if id(p) not in left_out)
+        return sum(p.numel() for p in counted if p.requires_grad or not only_trainable)
 
     def get_input_embeddings(self) -> torch.nn.Module:
         """The module that turns ids into `inputs_embeds`."""
@@ -183,11 +186,13 @@ class TorchCausalLM(GenerationMixin, torch.nn.Module):
         output_hidden_states: bool = False,
         output_attentions: bool = False,
         return_dict: bool = True,
+        token_type_ids: Any = None,
     ) -> Any:
         """A CausalLMOutput: the logits of a rectangle of rows, padded on either side where `attention_mask` is 0.
 
         Positions count tokens, not columns. In training no past is kept unless `use_cache=True` asks for it; a call
-        that continues one computes without gradients. Raises ArgumentError for inputs that do not fit.
+        that continues one computes without gradients. No family here reads `token_type_ids`.
+        Raises ArgumentError for inputs that do not fit.
         """
         given = Rectangle(
             _tensor(input_ids),

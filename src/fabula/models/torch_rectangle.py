@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from fabula.cache.blocks import blocks_for
 from fabula.errors import ArgumentError, ContextLengthError
 from fabula.models.output import CausalLMOutput
-from fabula.models.past import Past
+from fabula.models.past import Past, check_past
 from fabula.models.rectangle import column_mask, ragged_batch
 from fabula.models.torch_pass import Computed, Inputs, compute
 from fabula.ops.protocol import Batch, Taps
@@ -133,16 +133,7 @@ def check_inputs(model: Any, given: Rectangle) -> None:
             f"`labels` must have the shape {given.shape} of the inputs, got {tuple(given.labels.shape)}. "
             "Pass one a token, -100 where there is none."
         )
-    if given.past is not None and not isinstance(given.past, Past):
-        raise ArgumentError(
-            f"`past_key_values` must be what an earlier call of this model returned, got {type(given.past).__name__}. "
-            "Pass None to start anew."
-        )
-    if given.past is not None and given.past.rows != given.shape[0]:
-        raise ArgumentError(
-            f"`past_key_values` must hold {given.shape[0]} rows, as the inputs do, got {given.past.rows}. "
-            "Use its reorder_cache to repeat or drop rows."
-        )
+    check_past(given.past, given.shape[0], model.new_cache(0))
 
 
 def check_ids(ids: torch.Tensor, vocabulary: int) -> None:

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
+from math import prod
 
 from fabula.errors import ModelFileError
 from fabula.models.family import Entry, Family
 from fabula.quant.formats import StoredTensor
+
+EMBEDDINGS = ("embed", "positions")  # fields whose rows are looked up
 
 
 def placed_entries(family: Family) -> Iterator[tuple[int | None, str, Entry]]:
@@ -47,6 +50,17 @@ def find_tensor(family: Family, entry: Entry, tensors: Mapping[str, StoredTensor
             "Check that the configuration and the weights belong together."
         )
     return tensor
+
+
+def count_numbers(family: Family, tensors: Mapping[str, StoredTensor], exclude_embeddings: bool = False) -> int:
+    """How many numbers the family's weights hold: tied ones once, what else is in the checkpoint not at all."""
+    return sum(
+        prod(entry.shape)
+        for layer, field, entry in placed_entries(family)
+        if not served_by_another(family, entry, tensors)
+        and _stored_name(entry.name, tensors) is not None
+        and not (exclude_embeddings and layer is None and field in EMBEDDINGS)
+    )
 
 
 def _stored_name(name: str, tensors: Mapping[str, StoredTensor]) -> str | None:

@@ -1,0 +1,39 @@
+"""What a native model does not do, by name: the methods and arguments of a torch module."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping
+from typing import Any
+
+from fabula.errors import ArgumentError, NotSupportedError, UnknownArgumentError
+
+MODULE_METHODS = frozenset(
+    (
+        *("parameters", "named_parameters", "state_dict", "load_state_dict", "requires_grad_", "zero_grad", "train"),
+        *("cuda", "half", "bfloat16", "float", "double", "type", "modules", "named_modules", "children", "apply"),
+        *("named_children", "buffers", "named_buffers", "register_buffer", "register_parameter", "add_module"),
+        *("register_forward_hook", "register_forward_pre_hook", "get_submodule", "get_parameter", "share_memory"),
+        *("get_input_embeddings", "set_input_embeddings", "get_output_embeddings", "resize_token_embeddings"),
+        *("tie_weights", "gradient_checkpointing_enable", "compile", "push_to_hub", "add_adapter", "load_adapter"),
+    )
+)
+CALL_ARGUMENTS = (
+    *("position_ids", "inputs_embeds", "labels", "logits_to_keep", "num_logits_to_keep", "cache_position"),
+    *("output_hidden_states", "output_attentions"),
+)
+KNOWN = ("input_ids", "attention_mask", "past_key_values", "use_cache", "return_dict", *CALL_ARGUMENTS)
+
+
+def refuse(arguments: Mapping[str, Any], input_ids: Any) -> None:
+    """Raises for what a call of the model was given and a native one would ignore, and where there are no ids."""
+    for name, value in arguments.items():
+        if name not in CALL_ARGUMENTS:
+            near = difflib.get_close_matches(name, KNOWN, n=1)
+            raise UnknownArgumentError(
+                f"a model's call has no argument `{name}`.{f' Did you mean `{near[0]}`?' if near else ''}"
+            )
+        if value is not None and value is not False:
+            raise NotSupportedError(f"a native model's call takes no `{name}`: load with backend='torch'.")
+    if input_ids is None:
+        raise ArgumentError("`input_ids` must be given, got None. Pass what the tokenizer returns.")
