@@ -31,9 +31,19 @@ def _lives(program: Program) -> dict[Buffer, tuple[int, int]]:
         for value in values_of(instruction):
             if value.buffer.output is None:
                 lives[value.buffer] = (lives.get(value.buffer, (index, index))[0], index)
-    together = [i for i, each in enumerate(program.instructions) if each.operation >= Operation.MATMUL]
-    meeting = [min((i for i in together if i > index), default=index) for index in range(len(program.instructions))]
+    meeting = _meetings(program)
     return {buffer: (first, meeting[last]) for buffer, (first, last) in lives.items()}
+
+
+def _meetings(program: Program) -> list[int]:
+    """For each instruction the next one behind it that reads rows of all threads, or itself at the end."""
+    found = list(range(len(program.instructions)))
+    following: int | None = None
+    for index in reversed(found):
+        found[index] = index if following is None else following
+        if program.instructions[index].operation >= Operation.MATMUL:
+            following = index
+    return found
 
 
 def values_of(instruction: Instruction) -> Iterator[Value]:
