@@ -1,4 +1,4 @@
-"""One seed, one text: alone, in any batch, streamed or not, in Python and on the command line, packed weights or not."""
+"""One seed, one text: alone, in any batch, streamed or not, in Python and on the command line."""
 
 import json
 
