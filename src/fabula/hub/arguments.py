@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import difflib
+import re
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -13,13 +14,14 @@ from fabula.hub.source_options import SourceOptions
 
 Backend = Literal["native", "torch"]
 _DTYPES = {"float32": "F32", "float": "F32", "bfloat16": "BF16", "float16": "F16", "half": "F16"}
+_DEVICE = re.compile(r"(cpu|cuda|mps|xpu|npu|hpu)(:\d{1,3})?")
 _ACCEPTED = {  # without effect, and none is needed: weights are mapped, never copied twice, and in safetensors
     "low_cpu_mem_usage",
-    "use_safetensors",
     "weights_only",
     "offload_state_dict",
     "offload_buffers",
-    "max_memory",
+    "experts_implementation",
+    "resume_download",
 }
 _REFUSED = {
     "trust_remote_code": "Fabula runs no code from a model's files",
@@ -30,6 +32,14 @@ _REFUSED = {
     "ignore_mismatched_sizes": "a weight of the wrong shape is an error",
     "output_loading_info": "missing and unexpected weights are errors",
     "variant": "name the file or the directory instead",
+    "subfolder": "name the folder itself as the source",
+    "force_download": "files are checked; to fetch them again, delete them from the cache",
+    "max_memory": "one device holds the whole model",
+    "key_mapping": "a checkpoint's own names are known",
+    "from_tf": "convert the weights to safetensors",
+    "from_flax": "convert the weights to safetensors",
+    "code_revision": "Fabula runs no code from a model's files",
+    "proxies": "set HTTPS_PROXY in the environment",
     "tp_plan": "one process computes the model",
     "distributed_config": "one process computes the model",
 }
@@ -58,7 +68,25 @@ def read_arguments(arguments: dict[str, Any]) -> tuple[LoadOptions, SourceOption
         bits=bits,
         threads=_threads(rest.pop("threads", None)),
     )
-    rest.pop("force_download", None)
+    if load.backend == "torch" and load.threads is not None:
+        raise NotSupportedError("`threads` bounds the native backend only. With torch call torch.set_num_threads().")
+    return load, _source(rest, (*_ACCEPTED, *_REFUSED, *_NAMES))
+
+
+def read_source_arguments(arguments: dict[str, Any], known: Iterable[str] = ()) -> SourceOptions:
+    """The options of what loads no weights; `known` are the names that the caller has taken out already."""
+    rest = dict(arguments)
+    for name in ("trust_remote_code", *_SOURCE_REFUSED):
+        _refuse_one(rest, name)
+    rest.pop("resume_download", None)
+    return _source(rest, (*known, *_SOURCE_NAMES, *_SOURCE_REFUSED))
+
+
+def _source(rest: dict[str, Any], known: Iterable[str]) -> SourceOptions:
+    """Takes the last arguments. Raises UnknownArgumentError for one that is left, with the nearest known name."""
+    use_safetensors = rest.pop("use_safetensors", None)
+    if use_safetensors is False:
+        raise NotSupportedError("`use_safetensors=False` is not supported: reading a pickle can run any code.")
     source = SourceOptions(
         revision=rest.pop("revision", None),
         token=rest.pop("token", None),
@@ -66,29 +94,34 @@ def read_arguments(arguments: dict[str, Any]) -> tuple[LoadOptions, SourceOption
         local_files_only=bool(rest.pop("local_files_only", False)),
     )
     for name in rest:
-        known = [*_ACCEPTED, *_REFUSED, *_NAMES]
-        near = difflib.get_close_matches(name, known, n=1)
+        near = difflib.get_close_matches(name, list(known), n=1)
         hint = f" Did you mean `{near[0]}`?" if near else ""
         raise UnknownArgumentError(f"from_pretrained() has no argument `{name}`.{hint}")
-    return load, source
+    return source
 
 
+_SOURCE_NAMES = ("revision", "token", "cache_dir", "local_files_only", "trust_remote_code", "gguf_file")
+_SOURCE_REFUSED = ("subfolder", "force_download", "code_revision", "proxies")
 _NAMES = (
     *("config", "generation_config", "gguf_file", "backend", "threads", "device_map", "dtype", "torch_dtype"),
     *("load_in_4bit", "load_in_8bit", "quantization_config", "attn_implementation"),
-    *("revision", "token", "cache_dir", "local_files_only", "force_download"),
+    *("revision", "token", "cache_dir", "local_files_only", "use_safetensors"),
 )
 
 
 def _refuse(rest: dict[str, Any]) -> None:
-    for name, reason in _REFUSED.items():
-        if rest.pop(name, None) not in (None, False):
-            raise NotSupportedError(f"`{name}` is not supported: {reason}.")
+    for name in _REFUSED:
+        _refuse_one(rest, name)
     for name in _ACCEPTED:
         rest.pop(name, None)
     attention = rest.pop("attn_implementation", None)
     if attention not in (None, "eager", "sdpa"):
         raise NotSupportedError(f"`attn_implementation` must be 'eager', 'sdpa' or absent, got {attention!r}.")
+
+
+def _refuse_one(rest: dict[str, Any], name: str) -> None:
+    if rest.pop(name, None) not in (None, False, "", {}):
+        raise NotSupportedError(f"`{name}` is not supported: {_REFUSED[name]}.")
 
 
 def _backend(value: Any) -> Backend | None:
@@ -108,9 +141,12 @@ def _device(value: Any) -> str:
         return "cpu"
     if isinstance(value, bool) or not (isinstance(value, (str, int)) or hasattr(value, "type")):
         raise ArgumentError(f"`device_map` must be 'auto', a device, or a mapping to one, got {value!r}.")
-    if isinstance(value, int):
-        return f"cuda:{value}"
-    return "auto" if str(value) in ("auto", "balanced", "balanced_low_0", "sequential") else str(value)
+    name = f"cuda:{value}" if isinstance(value, int) else str(value)
+    if name in ("auto", "balanced", "balanced_low_0", "sequential"):
+        return "auto"
+    if not _DEVICE.fullmatch(name):
+        raise ArgumentError(f"`device_map` must be 'auto', 'cpu', 'cuda', 'cuda:0' or another device, got {value!r}.")
+    return "cpu" if name == "cpu:0" else name
 
 
 def _format(rest: dict[str, Any]) -> str | None:
@@ -118,7 +154,9 @@ def _format(rest: dict[str, Any]) -> str | None:
     old = rest.pop("torch_dtype", None)
     if old is not None:
         warnings.warn("`torch_dtype` is deprecated! Use `dtype` instead!", FutureWarning, stacklevel=4)
-        dtype = dtype if dtype is not None else old
+        if dtype not in (None, old):
+            raise ArgumentError(f"give `dtype` or `torch_dtype`, not both, got {dtype!r} and {old!r}.")
+        dtype = old
     if dtype is None or dtype == "auto":
         return None
     name = getattr(dtype, "__name__", None) or str(dtype)
@@ -130,9 +168,14 @@ def _format(rest: dict[str, Any]) -> str | None:
 
 def _bits(rest: dict[str, Any]) -> Literal[4, 8] | None:
     config = rest.pop("quantization_config", None)
-    four, eight = rest.pop("load_in_4bit", False), rest.pop("load_in_8bit", False)
+    four, eight = (_flag(name, rest.pop(name, None)) for name in ("load_in_4bit", "load_in_8bit"))
     if config is not None:
-        asked = config if isinstance(config, Mapping) else vars(config)
+        asked = config if isinstance(config, Mapping) else getattr(config, "__dict__", None)
+        if not isinstance(asked, Mapping):
+            raise ArgumentError(
+                f"`quantization_config` must be a mapping or a config object, got {config!r}. "
+                "Pass load_in_4bit=True, or {'load_in_4bit': True}."
+            )
         if four or eight:
             raise ArgumentError("give either `quantization_config` or `load_in_4bit` / `load_in_8bit`, not both.")
         four = asked.get("load_in_4bit", asked.get("_load_in_4bit", False))
@@ -144,6 +187,12 @@ def _bits(rest: dict[str, Any]) -> Literal[4, 8] | None:
     if four and eight:
         raise ArgumentError("`load_in_4bit` and `load_in_8bit` exclude each other.")
     return 4 if four else 8 if eight else None
+
+
+def _flag(name: str, value: Any) -> bool:
+    if value not in (None, False, True):
+        raise ArgumentError(f"`{name}` must be True or False, got {value!r}.")
+    return bool(value)
 
 
 def _threads(value: Any) -> int | None:

@@ -7,10 +7,11 @@ from typing import Any
 
 from fabula.errors import ArgumentError
 from fabula.generation.config import GenerationConfig
-from fabula.hub.arguments import read_arguments
+from fabula.hub.arguments import read_arguments, read_source_arguments
 from fabula.hub.load import load_model
 from fabula.hub.open import open_checkpoint, open_config, open_tokenizer
 from fabula.hub.source_options import SourceOptions
+from fabula.hub.vocabulary import check_vocabulary, directory_vocabulary
 from fabula.models.config import ModelConfig
 from fabula.text.tokenizer import Tokenizer
 
@@ -21,12 +22,13 @@ class AutoConfig:
     """Reads a model's configuration."""
 
     @staticmethod
-    def from_pretrained(source: Source, **arguments: Any) -> ModelConfig:
+    def from_pretrained(source: Source | None = None, **arguments: Any) -> ModelConfig:
         """The configuration of a directory, a .gguf file, a hub id or the default model, as an object.
 
         Raises ModelFileError for a file that is missing, damaged or impossible.
         """
-        _, options = read_arguments(arguments)
+        source = _source(source, arguments)
+        options = read_source_arguments(arguments)
         return ModelConfig.from_dict(open_config(source, **_where(options)))
 
 
@@ -34,7 +36,7 @@ class AutoTokenizer:
     """Reads a model's tokenizer."""
 
     @staticmethod
-    def from_pretrained(source: Source, **arguments: Any) -> Tokenizer:
+    def from_pretrained(source: Source | None = None, **arguments: Any) -> Tokenizer:
         """The tokenizer of a directory, a .gguf file, a hub id or the default model.
 
         `padding_side`, `truncation_side`, `model_max_length`, `pad_token` and the other tokens may be given here too.
@@ -42,9 +44,12 @@ class AutoTokenizer:
         settings = {name: arguments.pop(name) for name in list(arguments) if name in Tokenizer.SETTINGS}
         for name in ("use_fast", "legacy", "clean_up_tokenization_spaces"):
             arguments.pop(name, None)
-        source = _gguf_inside(source, arguments)
-        _, options = read_arguments(arguments)
+        source = _source(source, arguments)
+        options = read_source_arguments(arguments, Tokenizer.SETTINGS)
         tokenizer = Tokenizer.from_files(open_tokenizer(source, **_where(options)))
+        vocabulary = directory_vocabulary(source)
+        if vocabulary is not None:
+            check_vocabulary(tokenizer, vocabulary, source)
         tokenizer.name_or_path = str(source)
         for name, value in settings.items():
             setattr(tokenizer, name, value)
@@ -55,7 +60,7 @@ class AutoModelForCausalLM:
     """Reads a model that continues text."""
 
     @staticmethod
-    def from_pretrained(source: Source, **arguments: Any) -> Any:
+    def from_pretrained(source: Source | None = None, **arguments: Any) -> Any:
         """The model of a directory, a .gguf file, a hub id or the default model, ready to generate.
 
         `device_map` places it; `dtype` sets the type of its weights (absent: the checkpoint's own, packed weights as
@@ -69,14 +74,14 @@ class AutoModelForCausalLM:
             raise ArgumentError(
                 f"`config` must be a ModelConfig (AutoConfig.from_pretrained), got {type(config).__name__}."
             )
-        source = _gguf_inside(source, arguments)
+        if generation_config is not None and not isinstance(generation_config, GenerationConfig):
+            raise ArgumentError(
+                f"`generation_config` must be a GenerationConfig, got {type(generation_config).__name__}."
+            )
+        source = _source(source, arguments)
         load, options = read_arguments(arguments)
         model = load_model(open_checkpoint(source, **_where(options)), load, config)
         if generation_config is not None:
-            if not isinstance(generation_config, GenerationConfig):
-                raise ArgumentError(
-                    f"`generation_config` must be a GenerationConfig, got {type(generation_config).__name__}."
-                )
             model.generation_config = generation_config
         return model
 
@@ -87,7 +92,8 @@ def _where(options: SourceOptions) -> dict[str, Any]:
     return {name: getattr(options, name) for name in names}
 
 
-def _gguf_inside(source: Source, arguments: dict[str, Any]) -> Source:
-    """`gguf_file` names a file in a directory."""
+def _source(source: Source | None, arguments: dict[str, Any]) -> Source:
+    """The source, by transformers' name for it as well; `gguf_file` names a file in a directory."""
+    source = arguments.pop("pretrained_model_name_or_path", None) if source is None else source
     name = arguments.pop("gguf_file", None)
-    return source if name is None else f"{source}/{name}"
+    return source if name is None else f"{source}/{name}"  # type: ignore[return-value]  # None is refused later

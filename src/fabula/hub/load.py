@@ -6,11 +6,12 @@ import importlib.util
 from collections.abc import Mapping
 from typing import Any
 
-from fabula.errors import ArgumentError, MissingDependencyError
+from fabula.errors import ArgumentError, MissingDependencyError, NotSupportedError
 from fabula.generation.config import GenerationConfig
 from fabula.hub.arguments import LoadOptions
 from fabula.hub.checkpoint import Checkpoint
 from fabula.hub.progress import late_bar
+from fabula.hub.vocabulary import check_vocabulary
 from fabula.models.config import ModelConfig
 from fabula.models.families import family_for
 from fabula.models.family import Family
@@ -18,11 +19,13 @@ from fabula.models.native import NativeCausalLM
 from fabula.models.weights import placed_entries
 from fabula.quant.convert import ConvertedTensors, QuantizedTensors
 from fabula.quant.formats import StoredTensor
+from fabula.text.files import TokenizerFiles
 from fabula.text.tokenizer import Tokenizer
 
 
 def load_model(checkpoint: Checkpoint, options: LoadOptions, config: ModelConfig | None = None) -> Any:
     """The model, with its generation config and tokenizer. Raises ModelFileError where files do not fit together."""
+    _refuse_other_quantization(checkpoint)
     family = family_for(config or ModelConfig.from_dict(checkpoint.config))
     tensors = _in_format(checkpoint.tensors, family, options)
     device = _place(options)
@@ -30,6 +33,7 @@ def load_model(checkpoint: Checkpoint, options: LoadOptions, config: ModelConfig
         with late_bar("packing weights") as progress:
             model: Any = NativeCausalLM(family, tensors, threads=options.threads, loaded=progress)
     else:
+        importlib.import_module("fabula.models.torch_devices").check_device(device)
         torch_models = importlib.import_module("fabula.models.torch")
         model = torch_models.TorchCausalLM.from_tensors(
             family, tensors, dtype=_torch_dtype(checkpoint, options), device=device
@@ -38,8 +42,19 @@ def load_model(checkpoint: Checkpoint, options: LoadOptions, config: ModelConfig
     model.generation_config = _generation_config(checkpoint, family)
     if checkpoint.tokenizer is not None:
         files = checkpoint.tokenizer
-        model.tokenizer_loader = lambda: Tokenizer.from_files(files)
+        vocabulary = family.config.vocab_size
+        model.tokenizer_loader = lambda: _tokenizer(files, vocabulary)
     return model
+
+
+def _refuse_other_quantization(checkpoint: Checkpoint) -> None:
+    asked = checkpoint.config.get("quantization_config")
+    if asked:
+        method = asked.get("quant_method") if isinstance(asked, Mapping) else asked
+        raise NotSupportedError(
+            f"{checkpoint.source}/config.json: `quantization_config` must be absent, got the method {method!r}. "
+            "Load the model's 16-bit weights with load_in_4bit=True, or a .gguf file."
+        )
 
 
 def _in_format(tensors: Mapping[str, StoredTensor], family: Family, options: LoadOptions) -> Mapping[str, StoredTensor]:
@@ -50,6 +65,12 @@ def _in_format(tensors: Mapping[str, StoredTensor], family: Family, options: Loa
         turned = frozenset(entry.name for _, _, entry in placed_entries(family) if entry.transposed)
         tensors = QuantizedTensors(tensors, options.bits, keep=outside, inputs_first=turned)
     return tensors
+
+
+def _tokenizer(files: TokenizerFiles, vocabulary: int) -> Tokenizer:
+    tokenizer = Tokenizer.from_files(files)
+    check_vocabulary(tokenizer, vocabulary, files.source)
+    return tokenizer
 
 
 def _place(options: LoadOptions) -> str:

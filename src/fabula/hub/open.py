@@ -13,7 +13,7 @@ from os import PathLike
 from pathlib import Path
 from typing import Any
 
-from fabula.errors import ModelFileError
+from fabula.errors import ArgumentError, ModelFileError
 from fabula.hub.checkpoint import Checkpoint
 from fabula.hub.default_model import fetch_default_model, is_default_model
 from fabula.hub.files import (
@@ -37,6 +37,7 @@ from fabula.text.files import TokenizerFiles
 Source = str | PathLike[str]
 PART = r"[A-Za-z0-9_](?:[A-Za-z0-9_.-]{0,94}[A-Za-z0-9_])?"  # of a hub id, by the hub's own rule
 REPOSITORY = re.compile(rf"{PART}(?:/{PART})?")
+_SOURCES = "a directory, a .gguf file, a hub id or a default model's name"
 REPOSITORY_FILE = re.compile(rf"({PART}/{PART})/(.+\.gguf)")
 
 
@@ -86,10 +87,12 @@ def open_tokenizer(
 
 def locate(source: Source, patterns: Sequence[str], options: SourceOptions) -> Path:
     """The directory or .gguf file that the source names, on this machine; fetched if it is not here yet."""
+    if not isinstance(source, (str, PathLike)):
+        raise ArgumentError(f"the source must be {_SOURCES}, got {source!r}. Name one.")
     name, path = str(source), Path(source)
-    if path.is_dir():
+    if name and path.is_dir():
         return _only_gguf(path) or path
-    if path.exists():
+    if name and path.exists():
         return _model_file(path)
     if is_default_model(name):
         return fetch_default_model(
@@ -99,9 +102,7 @@ def locate(source: Source, patterns: Sequence[str], options: SourceOptions) -> P
         return _snapshot().fetch_file(*match.groups(), options)
     if REPOSITORY.fullmatch(name) and not name.endswith(".gguf"):
         return _snapshot().fetch_snapshot(name, patterns, options)
-    raise ModelFileError(
-        f"{name} must be a directory, a .gguf file, a hub id or a default model's name, and is none. Check the path."
-    )
+    raise ModelFileError(f"{name or 'the source'} must be {_SOURCES}, and is none. Check the path.")
 
 
 def _snapshot() -> Any:

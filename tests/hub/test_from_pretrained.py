@@ -1,0 +1,119 @@
+"""Every argument of from_pretrained is honoured or refused by name, and what it loads saves and loads again."""
+
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from fabula import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+from fabula.errors import ArgumentError, ModelFileError, NotSupportedError, UnknownArgumentError
+from fabula.testing.tiny_model import write_tiny_model
+
+torch = pytest.importorskip("torch")
+IDS = [[72, 101, 108, 108, 111]]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return write_tiny_model(tmp_path_factory.mktemp("tiny"))
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        *({"device_map": device} for device in ("auto", "cpu", "cpu:0", {"": "cpu"}, torch.device("cpu"))),
+        *({"dtype": kind} for kind in ("auto", "float32", "float16", torch.bfloat16, np.float32, np.dtype("float16"))),
+        {"low_cpu_mem_usage": True, "attn_implementation": "sdpa", "trust_remote_code": False, "use_safetensors": True},
+        {"load_in_4bit": True, "device_map": "auto"},
+        {"load_in_8bit": True},
+        {"quantization_config": {"load_in_4bit": True, "bnb_4bit_quant_type": "nf4"}},
+        {"quantization_config": SimpleNamespace(_load_in_8bit=True)},
+        {"load_in_4bit": False, "quantization_config": None, "dtype": None, "torch_dtype": None, "device_map": None},
+    ],
+)
+def test_a_model_on_the_cpu_is_native(folder, arguments):
+    model = AutoModelForCausalLM.from_pretrained(folder, **arguments)
+    assert type(model).__name__ == "NativeCausalLM"
+    assert len(model.generate(IDS, max_new_tokens=2, eos_token_id=None)[0]) == 7
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "message"),
+    [
+        ({"load_in_4bit": "yes"}, ArgumentError, "`load_in_4bit` must be True or False, got 'yes'"),
+        ({"load_in_4bit": True, "load_in_8bit": True}, ArgumentError, "`load_in_4bit` and `load_in_8bit`"),
+        ({"quantization_config": "int4"}, ArgumentError, "`quantization_config` must be .* got 'int4'"),
+        ({"quantization_config": SimpleNamespace(bits=3)}, NotSupportedError, "`quantization_config` must set"),
+        ({"dtype": "int8"}, ArgumentError, "`dtype` must be one of .* got 'int8'"),
+        ({"device_map": "nonsense"}, ArgumentError, "`device_map` must be .* got 'nonsense'"),
+        ({"device_map": {"": "disk"}}, ArgumentError, "`device_map` must be"),
+        ({"device_map": -1}, ArgumentError, "`device_map` must be .* got -1"),
+        ({"device_map": "cuda:99"}, ArgumentError, "`device_map` must name a device that PyTorch finds here"),
+        ({"device_map": {"a": "cpu", "b": "cuda"}}, NotSupportedError, "`device_map` must place"),
+        ({"max_memory": {0: "1GB"}}, NotSupportedError, "`max_memory`"),
+        ({"trust_remote_code": True}, NotSupportedError, "`trust_remote_code` .* no code"),
+        ({"use_safetensors": False}, NotSupportedError, "`use_safetensors=False`"),
+        ({"force_download": True}, NotSupportedError, "`force_download`"),
+        ({"subfolder": "x"}, NotSupportedError, "`subfolder`"),
+        ({"backend": "torch", "threads": 2}, NotSupportedError, "`threads`"),
+        ({"attn_implementation": "flash_attention_2"}, NotSupportedError, "`attn_implementation` must be"),
+        ({"load_in_4bits": True}, UnknownArgumentError, "`load_in_4bits`. Did you mean `load_in_4bit`"),
+        ({"generation_config": {}}, ArgumentError, "`generation_config` must be a GenerationConfig, got dict"),
+    ],
+)
+def test_what_cannot_be_done_is_refused_by_name(folder, arguments, error, message):
+    with pytest.raises(error, match=message):
+        AutoModelForCausalLM.from_pretrained(folder, **arguments)
+
+
+def test_the_older_name_of_dtype_warns_and_works(folder):
+    with pytest.warns(FutureWarning, match="`torch_dtype` is deprecated") as caught:
+        model = AutoModelForCausalLM.from_pretrained(folder, torch_dtype=torch.bfloat16, backend="torch")
+    assert model.dtype == torch.bfloat16
+    assert caught[0].filename == __file__
+    with pytest.warns(FutureWarning), pytest.raises(ArgumentError, match="not both"):
+        AutoModelForCausalLM.from_pretrained(folder, torch_dtype="float16", dtype="float32")
+
+
+@pytest.mark.parametrize("door", [AutoConfig, AutoTokenizer])
+def test_what_loads_no_weights_takes_no_arguments_for_them(folder, door):
+    assert door.from_pretrained(pretrained_model_name_or_path=folder, local_files_only=True, trust_remote_code=False)
+    with pytest.raises(UnknownArgumentError, match="`load_in_4bit`"):
+        door.from_pretrained(folder, load_in_4bit=True)
+    with pytest.raises(NotSupportedError, match="`trust_remote_code`"):
+        door.from_pretrained(folder, trust_remote_code=True)
+
+
+def test_a_misspelt_setting_of_the_tokenizer_is_refused_with_the_right_one(folder):
+    with pytest.raises(UnknownArgumentError, match="Did you mean `padding_side`"):
+        AutoTokenizer.from_pretrained(folder, paddin_side="left")
+
+
+@pytest.mark.parametrize("source", [None, 5])
+@pytest.mark.parametrize("door", [AutoConfig, AutoTokenizer, AutoModelForCausalLM])
+def test_a_source_that_names_nothing_is_refused(door, source):
+    with pytest.raises(ArgumentError, match="the source must be a directory"):
+        door.from_pretrained(source)
+
+
+def test_a_tokenizer_with_more_tokens_than_the_model_has_ids_is_refused(tmp_path):
+    write_tiny_model(tmp_path, vocab_size=200)
+    message = r"tokenizer.json of .* must have at most 200 tokens, `vocab_size` of config.json, got 256"
+    with pytest.raises(ModelFileError, match=message):
+        AutoTokenizer.from_pretrained(tmp_path)
+    with pytest.raises(ModelFileError, match=message):
+        AutoModelForCausalLM.from_pretrained(tmp_path).generate(IDS, max_new_tokens=1, stop_strings="x")
+
+
+def test_tokens_added_beyond_the_models_ids_are_refused_when_they_are_used(tmp_path):
+    write_tiny_model(tmp_path, vocab_size=257)
+    tokenizer, model = AutoTokenizer.from_pretrained(tmp_path), AutoModelForCausalLM.from_pretrained(tmp_path)
+    assert model.generate(**tokenizer("Hello", return_tensors="np"), max_new_tokens=1).shape == (1, 6)
+    with pytest.raises(ArgumentError, match=r"\[0, 257\), got 258"):
+        model.generate(**tokenizer("<|pad|>", return_tensors="np"), max_new_tokens=1)
+
+
+def test_weights_in_the_codes_of_another_method_are_refused(tmp_path):
+    write_tiny_model(tmp_path, quantization_config={"quant_method": "gptq", "bits": 4})
+    with pytest.raises(NotSupportedError, match=r"config.json: `quantization_config` .*'gptq'"):
+        AutoModelForCausalLM.from_pretrained(tmp_path)
