@@ -18,6 +18,10 @@ def folder(tmp_path_factory):
     return write_tiny_model(tmp_path_factory.mktemp("tiny"))
 
 
+def logits(model):
+    return torch.as_tensor(model(IDS).logits).detach()
+
+
 @pytest.mark.parametrize(
     "arguments",
     [
@@ -117,3 +121,65 @@ def test_weights_in_the_codes_of_another_method_are_refused(tmp_path):
     write_tiny_model(tmp_path, quantization_config={"quant_method": "gptq", "bits": 4})
     with pytest.raises(NotSupportedError, match=r"config.json: `quantization_config` .*'gptq'"):
         AutoModelForCausalLM.from_pretrained(tmp_path)
+
+
+@pytest.mark.parametrize("backend", ["native", "torch"])
+@pytest.mark.parametrize("dtype", ["float32", "float16", "bfloat16"])
+def test_what_is_saved_has_the_type_that_was_loaded_and_says_so(folder, tmp_path, backend, dtype):
+    transformers = pytest.importorskip("transformers")
+    model = AutoModelForCausalLM.from_pretrained(folder, backend=backend, dtype=dtype)
+    model.save_pretrained(tmp_path, safe_serialization=True)
+    assert AutoConfig.from_pretrained(tmp_path).dtype == dtype
+    assert str(transformers.AutoModelForCausalLM.from_pretrained(tmp_path).dtype) == f"torch.{dtype}"
+    again = AutoModelForCausalLM.from_pretrained(tmp_path, backend=backend)
+    assert torch.equal(logits(again), logits(model))
+
+
+@pytest.mark.parametrize("family", ["GPT2Config", "LlamaConfig"])
+@pytest.mark.parametrize("options", [{}, {"load_in_4bit": True}, {"load_in_8bit": True, "backend": "torch"}])
+def test_transformers_computes_what_was_saved(tmp_path, family, options):
+    transformers = pytest.importorskip("transformers")
+    sizes = {
+        "GPT2Config": {"n_embd": 64, "n_layer": 2, "n_head": 4, "n_positions": 64},
+        "LlamaConfig": {"hidden_size": 64, "intermediate_size": 96, "num_hidden_layers": 2, "num_attention_heads": 4},
+    }[family]
+    config = getattr(transformers, family)(vocab_size=128, tie_word_embeddings=family == "GPT2Config", **sizes)
+    transformers.AutoModelForCausalLM.from_config(config).save_pretrained(tmp_path / "given")
+    model = AutoModelForCausalLM.from_pretrained(tmp_path / "given", **options)
+    model.save_pretrained(tmp_path / "saved")
+    exact = AutoModelForCausalLM.from_pretrained(tmp_path / "saved", backend="torch")
+    reference = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "saved").eval()
+    with torch.no_grad():
+        expected = reference(torch.tensor(IDS)).logits
+        assert torch.allclose(exact(torch.tensor(IDS)).logits, expected, atol=1e-4)
+        error = (model(torch.tensor(IDS)).logits - expected).abs().max() / expected.abs().max()
+    assert error < (0.05 if options else 1e-4)  # packed weights: the native kernels round activations
+
+
+@pytest.mark.parametrize("backend", ["native", "torch"])
+def test_a_model_may_be_saved_where_it_came_from(tmp_path, backend):
+    model = AutoModelForCausalLM.from_pretrained(write_tiny_model(tmp_path), backend=backend)
+    expected = logits(model)
+    model.save_pretrained(tmp_path)
+    assert torch.equal(logits(model), expected)
+    assert torch.equal(logits(AutoModelForCausalLM.from_pretrained(tmp_path, backend=backend)), expected)
+
+
+@pytest.mark.parametrize("backend", ["native", "torch"])
+def test_saving_refuses_by_name_and_leaves_the_settings_that_it_cannot_save(folder, tmp_path, backend):
+    model = AutoModelForCausalLM.from_pretrained(folder, backend=backend)
+    for settings, error in (
+        ({"safe_serialization": False}, NotSupportedError),
+        ({"max_shard_size": "1GB"}, NotSupportedError),
+        ({"push_to_hub": True}, NotSupportedError),
+        ({"save_everything": True}, UnknownArgumentError),
+    ):
+        with pytest.raises(error, match=f"`{next(iter(settings))}"):
+            model.save_pretrained(tmp_path / "never", **settings)
+    assert not (tmp_path / "never").exists()
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ArgumentError, match="`save_directory` must be a directory"):
+        model.save_pretrained(tmp_path / "file")
+    model.generation_config.update(do_sample=True, temperature=0.5, eos_token_id=[256, 257])
+    model.save_pretrained(tmp_path / "saved")
+    assert AutoModelForCausalLM.from_pretrained(tmp_path / "saved").generation_config == model.generation_config

@@ -140,8 +140,9 @@ class NativeCausalLM(GenerationMixin):
             )
         return self
 
-    def save_pretrained(self, save_directory: str | PathLike[str]) -> None:
+    def save_pretrained(self, save_directory: str | PathLike[str], **settings: Any) -> None:
         """Writes a Hugging Face directory: configuration, generation config, weights (packed ones as float32)."""
+        saving.refuse_settings(settings)
         saving.save_directory(save_directory, self, self._tensors)
 
     def num_parameters(self, only_trainable: bool = False, exclude_embeddings: bool = False) -> int:

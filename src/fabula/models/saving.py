@@ -7,23 +7,56 @@ from os import PathLike
 from pathlib import Path
 from typing import Any
 
-from fabula.errors import ArgumentError
+from fabula.errors import ArgumentError, NotSupportedError, UnknownArgumentError
+from fabula.models.config import ModelConfig
 from fabula.models.family import Family
 from fabula.models.weights import find_tensor, placed_entries, served_by_another
 from fabula.quant.convert import FLOATS, converted
 from fabula.quant.formats import StoredTensor
 from fabula.quant.safetensors import save_safetensors
 
+DTYPES = {"F32": "float32", "F16": "float16", "BF16": "bfloat16"}
+_SATISFIED = {"safe_serialization": True, "is_main_process": True, "push_to_hub": False}  # what is done anyway
+
 
 def save_directory(directory: str | PathLike[str], model: Any, tensors: Mapping[str, StoredTensor]) -> None:
     """Writes config.json, generation_config.json and model.safetensors; packed weights are written as float32."""
-    folder = Path(directory)
-    if folder.is_file():
-        raise ArgumentError(f"`save_directory` must be a directory, got the file {folder}.")
-    folder.mkdir(parents=True, exist_ok=True)
-    model.config.save_pretrained(folder)
+    folder = made_folder(directory)
+    weights = dict(_Unpacked(model.family, tensors))
+    values = {**model.config.to_dict(), "dtype": _dtype(weights)}
+    values.pop("torch_dtype", None)
     model.generation_config.save_pretrained(folder)
-    save_safetensors(folder / "model.safetensors", _Unpacked(model.family, tensors))
+    ModelConfig.from_dict(values).save_pretrained(folder)
+    partial = folder / "model.safetensors.partial"  # the model may be mapped from the file that this replaces
+    save_safetensors(partial, weights)
+    partial.replace(folder / "model.safetensors")
+
+
+def made_folder(directory: str | PathLike[str]) -> Path:
+    """The directory, made where it is absent. Raises ArgumentError where it cannot be."""
+    folder = Path(directory)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ArgumentError(f"`save_directory` must be a directory to write to, got {folder} ({error}).") from error
+    return folder
+
+
+def refuse_settings(settings: Mapping[str, Any]) -> None:
+    """Raises for arguments of transformers' save_pretrained that ask for something else than what is done."""
+    for name, value in settings.items():
+        if name not in _SATISFIED and name not in ("max_shard_size", "state_dict", "variant", "token", "save_function"):
+            raise UnknownArgumentError(f"save_pretrained() has no argument `{name}`.")
+        if value is not None and value != _SATISFIED.get(name):
+            raise NotSupportedError(
+                f"`{name}={value!r}` is not supported: one model.safetensors is written to the directory."
+            )
+
+
+def _dtype(weights: Mapping[str, StoredTensor]) -> str:
+    """What the matrices are; float32 where they are of several types."""
+    formats = {tensor.format for tensor in weights.values() if len(tensor.shape) > 1}
+    return DTYPES[formats.pop()] if len(formats) == 1 else "float32"
 
 
 class _Unpacked(Mapping[str, StoredTensor]):

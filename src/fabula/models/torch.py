@@ -15,6 +15,7 @@ from fabula.generation.config import GenerationConfig
 from fabula.generation.mixin import GenerationMixin
 from fabula.models.family import Family
 from fabula.models.past import Past
+from fabula.models.saving import refuse_settings
 from fabula.models.torch_pass import Inputs, Weights, compute
 from fabula.models.torch_rectangle import Rectangle, forward_rectangle
 from fabula.models.torch_save import save_model
@@ -147,8 +148,9 @@ class TorchCausalLM(GenerationMixin, torch.nn.Module):
         """Copies and pickles get an engine of their own."""
         return {**self.__dict__, "_engine": None}
 
-    def save_pretrained(self, save_directory: str | Path) -> None:
+    def save_pretrained(self, save_directory: str | Path, **settings: Any) -> None:
         """Writes the weights as they are now, the configuration and the generation settings to a directory."""
+        refuse_settings(settings)
         save_model(self, save_directory)
 
     def weights(self) -> Weights:

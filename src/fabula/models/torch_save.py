@@ -9,17 +9,19 @@ import torch
 from safetensors.torch import save_file
 
 from fabula.models.config import ModelConfig
+from fabula.models.saving import made_folder
 
 
 def save_model(model: Any, directory: str | Path) -> None:
     """Writes model.safetensors, config.json and generation_config.json to a directory, made where it is absent."""
-    folder = Path(directory)
-    folder.mkdir(parents=True, exist_ok=True)
+    folder = made_folder(directory)
     kept, tied = distinct(model.state_dict())
     values = {**model.config.to_dict(), "dtype": str(model.dtype).removeprefix("torch.")}
-    ModelConfig.from_dict({**values, "tie_word_embeddings": bool(tied)}).save_pretrained(folder)
     model.generation_config.save_pretrained(folder)
-    save_file(kept, folder / "model.safetensors", metadata={"format": "pt"})
+    ModelConfig.from_dict({**values, "tie_word_embeddings": bool(tied)}).save_pretrained(folder)
+    partial = folder / "model.safetensors.partial"  # another process may have mapped the file that this replaces
+    save_file(kept, partial, metadata={"format": "pt"})
+    partial.replace(folder / "model.safetensors")
 
 
 def distinct(state: dict[str, torch.Tensor]) -> tuple[dict[str, torch.Tensor], tuple[str, ...]]:
