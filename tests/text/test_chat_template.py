@@ -122,7 +122,7 @@ def outcome(tokenizer, *arguments, **options):
 @pytest.mark.parametrize("options", [
     {}, {"add_generation_prompt": True}, {"tools": TOOLS}, {"continue_final_message": True}, {"enable_thinking": False},
     {"continue_final_message": "reasoning"}, {"bos_token": "<B>", "date_string": "1 May"},
-], ids=str)  # fmt: skip
+], ids=["plain", "prompt", "tools", "continued", "unthinking", "continued-key", "variables"])  # fmt: skip
 @pytest.mark.parametrize("chat", [USER, TURNS, REASONED, PARTS, CALLS, [*TURNS, CALLS[1]], TURNS[1:]],
                          ids=["user", "turns", "reasoned", "parts", "calls", "both", "no-system"])  # fmt: skip
 @pytest.mark.parametrize("name", ["CHATML", "LLAMA3", "MISTRAL", "GEMMA", "THINKING", "ODDITIES"])
