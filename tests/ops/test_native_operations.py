@@ -138,3 +138,17 @@ def test_embeddings_are_decoded_exactly(isa, format):
         table = StoredTensor("w", format, (40, 256), data)
     actual = run_one(lambda ops, x, w: ops.add(ops.embed(w.w), x), np.zeros((40, 256), np.float32), {"w": table}, isa)
     assert np.array_equal(actual, table.dequantize())
+
+
+@pytest.mark.parametrize("isa", ISAS)
+@pytest.mark.parametrize("format", ["Q4_0", "Q4_1", "Q5_0", "Q6_K", "Q8_0"])
+@pytest.mark.parametrize("tokens", [1, 11])
+def test_rows_with_outliers_keep_what_is_beside_them(isa, format, tokens):
+    x, weight = rows(tokens, 512), packed(format, 40, 512)
+    x[::2, 37] = 90.0
+    x[:, 500] = -70.0
+    twin, actual = (run_one(lambda ops, x, w: ops.linear(x, w.w), x, {"w": weight}, each) for each in (None, isa))
+    exact_products = x.astype(np.float64) @ weight.dequantize().astype(np.float64).T
+    assert relative_error(actual, twin) < (1e-3 if format.endswith("K") else 2e-6)
+    scale = np.abs(weight.dequantize()).max() * np.sqrt(512)
+    assert np.abs(actual - exact_products).max() < 0.01 * scale  # one code for all would be off by up to 0.1

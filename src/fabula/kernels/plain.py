@@ -12,6 +12,8 @@ import numpy as np
 from fabula.kernels.plain_attention import attend
 from fabula.kernels.program import GROUP, Buffer, Instruction, Layout, Matrix, Operation, Program, Value
 
+OUTLIER = 6.0  # times a row's root mean square: from there a group is an outlier
+
 
 class Inputs(Protocol):
     """What a step is given: ops/protocol.py's Batch."""
@@ -97,7 +99,7 @@ def _matmul(step: _Step) -> None:
 def _gated_matmul(step: _Step) -> None:
     (x,) = step.inputs
     gate, up = (x @ step.floats(segment.matrix).T for segment in step.instruction.segments)
-    step.write(step.instruction.out, quantized(activated(gate, step.instruction.activation) * up))
+    step.write(step.instruction.out, quantized_by_group(activated(gate, step.instruction.activation) * up))
 
 
 def _attend(step: _Step) -> None:
@@ -185,11 +187,31 @@ def error_function(x: np.ndarray) -> np.ndarray:
 
 
 def quantized(x: np.ndarray) -> np.ndarray:
-    """Rows as they are after rounding to 8 bits: in groups of 32, the largest of each being 127."""
-    padded = np.pad(x, ((0, 0), (0, -x.shape[1] % GROUP))).reshape(len(x), -1, GROUP).astype(np.float32)
-    top = np.abs(padded).max(axis=-1, keepdims=True)
-    inverse = np.divide(np.float32(127), top, out=np.zeros_like(top), where=top > 0)
-    return (np.rint(padded * inverse) * (top / np.float32(127))).reshape(len(x), -1)[:, : x.shape[1]]
+    """Rows as they are after rounding to 8 bits: in groups of 32, the largest of each being 127.
+
+    A group whose largest stands far above its row is rounded again: 15 bits.
+    """
+    groups, scale = _rounded_groups(x)
+    rounded = _coded(groups, scale)
+    limit = np.mean(x * x, axis=-1, dtype=np.float32)[:, None, None] * np.float32(OUTLIER**2 / 127**2)
+    second = rounded + _coded(groups - rounded, scale / np.float32(254))
+    return np.where(scale * scale > limit, second, rounded).reshape(len(x), -1)[:, : x.shape[1]]
+
+
+def quantized_by_group(x: np.ndarray) -> np.ndarray:
+    """Rows as they are after rounding to 8 bits where no one sees a whole row."""
+    return _coded(*_rounded_groups(x)).reshape(len(x), -1)[:, : x.shape[1]]
+
+
+def _rounded_groups(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Float32["T groups 32"], padded with zeros, and the groups' scales."""
+    groups = np.pad(x, ((0, 0), (0, -x.shape[1] % GROUP))).reshape(len(x), -1, GROUP).astype(np.float32)
+    return groups, np.abs(groups).max(axis=-1, keepdims=True) / np.float32(127)
+
+
+def _coded(groups: np.ndarray, scale: np.ndarray) -> np.ndarray:
+    inverse = np.divide(np.float32(1), scale, out=np.zeros_like(scale), where=scale > 0)
+    return np.clip(np.rint(groups * inverse), -127, 127) * scale
 
 
 def rounded_to(layout: Layout, weights: np.ndarray) -> np.ndarray:

@@ -71,7 +71,8 @@ class Buffer:
         if self.output is not None:
             return 4 * self.width
         padded = -(-self.width // CHUNK) * CHUNK
-        return padded + padded // GROUP * 16 if self.quantized else -(-4 * self.width // 64) * 64
+        groups = padded // GROUP
+        return padded + 16 * groups + 64 + 64 * groups if self.quantized else -(-4 * self.width // 64) * 64
 
 
 @dataclass(frozen=True, eq=False, slots=True)

@@ -1,5 +1,7 @@
 // The table of kernels that each instruction set fills in, and the small types they share.
 #pragma once
+#include <type_traits>
+
 #include "abi.h"
 #include "halves.h"
 
@@ -11,6 +13,26 @@ struct GroupScale {
   float sum;           // scale times the sum of the codes
   int32_t minus_low;   // minus the sum of the first 16 codes
   int32_t minus_high;  // minus the sum of the last 16 codes
+};
+
+// A group whose largest value stands far above its row gets a second code for what rounding took: 15 bits in all.
+struct Outlier {
+  GroupScale scale;  // of the second codes
+  int32_t group;
+  int32_t reserved[3];
+  int8_t codes[kGroup];
+};
+
+// Where the parts of a quantized row of `columns` features lie: codes, scales, and the outliers' number and list.
+struct QuantizedRow {
+  int padded, groups;
+  explicit QuantizedRow(int columns) : padded((columns + kChunk - 1) / kChunk * kChunk), groups(padded / kGroup) {}
+  template <class Byte> auto* scales(Byte* row) const { return (copy_const<Byte, GroupScale>*)(row + padded); }
+  template <class Byte> auto* outlier_count(Byte* row) const { return (copy_const<Byte, int32_t>*)(scales(row) + groups); }
+  template <class Byte> auto* outliers(Byte* row) const { return (copy_const<Byte, Outlier>*)(outlier_count(row) + 16); }
+
+ private:
+  template <class From, class To> using copy_const = std::conditional_t<std::is_const_v<From>, const To, To>;
 };
 
 // A layer's attention: sizes, and where it lies in a cache block.
@@ -63,6 +85,7 @@ extern const Kernels avx2_kernels;
 extern const Kernels avx512_kernels;
 #endif
 
+constexpr float kOutlier = 6.0f;   // times a row's root mean square: from there a group is an outlier
 constexpr int kAhead = 2048;       // bytes that a streaming matmul prefetches ahead
 constexpr int kAttendRows = 24;    // queries times heads that one attention task may hold
 

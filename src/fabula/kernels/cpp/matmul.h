@@ -156,14 +156,27 @@ static inline void packed_group(const uint8_t* chunk, int group, int v, const in
   }
 }
 
+// The share of the second codes that a token's outliers have.
+template <int layout>
+static inline void add_outliers(const uint8_t* panel, int v, const int8_t* token, const QuantizedRow& row, F (&sums)[1]) {
+  const Outlier* outliers = row.outliers(token);
+  for (int i = 0, count = *row.outlier_count(token); i < count; i++) {
+    const Outlier& o = outliers[i];
+    const int8_t* codes = o.codes;
+    const GroupScale* scale = &o.scale;
+    packed_group<layout, 1>(panel + int64_t(o.group / 2) * Packed<layout>::bytes, o.group % 2, v, &codes, &scale, 0, sums);
+  }
+}
+
 template <int layout, int M>
 static void packed_tile(const Matrix& w, const uint8_t* data, const void* const* x, float* out, int out_stride) {
   int chunks = (w.columns + kChunk - 1) / kChunk;
+  QuantizedRow row(w.columns);
   const int8_t* q[M];
   const GroupScale* scales[M];
   for (int m = 0; m < M; m++) {
     q[m] = (const int8_t*)x[m];
-    scales[m] = (const GroupScale*)(q[m] + int64_t(chunks) * kChunk);
+    scales[m] = row.scales(q[m]);
   }
   for (int v = 0; v < V; v++) {
     F sums[M];
@@ -175,7 +188,11 @@ static void packed_tile(const Matrix& w, const uint8_t* data, const void* const*
       packed_group<layout, M>(chunk, 0, v, q, scales, 2 * c, sums);
       packed_group<layout, M>(chunk, 1, v, q, scales, 2 * c + 1, sums);
     }
-    for (int m = 0; m < M; m++) store(out + m * out_stride + v * W, mul(sums[m], splat(w.multiplier)));
+    for (int m = 0; m < M; m++) {
+      F total[1] = {sums[m]};
+      add_outliers<layout>(data, v, q[m], row, total);
+      store(out + m * out_stride + v * W, mul(total[0], splat(w.multiplier)));
+    }
   }
 }
 

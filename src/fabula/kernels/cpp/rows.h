@@ -63,17 +63,40 @@ static inline void quantize_group(const float* x, int8_t* codes, GroupScale* sca
   scale->sum = scale->scale * float(low_half + high_half);
 }
 
-// A row of `width` floats to its codes, padded with zeros to kChunk, and behind them the groups' scales.
-static void quantize(const float* x, int8_t* out, int width) {
-  int padded = (width + kChunk - 1) / kChunk * kChunk;
-  GroupScale* scales = (GroupScale*)(out + padded);
-  int i = 0;
-  for (; i + kGroup <= width; i += kGroup) quantize_group(x + i, out + i, scales + i / kGroup);
-  for (; i < padded; i += kGroup) {
-    float last[kGroup] = {};
-    for (int j = 0; j < width - i; j++) last[j] = x[i + j];
-    quantize_group(last, out + i, scales + i / kGroup);
+// The second codes of a group: what the first ones leave, in steps of scale / 254.
+static inline void quantize_rest(const float* x, const int8_t* codes, float scale, Outlier* out) {
+  float inverse = 254.0f / scale;
+  int32_t low_half = 0, high_half = 0;
+  for (int i = 0; i < kGroup; i++) {
+    float rest = (x[i] - scale * float(codes[i])) * inverse;
+    out->codes[i] = int8_t(__builtin_rintf(rest < -127.0f ? -127.0f : rest > 127.0f ? 127.0f : rest));
+    (i < 16 ? low_half : high_half) += out->codes[i];
   }
+  float step = scale / 254.0f;
+  out->scale = {step, step * float(low_half + high_half), -low_half, -high_half};
+}
+
+// A row of `width` floats to its codes, padded with zeros to kChunk; behind them the groups' scales and the outliers.
+static void quantize(const float* x, int8_t* out, int width) {
+  QuantizedRow row(width);
+  GroupScale* scales = row.scales(out);
+  Outlier* outliers = row.outliers(out);
+  float limit = sum_of_squares(x, width) / float(width) * (kOutlier * kOutlier) / (127.0f * 127.0f);
+  int count = 0;
+  for (int i = 0; i < row.padded; i += kGroup) {
+    float last[kGroup] = {};
+    const float* from = x + i;
+    if (i + kGroup > width) {
+      for (int j = 0; j < width - i; j++) last[j] = x[i + j];
+      from = last;
+    }
+    GroupScale& scale = scales[i / kGroup];
+    quantize_group(from, out + i, &scale);
+    if (scale.scale * scale.scale <= limit) continue;
+    outliers[count].group = i / kGroup;
+    quantize_rest(from, out + i, scale.scale, &outliers[count++]);
+  }
+  *row.outlier_count(out) = count;
 }
 
 static void add_rows(const float* x, const float* y, float* out, int n) {

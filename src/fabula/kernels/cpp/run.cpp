@@ -210,7 +210,7 @@ struct Run {
     collect(in.a, in.gathered & 1, n);
     const Matrix &gate = *in.segment[0].matrix, &up = *in.segment[1].matrix;
     int groups = gate.rows / kGroup;
-    int padded = (gate.rows + kChunk - 1) / kChunk * kChunk;
+    QuantizedRow row(gate.rows);
     float* gates = scratch(size_t(kTokens) * kGroup * 2);
     float* ups = gates + kTokens * kGroup;
     cut(in);
@@ -221,10 +221,12 @@ struct Run {
         k.matmul(up, g * kPanels, kPanels, pointers.data() + first, tokens, ups, kGroup);
         for (int t = 0; t < tokens; t++) {
           uint8_t* out = at(in.out, first + t);
-          GroupScale* scales = (GroupScale*)(out + padded);
+          GroupScale* scales = row.scales(out);
           k.gate_and_quantize(gates + t * kGroup, ups + t * kGroup, in.integers[0], (int8_t*)out + g * kGroup, scales + g);
-          if (g == groups - 1 && padded > gate.rows) {
-            std::memset(out + gate.rows, 0, size_t(padded - gate.rows));
+          if (g < groups - 1) continue;
+          *row.outlier_count(out) = 0;  // no one has seen the whole row
+          if (row.groups > groups) {
+            std::memset(out + gate.rows, 0, kGroup);
             scales[g + 1] = GroupScale{};
           }
         }
