@@ -49,3 +49,10 @@ def test_each_window_begins_at_position_zero_and_scores_its_new_part():
     text_losses(model, np.arange(12), 8, 4)
     assert [batch.tokens.tolist() for batch in model.asked] == [list(range(7)), list(range(4, 11))]
     assert [batch.scored.tolist() for batch in model.asked] == [list(range(7)), [3, 4, 5, 6]]
+
+
+def test_every_window_begins_as_the_model_was_trained_to_begin():
+    model = Ignorant()
+    losses = text_losses(model, np.arange(12), 8, 4, start=np.array([49]))
+    assert [batch.tokens.tolist() for batch in model.asked] == [[49, *range(7)], [49, *range(4, 11)]]
+    assert len(losses) == 11

@@ -19,6 +19,9 @@ from fabula.cli.terminal import is_terminal
 from fabula.errors import ArgumentError
 from fabula.ops.protocol import Batch
 
+PIECE = 32  # rows of logits at once: a row may have 262,144
+NO_IDS = np.zeros(0, np.int64)
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The command's flags."""
@@ -36,14 +39,15 @@ def run(arguments: argparse.Namespace) -> None:
     text = read_file(arguments.file, "text")
     check_positive("stride", arguments.stride)
     model = load_model(arguments)
-    ids = np.array(model.tokenizer(text)["input_ids"], np.int64)
+    start = np.array(model.tokenizer("")["input_ids"], np.int64)
+    ids = np.array(model.tokenizer(text, add_special_tokens=False)["input_ids"], np.int64)
     if len(ids) < 2:
         raise ArgumentError(f"the text must have at least 2 tokens, got {len(ids)}.")
     window = min(arguments.window, model.context_length)
     stride = arguments.stride or max(1, window // 2)
     if window < 2 or stride >= window:
         raise ArgumentError(f"`stride` must be in [1, window), got {stride} with a window of {window}.")
-    losses = text_losses(model, ids, window, stride)
+    losses = text_losses(model, ids, window, stride, start)
     facts = summary(losses, len(text.encode()))
     print(json.dumps(facts) if arguments.json else "\n".join(f"{name:<20} {value}" for name, value in facts.items()))
 
@@ -69,13 +73,19 @@ def windows(length: int, window: int, stride: int) -> Iterator[tuple[int, int, i
         scored = end
 
 
-def text_losses(model: Any, ids: np.ndarray, window: int, stride: int) -> np.ndarray:
-    """-log p of every token but the first, Float64["N-1"]; progress on standard error."""
-    cache = model.new_cache(blocks_for(window))
+def text_losses(model: Any, ids: np.ndarray, window: int, stride: int, start: np.ndarray = NO_IDS) -> np.ndarray:
+    """-log p of every token but the first, Float64["N-1"]; progress on standard error.
+
+    Each window begins with `start`, the ids with which the model was trained to begin a text.
+    """
+    cache = model.new_cache(blocks_for(window + len(start)))
     losses = []
     for begin, end, scored in windows(len(ids), window, stride):
-        logits = model.step(window_batch(ids[begin : end - 1], scored - begin - 1), cache).logits
-        losses.append(token_losses(arrays.of(logits).to_host(logits), ids[scored:end]))
+        whole = np.concatenate([start, ids[begin : end - 1]])
+        logits = model.step(window_batch(whole, len(start) + scored - begin - 1), cache).logits
+        for piece in range(0, end - scored, PIECE):
+            rows = logits[piece : piece + PIECE]
+            losses.append(token_losses(arrays.of(rows).to_host(rows), ids[scored + piece : end][:PIECE]))
         if is_terminal(sys.stderr):
             print(f"\r{end}/{len(ids)} tokens", end="\n" if end == len(ids) else "", file=sys.stderr, flush=True)
     return np.concatenate(losses)
