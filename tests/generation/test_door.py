@@ -1,6 +1,7 @@
 """What people hand to generate(), right and wrong, and what many calls at once or one after another leave behind."""
 
 import gc
+import os
 import re
 import threading
 import weakref
@@ -8,7 +9,7 @@ import weakref
 import numpy as np
 import pytest
 
-from fabula import AutoModelForCausalLM
+from fabula import AutoModelForCausalLM, AutoTokenizer, TextIteratorStreamer, set_seed
 from fabula.errors import ArgumentError, NotSupportedError
 from fabula.testing.tiny_model import write_tiny_model
 
@@ -131,3 +132,46 @@ def test_a_warning_about_the_mask_points_at_the_callers_line(model):
     with pytest.warns(UserWarning, match="attention mask is not set and cannot be inferred") as caught:
         model.generate(torch.tensor([[1, 256], [3, 4]]), max_new_tokens=1, pad_token_id=256)
     assert [warning.filename for warning in caught] == [__file__]
+
+
+def test_a_streamer_hears_of_a_call_that_is_refused(model, folder):
+    streamer = TextIteratorStreamer(AutoTokenizer.from_pretrained(folder), timeout=20)
+    with pytest.raises(ArgumentError, match="max_new_tokens"):
+        model.generate(IDS, max_new_tokens=-5, streamer=streamer)
+    with pytest.raises(ArgumentError, match="max_new_tokens"):
+        list(streamer)
+
+
+def test_a_models_own_settings_must_be_a_generation_config(folder):
+    model = AutoModelForCausalLM.from_pretrained(folder)
+    model.generation_config = {"max_new_tokens": 2}
+    with pytest.raises(ArgumentError, match=r"`model.generation_config` must be .*, got dict"):
+        model.generate(IDS)
+
+
+def test_a_seed_may_be_an_integer_of_numpy(model):
+    texts = []
+    for seed in (np.int64(3), 3, np.uint8(4)):
+        set_seed(seed)
+        texts.append(model.generate(IDS, do_sample=True, max_new_tokens=8, **NO_EOS).tolist())
+    assert texts[0] == texts[1] != texts[2]
+
+
+def test_many_calls_leave_no_memory_behind(folder):
+    model = AutoModelForCausalLM.from_pretrained(folder)
+
+    def resident():
+        with open("/proc/self/statm") as file:
+            return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+    def call():
+        model.generate(torch.randint(0, 250, (2, 20)), do_sample=True, max_new_tokens=4, **NO_EOS)
+
+    if not os.path.exists("/proc/self/statm"):
+        pytest.skip("/proc tells how much memory is resident")
+    for _ in range(30):
+        call()
+    before = resident()
+    for _ in range(200):
+        call()
+    assert resident() - before < 16 << 20

@@ -48,7 +48,11 @@ def generate(
     model: Any, inputs: Any, generation_config: GenerationConfig | None, streamer: Any, call: dict[str, Any]
 ) -> Any:
     """Runs the call and lays its rows out; see `GenerationMixin.generate`."""
-    prepared = prepare(model, inputs, generation_config, streamer, call)
+    try:
+        prepared = prepare(model, inputs, generation_config, streamer, call)
+    except BaseException as error:
+        _tell(streamer, error)
+        raise
     run(model, prepared, streamer)
     return lay_out(prepared.prompts, prepared.config, prepared.collectors)
 
@@ -61,7 +65,9 @@ def prepare(
     tokenizer = call.pop("tokenizer", None)
     own = CallersOwn.taken_from(call)
     inputs, attention_mask, position_ids = _model_inputs(inputs, call)
-    _check_config(generation_config)
+    _check_config("model.generation_config", model.generation_config)
+    if generation_config is not None:
+        _check_config("generation_config", generation_config)
     config, _ = resolve(call, generation_config, model.generation_config, accepts=())
     check_supported(config)
     eos = frozenset(token_ids(config.eos_token_id))
@@ -89,12 +95,17 @@ def run(model: Any, call: Call, streamer: Any = None) -> None:
             if collector.error is not None:
                 raise collector.error
     except BaseException as error:
-        if hasattr(streamer, "fail"):
-            streamer.fail(error)
-        elif streamer is not None:
-            streamer.end()
+        _tell(streamer, error)
         raise
     if streamer is not None:
+        streamer.end()
+
+
+def _tell(streamer: Any, error: BaseException) -> None:
+    """Ends a streamer that will get no more, so that whoever reads it does not wait for ever."""
+    if hasattr(streamer, "fail"):
+        streamer.fail(error)
+    elif hasattr(streamer, "end"):
         streamer.end()
 
 
@@ -134,10 +145,10 @@ def _requests(
     return requests
 
 
-def _check_config(config: Any) -> None:
-    if config is not None and not isinstance(config, GenerationConfig):
+def _check_config(name: str, config: Any) -> None:
+    if not isinstance(config, GenerationConfig):
         raise ArgumentError(
-            f"`generation_config` must be a fabula.GenerationConfig, got {type(config).__name__}. "
+            f"`{name}` must be a fabula.GenerationConfig, got {type(config).__name__}. "
             "Make one: GenerationConfig(max_new_tokens=20)."
         )
 

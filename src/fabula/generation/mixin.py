@@ -50,7 +50,7 @@ class GenerationMixin:
 
     def step_apart(self, batch: Batch, cache: Any) -> Forward:
         """A step whose logits are the caller's to keep, while other threads, or an outer step, are under way."""
-        return self.step(batch, cache)  # type: ignore[attr-defined, no-any-return]
+        return self.step(batch, cache)  # type: ignore[attr-defined]
 
     @property
     def tokenizer(self) -> Any:
@@ -119,7 +119,7 @@ class _Apart:
 
     def step(self, batch: Batch, cache: Any, taps: Taps = NO_TAPS) -> Forward:
         """One step."""
-        return self.model.step_apart(batch, cache)  # type: ignore[no-any-return]
+        return self.model.step_apart(batch, cache)
 
 
 _CALL_ARGUMENTS = (  # what generate() names and passes on with the rest of the call

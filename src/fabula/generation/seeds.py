@@ -20,6 +20,7 @@ def set_seed(seed: int, deterministic: bool = False) -> None:
     """
     if isinstance(seed, bool) or not isinstance(seed, (int, np.integer)) or not 0 <= seed < 2**32:
         raise ArgumentError(f"`seed` must be an integer in [0, 2**32), got {seed!r}.")
+    seed = int(seed)
     random.seed(seed)
     np.random.seed(seed)
     torch = sys.modules.get("torch")

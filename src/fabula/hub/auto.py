@@ -96,4 +96,4 @@ def _source(source: Source | None, arguments: dict[str, Any]) -> Source:
     """The source, by transformers' name for it as well; `gguf_file` names a file in a directory."""
     source = arguments.pop("pretrained_model_name_or_path", None) if source is None else source
     name = arguments.pop("gguf_file", None)
-    return source if name is None else f"{source}/{name}"  # type: ignore[return-value]  # None is refused later
+    return source if name is None else f"{source}/{name}"  # None is refused by whoever opens it

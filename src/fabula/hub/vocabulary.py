@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from os import PathLike
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ from fabula.errors import ModelFileError
 from fabula.hub.json_text import read_object
 
 
-def check_vocabulary(tokenizer: Any, vocabulary: int, source: str | Path) -> None:
+def check_vocabulary(tokenizer: Any, vocabulary: int, source: str | PathLike[str]) -> None:
     """Raises ModelFileError where the tokenizer has more tokens than the model has ids.
 
     Tokens that were added to the vocabulary do not count: real models name a few that they have no row for, and a

@@ -38,7 +38,7 @@ class NativeCausalLM(GenerationMixin):
 
     device = Place("cpu")
     training = False
-    _turn: tuple[int, threading.RLock] | None = None  # type: ignore[valid-type]
+    _turn: tuple[int, threading.RLock] | None = None
 
     def __init__(
         self,
@@ -85,7 +85,7 @@ class NativeCausalLM(GenerationMixin):
             return Forward(self._native.step(batch, cache, _APART).logits.copy())
 
     @property
-    def _alone(self) -> threading.RLock:  # type: ignore[valid-type]
+    def _alone(self) -> threading.RLock:
         """The kernels run one step at a time; a forked process has a lock of its own."""
         if self._turn is None or self._turn[0] != os.getpid():
             self._turn = (os.getpid(), threading.RLock())
