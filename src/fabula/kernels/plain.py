@@ -193,7 +193,8 @@ def quantized(x: np.ndarray) -> np.ndarray:
     """
     groups, scale = _rounded_groups(x)
     rounded = _coded(groups, scale)
-    limit = np.mean(x * x, axis=-1, dtype=np.float32)[:, None, None] * np.float32(OUTLIER**2 / 127**2)
+    mean = np.asarray(np.mean(x * x, axis=-1, dtype=np.float32))
+    limit = mean[:, None, None] * np.float32(OUTLIER**2 / 127**2)
     second = rounded + _coded(groups - rounded, scale / np.float32(254))
     return np.where(scale * scale > limit, second, rounded).reshape(len(x), -1)[:, : x.shape[1]]
 
