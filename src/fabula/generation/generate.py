@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -103,10 +104,11 @@ def run(model: Any, call: Call, streamer: Any = None) -> None:
 
 def _tell(streamer: Any, error: BaseException) -> None:
     """Ends a streamer that will get no more, so that whoever reads it does not wait for ever."""
-    if hasattr(streamer, "fail"):
-        streamer.fail(error)
-    elif hasattr(streamer, "end"):
-        streamer.end()
+    with suppress(Exception):  # what the caller has to see is the error that came first
+        if hasattr(streamer, "fail"):
+            streamer.fail(error)
+        elif hasattr(streamer, "end"):
+            streamer.end()
 
 
 def _stream_prompts(streamer: Any, call: Call) -> None:
