@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from fabula.errors import ModelFileError
 from fabula.models.family import Family
@@ -14,9 +14,7 @@ from fabula.models.llama import Llama
 from fabula.models.mistral import Mistral
 from fabula.models.qwen2 import Qwen2
 from fabula.models.qwen3 import Qwen3
-
-if TYPE_CHECKING:
-    from fabula.models.config import ModelConfig
+from fabula.models.settings import Settings
 
 FAMILIES: tuple[type[Family], ...] = (
     Llama,
@@ -43,6 +41,6 @@ def family_class(values: Mapping[str, Any]) -> type[Family]:
     raise ModelFileError(f"model_type must be one of {', '.join(sorted(known))}, got {name!r:.60}.{hint}")
 
 
-def family_for(config: ModelConfig) -> Family:
+def family_for(config: Settings) -> Family:
     """The configuration's family, ready to run."""
     return family_class(config.to_dict())(config)

@@ -6,14 +6,12 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType, SimpleNamespace
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
 from fabula.errors import NotSupportedError
+from fabula.models.settings import Settings
 from fabula.ops.protocol import Activation, Array, Ops
 from fabula.ops.specs import LayerSpec, RopeSpec
-
-if TYPE_CHECKING:
-    from fabula.models.config import ModelConfig
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,11 +33,11 @@ class Family(ABC):
     aliases: ClassVar[Mapping[str, str]] = MappingProxyType({})  # the usual name of a key -> this family's name
     rotary: ClassVar[bool] = True  # positions are rotations
     embedding_scale: float = 1.0  # multiplies the embedding's rows
-    config: ModelConfig
+    config: Settings
     layers: tuple[LayerSpec, ...]
 
     @abstractmethod
-    def __init__(self, config: ModelConfig) -> None:
+    def __init__(self, config: Settings) -> None:
         """Raises NotSupportedError for a switch that the family file does not implement, by its key."""
 
     @abstractmethod
@@ -67,7 +65,7 @@ class Family(ABC):
         """The head, and its softcap; given only the scored positions."""
 
 
-def activation(config: ModelConfig, key: str) -> Activation:
+def activation(config: Settings, key: str) -> Activation:
     """The activation that a configuration names under `key`."""
     name = config.get(key)
     kind = _ACTIVATIONS.get(name) if isinstance(name, str) else None
@@ -84,7 +82,7 @@ def whole_rotation(rope: RopeSpec) -> RopeSpec:
     return rope
 
 
-def require(config: ModelConfig, key: str, allowed: Any) -> None:
+def require(config: Settings, key: str, allowed: Any) -> None:
     """Refuses a configuration whose `key` is set to anything but `allowed`."""
     if config.get(key, allowed) != allowed:
         raise NotSupportedError(

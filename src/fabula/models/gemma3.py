@@ -4,16 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from types import MappingProxyType, SimpleNamespace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from fabula.models.family import Entry, activation, require, whole_rotation
 from fabula.models.llama import Llama
+from fabula.models.settings import Settings
 from fabula.ops.protocol import Array, Ops
 from fabula.ops.rope import rope_spec
 from fabula.ops.specs import AttentionSpec, LayerSpec
-
-if TYPE_CHECKING:
-    from fabula.models.config import ModelConfig
 
 
 class Gemma3(Llama):
@@ -44,7 +42,7 @@ class Gemma3(Llama):
         }
     )
 
-    def __init__(self, config: ModelConfig) -> None:
+    def __init__(self, config: Settings) -> None:
         require(config, "use_bidirectional_attention", False)
         self.config = config
         self.embedding_scale = config.hidden_size**0.5

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from types import MappingProxyType, SimpleNamespace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from fabula.models.family import Entry, Family, activation, require
+from fabula.models.settings import Settings
 from fabula.ops.protocol import Array, Ops
 from fabula.ops.specs import AttentionSpec, LayerSpec
-
-if TYPE_CHECKING:
-    from fabula.models.config import ModelConfig
 
 
 class GPT2(Family):
@@ -44,7 +42,7 @@ class GPT2(Family):
         }
     )
 
-    def __init__(self, config: ModelConfig) -> None:
+    def __init__(self, config: Settings) -> None:
         require(config, "add_cross_attention", False)
         self.config = config
         self.activation = activation(config, "activation_function")

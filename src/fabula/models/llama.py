@@ -4,15 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from types import MappingProxyType, SimpleNamespace
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
 from fabula.models.family import Entry, Family, activation, require, whole_rotation
+from fabula.models.settings import Settings
 from fabula.ops.protocol import Array, Ops
 from fabula.ops.rope import rope_spec
 from fabula.ops.specs import AttentionSpec, LayerSpec
-
-if TYPE_CHECKING:
-    from fabula.models.config import ModelConfig
 
 
 class Llama(Family):
@@ -36,7 +34,7 @@ class Llama(Family):
         }
     )
 
-    def __init__(self, config: ModelConfig) -> None:
+    def __init__(self, config: Settings) -> None:
         require(config, "mlp_bias", False)
         self.config = config
         self.activation = activation(config, "hidden_act")
