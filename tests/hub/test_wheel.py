@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+import shutil
 import threading
 import zipfile
 from dataclasses import replace
@@ -199,3 +200,24 @@ def test_the_cache_is_where_the_platform_keeps_caches(monkeypatch, tmp_path):
     assert cache_folder({}, "linux") == tmp_path / ".cache" / "fabula"
     assert cache_folder({}, "darwin") == tmp_path / "Library" / "Caches" / "fabula"
     assert cache_folder({"LOCALAPPDATA": "/local"}, "win32").as_posix() == "/local/fabula/Cache"
+
+
+def test_progress_survives_folders_that_vanish_while_they_are_measured(tmp_path):
+    stop = threading.Event()
+
+    def come_and_go():
+        while not stop.is_set():
+            for number in range(20):
+                (tmp_path / str(number) / "inner").mkdir(parents=True, exist_ok=True)
+                (tmp_path / str(number) / "inner" / "file").write_bytes(b"12345")
+            for number in range(20):
+                shutil.rmtree(tmp_path / str(number))
+
+    mover = threading.Thread(target=come_and_go)
+    mover.start()
+    try:
+        for _ in range(300):
+            wheel._report(FILE, tmp_path, lambda done, total: None)
+    finally:
+        stop.set()
+        mover.join()

