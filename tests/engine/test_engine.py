@@ -136,6 +136,32 @@ def test_a_row_that_does_not_fit_alone_fails_and_the_engine_lives():
     idle(engine)
 
 
+def test_a_cache_that_cannot_grow_costs_time_and_no_text():
+    model = HashModel()
+    new_cache = model.new_cache
+
+    def stuck(blocks):
+        storage = new_cache(blocks)
+
+        def grow(wanted):
+            raise OutOfMemoryError("no memory is left")
+
+        storage.grow = grow
+        return storage
+
+    prompts = [list(range(i, i + 45)) for i in range(6)]
+    alone = [request(prompt, 60, 3, sampled=True, stream=3 * i) for i, prompt in enumerate(prompts)]
+    for one in alone:
+        engine_of(model).run([one])
+    model.new_cache = stuck
+    together = [request(prompt, 60, 3, sampled=True, stream=3 * i) for i, prompt in enumerate(prompts)]
+    engine = engine_of(model)
+    engine.run(together)
+    assert [r.sink.tokens for r in together] == [r.sink.tokens for r in alone]
+    assert engine.pool.blocks == 16
+    idle(engine)
+
+
 def test_scores_without_a_finite_number_are_an_error_and_not_a_token():
     model = HashModel()
     model.next_logits = lambda tokens: np.full(50, np.nan, np.float32)

@@ -218,6 +218,9 @@ class Engine:
         wanted = min(max(self.pool.blocks + blocks, 2 * self.pool.blocks), self.max_blocks)
         if wanted <= self.pool.blocks:
             return False
-        self.storage.grow(wanted)
+        try:
+            self.storage.grow(wanted)
+        except OutOfMemoryError:  # what is planned stands; younger rows make room instead
+            return False
         self.pool.grow(wanted)
         return True

@@ -8,6 +8,8 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
 from fabula.engine.request import Request
 from fabula.errors import ArgumentError, NotSupportedError
 from fabula.generation.callers_own import CallersOwn
@@ -166,9 +168,15 @@ def _model_inputs(inputs: Any, call: dict[str, Any]) -> tuple[Any, Any, Any]:
     named = call.pop("input_ids", None)
     if inputs is not None and named is not None:
         raise ArgumentError("give the prompts once, as `inputs` or as `input_ids`, not both.")
-    call.pop("token_type_ids", None)  # segment ids: no family here reads them
+    _check_segments(call.pop("token_type_ids", None))
     prompts = named if inputs is None else inputs
     return prompts, call.pop("attention_mask", None), call.pop("position_ids", None)
+
+
+def _check_segments(token_type_ids: Any) -> None:
+    """Tokenizers pass zeros along, which mean nothing; other segment ids would change the answer."""
+    if token_type_ids is not None and np.asarray(token_type_ids).any():
+        raise NotSupportedError("`token_type_ids` must be 0 everywhere, got other segments. Leave them out.")
 
 
 def _refuse_unsupported(call: dict[str, Any]) -> None:
