@@ -18,4 +18,5 @@ class Context:
     lengths: Any  # Int["R"]: how many of them count
     prompt_lengths: Any  # Int["R"]: how many of those are the prompt
     seen: Any = None  # Bool["R V"]: tokens that occur in the row, kept by the caller; None: to be found from `tokens`
+    unconditional: Any = None  # Float["R V"]: the model's logits after each row's negative prompt, where it has one
     padding: int = 0  # the token id that fills rows where a rectangle must be made of them

@@ -8,10 +8,11 @@ import pytest
 from fabula.arrays import numpy as reference
 from fabula.context import Context
 from fabula.decoding.sample import Draw, Sample, drawn_tokens
-from fabula.decoding.strategy import Strategy
+from fabula.decoding.strategy import Strategy, Turn
 from fabula.errors import NumericalError
 from fabula.processors import LogitsProcessorList, TemperatureLogitsWarper, TopKLogitsWarper, TopPLogitsWarper
 from fabula.processors.rows import stack
+from fabula.taps import NO_TAPS
 
 
 def context_of(xp, rows):
@@ -24,7 +25,7 @@ def context_of(xp, rows):
 def choose(xp, logits, draw, process=None):
     """Tokens as NumPy."""
     process = process or (lambda scores, context: scores)
-    choice = Sample().choose(xp.asarray(logits, "float32"), process, context_of(xp, len(logits)), draw)
+    choice = Sample().choose(Turn(xp.asarray(logits, "float32"), process, context_of(xp, len(logits)), draw))
     tokens = xp.to_host(choice.tokens)
     assert tokens.dtype == np.int32
     return tokens
@@ -42,7 +43,8 @@ def draw_of(rows, sampled=True, seed=7):
 
 def test_sample_is_a_strategy():
     strategy: Strategy = Sample()
-    assert strategy.width == 1
+    assert strategy.taps == NO_TAPS
+    assert strategy == Sample(), "rows of equal strategies share a turn"
 
 
 def test_greedy_rows_take_the_first_maximum(xp):

@@ -8,6 +8,8 @@ from typing import Protocol
 
 import numpy as np
 
+from fabula.decoding.sample import SAMPLE
+from fabula.decoding.strategy import Drafter, Search, Strategy
 from fabula.processors.processor import LogitsProcessorList
 
 Ends = Callable[[np.ndarray, int], bool]  # (a row's ids Int["L"], how many of them are the prompt) -> whether it ends
@@ -39,6 +41,9 @@ class Record:
     log_probabilities: int | None = None  # log-softmax of the raw logits: the chosen token's, and of so many best ones
     scores: bool = False  # what the processors made of the logits
     logits: bool = False  # what the model gave
+    prompt: bool = False  # log-probabilities of the prompt's tokens too, as many best ones
+    hidden_states: bool = False  # of every layer, at every position computed
+    attentions: bool = False  # of every layer, from every position computed
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,3 +54,5 @@ class Recipe:
     limits: Limits
     sampled: bool = False  # a keyed draw; otherwise the best token
     record: Record = Record()
+    strategy: Strategy | Search = SAMPLE
+    drafter: Drafter | None = None  # goes with a strategy, not with a search

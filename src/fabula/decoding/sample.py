@@ -2,40 +2,36 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from fabula import arrays
 from fabula.arrays.random import PURPOSE_TOKEN, gumbel
-from fabula.context import Context
-from fabula.decoding.strategy import Choice, Draw, Process
+from fabula.decoding.strategy import Choice, Draw, Turn
 from fabula.errors import NumericalError
+from fabula.taps import NO_TAPS, Taps
 
-__all__ = ["Draw", "Sample", "best_tokens", "drawn_tokens"]
+__all__ = ["SAMPLE", "Draw", "Sample", "best_tokens", "drawn_tokens"]
 
 
+@dataclass(frozen=True, slots=True)
 class Sample:
     """One token a row: the first maximum of the scores or, in sampled rows, a keyed draw from their softmax."""
 
-    width = 1
-    taps = None
+    taps: Taps = NO_TAPS
 
-    def propose(self, context: Context, carry: Any = None) -> None:
-        return None
-
-    def choose(
-        self, logits: Any, process: Process, context: Context, draw: Draw, tapped: Any = None, carry: Any = None
-    ) -> Choice:
+    def choose(self, turn: Turn) -> Choice:
         """The tokens of R rows. Raises NumericalError where a row's scores hold no finite number."""
-        xp = arrays.of(logits)
-        scores = process(xp.astype(logits, "float32"), context)
-        tokens = choose_tokens(xp, scores, draw)
+        xp = arrays.of(turn.logits)
+        scores = turn.process(xp.astype(turn.logits, "float32"), turn.context)
+        tokens = choose_tokens(xp, scores, turn.draw)
         check_chosen(xp, scores, tokens)
-        return Choice(tokens=tokens, scores=scores)
+        return Choice(tokens, scores)
 
-    def finish(self, context: Context, carry: Any = None) -> None:
-        return None
+
+SAMPLE = Sample()
 
 
 def choose_tokens(xp: Any, scores: Any, draw: Draw) -> Any:

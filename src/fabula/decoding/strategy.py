@@ -2,20 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Literal, Protocol
 
 import numpy as np
 
 from fabula.arrays.random import split_seed
 from fabula.context import Context
+from fabula.taps import Taps
 
-if TYPE_CHECKING:
-    from fabula.ops.protocol import Taps
+__all__ = [
+    "Choice",
+    "Draftable",
+    "Drafter",
+    "Draw",
+    "Ends",
+    "Hypothesis",
+    "Move",
+    "Process",
+    "Search",
+    "Strategy",
+    "Tapped",
+    "Turn",
+]
 
-__all__ = ["Choice", "Draw", "Process", "Strategy"]
-
+FinishReason = Literal["stop", "length", "time", "cancelled"]
+Ends = Callable[[int, int], FinishReason | None]  # (row, token) -> why the row would end with this token; None: not
 Process = Callable[[Any, Context], Any]  # (scores Float["R V"], context) -> scores: the rows' processors
 
 
@@ -51,29 +64,113 @@ class Draw:
 
 
 @dataclass(frozen=True, slots=True)
+class Tapped:
+    """What a step computed for R rows beyond the last logits, as the strategy's taps ask. In the model's framework."""
+
+    hidden: Sequence[
+        Any
+    ] = ()  # R of Float["N D"]: after the final norm, at the N positions computed since the last turn
+    layer_logits: Mapping[int, Any] | None = (
+        None  # layer -> Float["R V"]: the head on that layer's output (0: embeddings)
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """R rows that are ready to choose: what the model says of their next token, and what may be known of them."""
+
+    logits: Any  # Float["R V"]: the model's own
+    process: Process  # the rows' processors; also good for any of the rows, several times, with a context to match
+    context: Context
+    draw: Draw
+    tapped: Tapped = Tapped()
+
+
+@dataclass(frozen=True, slots=True)
 class Choice:
     """What a strategy chose for R rows, in the framework of the logits."""
 
-    tokens: Any  # Int["R"]: what each row goes on with
+    tokens: Any  # Int["R"]
     scores: Any = None  # Float["R V"]: what the processors made of the logits
-    parents: Any = None  # Int["R"]: the row whose text and cache each goes on from; None: its own
-    kept: Any = None  # Int["R"]: how many of a row's drafts stand before its token; None: there were none
-    carry: Any = None  # what the strategy wants back at its next choice, such as the beams' sums
 
 
 class Strategy(Protocol):
-    """A decoding mode. It calls `process` when and as often as it needs, on raw logits or on what it made of them."""
+    """A way to choose one token a row, each row for itself: rows of any requests take a turn together.
 
-    width: int  # rows a sequence: 1, or the number of beams
-    taps: Taps | None  # what it needs of a forward pass beyond the logits
+    Strategies are compared: equal ones share a turn.
+    """
 
-    def propose(self, context: Context, carry: Any) -> Any:
-        """Int["R K"]: tokens to be computed and judged together with each row's last one; None: no drafts."""
+    @property
+    def taps(self) -> Taps:
+        """What it needs of a forward pass beyond the logits."""
 
-    def choose(
-        self, logits: Any, process: Process, context: Context, draw: Draw, tapped: Any = None, carry: Any = None
-    ) -> Choice:
-        """The next tokens of R rows, from logits Float["R V"]."""
+    def choose(self, turn: Turn) -> Choice:
+        """The next tokens of the rows. Raises NumericalError where a row's scores hold no finite number."""
 
-    def finish(self, context: Context, carry: Any) -> Any:
-        """Int["N"]: the rows that are the result, best first a sequence; None: all, as they are."""
+
+@dataclass(frozen=True, slots=True)
+class Hypothesis:
+    """A finished sequence of a search."""
+
+    tokens: np.ndarray  # Int["N"]: new tokens, its end token included
+    reason: FinishReason
+    score: float | None = None  # what it was ranked by
+    rows: np.ndarray | None = None  # Int["N"]: the row that each token was chosen after
+
+
+@dataclass(frozen=True, slots=True)
+class Move:
+    """One turn of a search, on the host: what its rows become."""
+
+    carry: Any  # what the search wants back at its next turn
+    parents: np.ndarray  # Int["W'"]: the row that each new row continues; there may be more or fewer than before
+    tokens: np.ndarray  # Int["W'"]: what each continues with
+    settled: tuple[int, ...] = ()  # tokens that can be shown now: the sequence's next ones, whatever else happens
+    finished: tuple[Hypothesis, ...] | None = None  # the result, best first; then parents and tokens mean nothing
+    scores: Any = None  # Float["R V"]: what was chosen from, to be recorded
+
+
+class Search(Protocol):
+    """A way to choose that keeps several rows a sequence, such as beams. It takes its turn alone with its rows.
+
+    Its first turn has one row, the prompt's, and carry None; later ones have the rows of its last move, in that order.
+    """
+
+    taps: Taps
+    whole_prompt: bool  # whether it needs what its taps say of all of the prompt's positions, not only the last
+
+    @property
+    def width(self) -> int:
+        """The most rows that it keeps."""
+
+    @property
+    def results(self) -> int:
+        """How many hypotheses it gives."""
+
+    def advance(self, turn: Turn, ends: Ends, carry: Any) -> Move:
+        """The rows' next tokens. `ends` knows all limits: end tokens, lengths, stop strings, time, the caller's own."""
+
+
+@dataclass(frozen=True, slots=True)
+class Draftable:
+    """A row that may be given drafts."""
+
+    key: int  # the same for a row as long as it lives
+    tokens: np.ndarray  # Int["L"]: prompt and new tokens
+    prompt_length: int
+    most: int  # more drafts than this could not be used
+    seed: int
+    stream: int
+
+
+class Drafter(Protocol):
+    """Guesses what rows will go on with. A guess changes how fast a row goes on, never with what."""
+
+    def propose(self, rows: Sequence[Draftable]) -> Sequence[np.ndarray]:
+        """For each row Int["K"], 0 <= K <= row.most: tokens to be judged in the row's next step."""
+
+    def judged(self, key: int, proposed: int, kept: int) -> None:
+        """How many of a row's drafts stood."""
+
+    def forget(self, key: int) -> None:
+        """The row has ended."""

@@ -12,7 +12,7 @@ from fabula.decoding.log_probabilities import log_probabilities, top_log_probabi
 from fabula.decoding.plain_rows import Sampler, plain_numbers
 from fabula.decoding.recipe import Recipe
 from fabula.decoding.sample import Sample
-from fabula.decoding.strategy import Choice, Draw, Process
+from fabula.decoding.strategy import Choice, Draw, Process, Turn
 from fabula.engine.request import Step
 from fabula.engine.row import Row
 from fabula.kernels.sampling import RowChoice
@@ -36,7 +36,7 @@ class Chooser:
         tokens = self._sampled_by_backend(rows, logits)
         if tokens is not None:
             return _steps(rows, logits, Choice(tokens))
-        choice = self._strategy.choose(logits, self._process, _context(rows, logits), _draw(rows))
+        choice = self._strategy.choose(Turn(logits, self._process, _context(rows, logits), _draw(rows)))
         return _steps(rows, logits, choice)
 
     def _meet(self, rows: list[Row]) -> None:

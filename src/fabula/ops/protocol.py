@@ -14,6 +14,9 @@ from typing import Any, Literal, Protocol
 import numpy as np
 
 from fabula.ops.specs import LayerSpec, RopeSpec
+from fabula.taps import NO_TAPS, Taps
+
+__all__ = ["NO_TAPS", "Activation", "Array", "Batch", "Forward", "Ops", "Taps", "Weight"]
 
 Array = Any  # an activation of the backend: [T, features]
 Weight = Any  # a weight as the backend prepared it: dense, or packed with its format
@@ -78,18 +81,7 @@ class Batch:
     )  # Int["R B"]: block ids; position p lies in tables[r, p // BLOCK], at p % BLOCK; unused entries 0
     scored: np.ndarray  # Int["S"]: indices into [0, T) whose logits are wanted, rising
     vectors: Any = None  # Float["T D"]: inputs in place of token ids
-
-
-@dataclass(frozen=True, slots=True)
-class Taps:
-    """What a strategy needs of a forward pass beyond the logits of the scored positions."""
-
-    hidden_states: tuple[int, ...] = ()  # outputs of these layers at scored positions (0: the embeddings)
-    attentions: tuple[int, ...] = ()  # attention weights of these layers
-    final_hidden: bool = False  # what the head reads
-
-
-NO_TAPS = Taps()
+    memories: Sequence[Any] = ()  # what each row's encoder made of its input; (): a model without one
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,3 +92,4 @@ class Forward:
     hidden: Any = None  # Float["S D"]: after the final norm, if tapped
     hidden_states: Mapping[int, Any] | None = None
     attentions: Mapping[int, Any] | None = None
+    layer_logits: Mapping[int, Any] | None = None  # layer -> Float["S V"]: float32
