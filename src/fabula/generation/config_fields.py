@@ -9,7 +9,7 @@ from typing import Any
 
 from fabula.generation.checks import ANYTHING, BOOLEAN, Check, ids, listed, number, one_of, texts, whole
 from fabula.generation.compile_config import CompileConfig
-from fabula.generation.watermarking_config import WatermarkingConfig
+from fabula.generation.watermarking_config import watermark_of
 
 __all__ = ["DEFAULTS", "FIELDS", "FORMAT_VERSION", "Field", "Need", "stored"]
 
@@ -263,5 +263,5 @@ def stored(name: str, value: Any) -> Any:
     if name in FIELDS and hasattr(value, "tolist"):
         return value.tolist()
     if name == "watermarking_config" and isinstance(value, dict):
-        return WatermarkingConfig.from_dict(value)
+        return watermark_of(value)
     return value

@@ -10,9 +10,17 @@ from os import PathLike
 from typing import Any, Self
 
 from fabula.errors import ArgumentError
-from fabula.generation.checks import Check, listed, number, one_of, whole
+from fabula.generation.checks import Check, is_whole, listed, number, one_of, whole
+from fabula.watermark.green_list import WatermarkLogitsProcessor
+from fabula.watermark.synthid import SynthIDTextWatermarkLogitsProcessor
 
-__all__ = ["BaseWatermarkingConfig", "SynthIDTextWatermarkingConfig", "WatermarkingConfig"]
+__all__ = ["BaseWatermarkingConfig", "SynthIDTextWatermarkingConfig", "WatermarkingConfig", "watermark_of"]
+
+_KEY = Check("an int of -2**63 to 2**63 - 1", lambda value: is_whole(value) and -(2**63) <= value < 2**63)
+
+
+def _is_key(value: Any) -> bool:
+    return is_whole(value) and 0 <= value < 2**63
 
 
 @dataclass(repr=False)
@@ -65,6 +73,10 @@ class BaseWatermarkingConfig:
         for name, check in self.checks().items():
             check.require(f"watermarking_config.{name}", getattr(self, name))
 
+    def construct_processor(self, vocab_size: int | None = None, device: Any = None) -> Any:
+        """The processor that marks; vocab_size None: as many tokens as there are scores."""
+        raise NotImplementedError
+
 
 @dataclass(repr=False)
 class WatermarkingConfig(BaseWatermarkingConfig):
@@ -82,8 +94,13 @@ class WatermarkingConfig(BaseWatermarkingConfig):
             "seeding_scheme": one_of("selfhash", "lefthash").advise("'lefthash' is the faster one."),
             "greenlist_ratio": number("(0,1)").advise("0.25 is usual."),
             "bias": number("(-inf,inf)").advise("2.0 is usual."),
+            "hashing_key": _KEY.advise("Keep it secret."),
             "context_width": whole(1).advise("1 is usual."),
         }
+
+    def construct_processor(self, vocab_size: int | None = None, device: Any = None) -> WatermarkLogitsProcessor:
+        """The processor that marks; vocab_size None: as many tokens as there are scores."""
+        return WatermarkLogitsProcessor(vocab_size, device, **self.to_dict())
 
 
 @dataclass(repr=False)
@@ -103,7 +120,20 @@ class SynthIDTextWatermarkingConfig(BaseWatermarkingConfig):
         table = Check("an int of 1 to 2**24", lambda value: whole(1).accepts(value) and value <= 2**24)
         return {
             "ngram_len": whole(1).advise("5 is usual."),
-            "keys": listed("a non-empty list of ints", whole(0).accepts).advise("Give one secret int a depth."),
+            "keys": listed("a non-empty list of ints from 0", _is_key).advise("Give one secret int a depth."),
+            "sampling_table_seed": whole(0).advise("0 is usual."),
             "context_history_size": whole(1).advise("1024 is usual."),
             "sampling_table_size": table.advise("2**16 is usual."),
         }
+
+    def construct_processor(
+        self, vocab_size: int | None = None, device: Any = None
+    ) -> SynthIDTextWatermarkLogitsProcessor:
+        """The processor that marks; it is the same for every vocabulary."""
+        return SynthIDTextWatermarkLogitsProcessor(**self.to_dict(), device=device)
+
+
+def watermark_of(values: dict[str, Any]) -> BaseWatermarkingConfig:
+    """The settings of a dict: SynthID's where it names an n-gram's length, else those of green lists."""
+    kind = SynthIDTextWatermarkingConfig if "ngram_len" in values else WatermarkingConfig
+    return kind.from_dict(values)

@@ -1,0 +1,1 @@
+"""Marks that a text carries in its choice of words, and their detectors: green lists and SynthID."""
