@@ -1,4 +1,4 @@
-"""Drives a search with a model that computes whole rows each step: the engine's part, without its cache and batching."""
+"""Drives a search with a model that computes whole rows each step: the engine's part, without its cache."""
 
 from __future__ import annotations
 

@@ -187,7 +187,7 @@ def test_results_and_their_beams_add_up_to_their_score(models):
 def test_a_vocabulary_smaller_than_the_beams_still_fills_them():
     table = torch.log(torch.tensor([0.6, 0.4]))
     driven = drive(BeamSearch(4, results=4), lambda rows: table.expand(len(rows), 2), [0], max_new=3)
-    assert [one.tokens.tolist() for one in driven.results][0] == [0, 0, 0]
+    assert driven.results[0].tokens.tolist() == [0, 0, 0]
     assert len(driven.results) == 4
     assert len({tuple(one.tokens.tolist()) for one in driven.results}) == 4
 

@@ -11,7 +11,7 @@ import numpy as np
 from fabula.decoding.beam_candidates import SPARE, Candidates
 from fabula.decoding.strategy import FinishReason, Hypothesis
 
-__all__ = ["Beams", "Pool", "Ranking", "settled_tokens"]
+__all__ = ["BY_MEAN", "Beams", "Pool", "Ranking", "settled_tokens"]
 
 EarlyStopping = bool | Literal["never"]
 
@@ -35,6 +35,9 @@ class Ranking:
         """
         grows = self.early_stopping == "never" and self.length_penalty > 0 and self.most_new is not None
         return self.score(total, self.most_new if grows else length)  # type: ignore[arg-type]
+
+
+BY_MEAN = Ranking()
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,9 +100,8 @@ class Beams:
 
 def settled_tokens(groups: Sequence[Beams], shown: int) -> tuple[int, ...]:
     """What all running beams and all ended sequences share, beyond the `shown` tokens: no result can differ in it."""
-    texts = [beam for group in groups for beam in group.tokens] + [
-        h.tokens for group in groups for h in group.pool.kept
-    ]
+    texts = [beam for group in groups for beam in group.tokens]
+    texts += [one.tokens for group in groups for one in group.pool.kept]
     shortest = min(len(text) for text in texts)
     tails = np.stack([text[shown:shortest] for text in texts])
     differing = np.flatnonzero((tails != tails[0]).any(axis=0))

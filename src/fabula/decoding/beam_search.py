@@ -9,7 +9,7 @@ import numpy as np
 
 from fabula import arrays
 from fabula.decoding.beam_candidates import SPARE, Candidates, candidates_to_keep, found, log_scores
-from fabula.decoding.beam_rows import Beams, Pool, Ranking, settled_tokens
+from fabula.decoding.beam_rows import BY_MEAN, Beams, Pool, Ranking, settled_tokens
 from fabula.decoding.strategy import Ends, FinishReason, Move, Turn
 from fabula.taps import NO_TAPS, Taps
 
@@ -37,7 +37,7 @@ class BeamSearch:
 
     num_beams: int
     results: int = 1  # at most num_beams
-    ranking: Ranking = Ranking()
+    ranking: Ranking = BY_MEAN
     end_tokens: int = 0  # how many tokens end a text: so many more candidates are looked at
     taps: Taps = NO_TAPS
     whole_prompt: bool = False
