@@ -1,0 +1,154 @@
+"""What the engine asks of a model, answered for any `torch.nn.Module` that has a forward of its own."""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+
+from fabula.adapters.remembered import RememberedTokens
+from fabula.adapters.torch_calls import Columns, ModuleCall, OwnCall, Way
+from fabula.adapters.torch_lanes import Lanes, Output, Wanted
+from fabula.adapters.torch_ways import ALONE, choose_way, evaluating
+from fabula.errors import NotSupportedError
+from fabula.ops.protocol import NO_TAPS, Batch, Forward, Taps
+
+
+@dataclass(slots=True)
+class Adapted:
+    """A module's call, and what was found out about it; a copy of the module finds out for itself."""
+
+    owner: weakref.ref[torch.nn.Module]
+    call: ModuleCall
+    way: Way | None = None  # None: not tried yet
+    vocabulary: int | None = None
+
+    def __deepcopy__(self, memo: Any) -> None:
+        return None
+
+    def __reduce__(self) -> Any:
+        return type(None), ()
+
+
+@dataclass(slots=True)
+class _Held:
+    """What a module keeps of rows, good as long as its parameters are what they were."""
+
+    lanes: Lanes = field(default_factory=Lanes)
+    stamp: tuple[Any, ...] = ()
+
+
+def adapt(module: torch.nn.Module) -> Adapted:
+    """The module's call, made once."""
+    adapted = module.__dict__.get("_adapted")
+    if adapted is None or adapted.owner() is not module:  # a copy has brought along its original's
+        make = getattr(module, "module_call", None)
+        call = OwnCall(module) if make is None else make()
+        adapted = module.__dict__["_adapted"] = Adapted(weakref.ref(module), call)
+    return adapted
+
+
+def vocabulary_size(module: torch.nn.Module) -> int:
+    """How many logits the module gives for a token."""
+    adapted = adapt(module)
+    if adapted.vocabulary is None:
+        ids = torch.zeros((1, 1), dtype=torch.int64, device=adapted.call.device)
+        with torch.no_grad(), evaluating(module):
+            computed = adapted.call(Columns(ids, torch.ones_like(ids, dtype=torch.bool), False, 1, 1), None, ALONE)
+        adapted.vocabulary = int(computed.logits.shape[-1])
+    return adapted.vocabulary
+
+
+def inputs_like(module: torch.nn.Module) -> torch.Tensor:
+    """A tensor where outputs go that have no inputs to follow."""
+    return next(module.parameters(), torch.zeros(0))
+
+
+def new_cache(blocks: int) -> RememberedTokens:
+    """Storage for so many blocks of tokens; what the module keeps beside them grows with its rows."""
+    return RememberedTokens(blocks, _Held())
+
+
+@torch.no_grad()
+def step(module: torch.nn.Module, batch: Batch, cache: RememberedTokens, taps: Taps = NO_TAPS) -> Forward:
+    """Computes the rows of which something is scored; the others wait with their tokens until it is.
+
+    Raises NotSupportedError for vectors in place of ids, and for what the module does not return.
+    """
+    if batch.vectors is not None:
+        raise NotSupportedError("`inputs_embeds` must be left out for this model, got some. Pass `input_ids`.")
+    adapted = adapt(module)
+    _check_taps(adapted.call, taps)
+    rows = cache.rows(batch)
+    asked = _asked(batch, rows, adapted.call.last_only)
+    if not asked:
+        return Forward(torch.zeros((0, vocabulary_size(module)), device=adapted.call.device))
+    if adapted.way is None:
+        with evaluating(module):
+            adapted.way = choose_way(adapted.call, vocabulary_size(module), _two_memories(asked))
+    lanes = _lanes(module, cache)
+    hidden = taps.final_hidden or bool(taps.hidden_states or taps.layer_logits)
+    return _forward(adapted.call, lanes.compute(adapted.call, adapted.way, asked, hidden), taps)
+
+
+def _asked(batch: Batch, rows: Sequence[np.ndarray], last_only: bool) -> list[Wanted]:
+    """The rows with scored positions, in the order of these. Where only the last column counts, a row a position."""
+    asked = []
+    for row, tokens in enumerate(rows):
+        start, end = batch.starts[row], batch.starts[row + 1]
+        scored = batch.scored[(batch.scored >= start) & (batch.scored < end)] - start + batch.first[row]
+        memory = batch.memories[row] if batch.memories else None
+        whole = len(scored) and len(scored) == len(tokens) - scored[0]
+        if whole and not last_only:
+            asked.append(Wanted(tokens, int(scored[0]), memory))
+        else:
+            asked += [Wanted(tokens[: position + 1], int(position), memory) for position in scored]
+    return asked
+
+
+def _two_memories(asked: Sequence[Wanted]) -> tuple[Any, Any]:
+    """What two rows' encoders made, to try ways with."""
+    return asked[0].memory, asked[-1].memory
+
+
+def _lanes(module: torch.nn.Module, cache: RememberedTokens) -> Lanes:
+    """What the module keeps; nothing, if its parameters were changed or moved since."""
+    parameters = list(module.parameters())
+    stamp = (sum(one._version for one in parameters), *((one.device, one.dtype) for one in parameters[:1]))
+    if cache.held.stamp != stamp:
+        cache.held = _Held(stamp=stamp)
+    return cache.held.lanes
+
+
+def _forward(call: ModuleCall, outputs: Sequence[Output], taps: Taps) -> Forward:
+    logits = torch.cat([output.logits for output in outputs]).float()
+    if outputs[0].hidden is None:
+        return Forward(logits)
+    states = [torch.cat(layer) for layer in zip(*(output.hidden or () for output in outputs), strict=True)]
+    head = call.head
+    return Forward(
+        logits,
+        states[-1] if taps.final_hidden else None,
+        {layer: states[layer] for layer in taps.hidden_states} or None,
+        layer_logits={layer: head(states[layer]).float() for layer in taps.layer_logits} if head else None,
+    )
+
+
+def _check_taps(call: ModuleCall, taps: Taps) -> None:
+    if taps.attentions:
+        raise NotSupportedError("`output_attentions` must be False for this model, got True. Call the model itself.")
+    states = taps.final_hidden or taps.hidden_states or taps.layer_logits
+    if states and "output_hidden_states" not in getattr(call, "accepts", ("output_hidden_states",)):
+        raise NotSupportedError(
+            "`forward` must take `output_hidden_states` for what was asked of generate(), and this model's does not. "
+            "Give it that argument, and return `hidden_states`, or choose another way to decode."
+        )
+    if taps.layer_logits and call.head is None:
+        raise NotSupportedError(
+            "`get_output_embeddings` must give the model's head for `dola_layers`, got none. "
+            "Define it, or leave them out."
+        )
