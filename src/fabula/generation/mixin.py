@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import sys
 import weakref
-from typing import Any
+from functools import cached_property
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -19,38 +21,63 @@ from fabula.ops.protocol import NO_TAPS, Batch, Forward, Taps
 
 
 class GenerationMixin:
-    """Gives a model `generate()`. The model has the engine's contract (`new_cache`, `step`) and a `config`."""
+    """Gives a model `generate()`: one with the engine's contract (`new_cache`, `step`) and a `config`, or a
+    `torch.nn.Module` with nothing but `forward(input_ids) -> logits`, or with more of transformers' arguments.
+    """
 
-    generation_config: GenerationConfig
-    inputs_like: Any = None  # an array of the framework, at the place, that outputs without inputs take; None: NumPy's
     tokenizer_loader: Any = None  # () -> the tokenizer that came with the model's files
-    _engine: tuple[int, Engine] | None = None
+    _engine: _Running | None = None
     _tokenizer: Any = None
 
     @property
     def vocabulary_size(self) -> int:
-        """How many ids there are."""
-        return int(self.config.vocab_size)  # type: ignore[attr-defined]
+        """How many ids there are: as `config` says, or as many as there are logits."""
+        told = getattr(getattr(self, "config", None), "vocab_size", None)
+        return arrays.part(self, "fabula.adapters").vocabulary_size(self) if told is None else int(told)
 
     @property
     def context_length(self) -> int:
-        """How many positions the model was made for."""
-        return int(self.config.max_position_embeddings)  # type: ignore[attr-defined]
+        """How many positions the model was made for; without end where `config` does not say."""
+        told = getattr(getattr(self, "config", None), "max_position_embeddings", None)
+        return sys.maxsize if told is None else int(told)
+
+    @property
+    def inputs_like(self) -> Any:
+        """An array of the framework, at the place, that outputs without inputs take; None: NumPy's."""
+        try:
+            return arrays.part(self, "fabula.adapters").inputs_like(self)
+        except ArgumentError:  # a model of no framework
+            return None
+
+    @cached_property
+    def generation_config(self) -> GenerationConfig:
+        """How it generates where a call does not say; to be set, or changed, at any time."""
+        return GenerationConfig()
+
+    def new_cache(self, blocks: int) -> Any:
+        """Storage of a module with a forward of its own; models with keys and values in blocks have another."""
+        return arrays.part(self, "fabula.adapters").new_cache(blocks)
+
+    def step(self, batch: Batch, cache: Any, taps: Taps = NO_TAPS) -> Forward:
+        """The same rows in rectangles, as a forward of the module's own takes them."""
+        return arrays.part(self, "fabula.adapters").step(self, batch, cache, taps)
 
     @property
     def engine(self) -> Engine:
         """The engine that runs this model's calls, as long as the model lives; a forked process gets one of its own."""
-        if self._engine is None or self._engine[0] != os.getpid():
+        running = self._engine
+        if running is None or running.process != os.getpid() or running.model() is not self:
             model: Any = weakref.proxy(self)  # else neither is freed before the garbage collector comes by
-            self._engine = (os.getpid(), Engine(model, max_positions=64 * self.context_length))
-        engine = self._engine[1]
+            engine = Engine(model, max_positions=64 * self.context_length)
+            self._engine = running = _Running(os.getpid(), weakref.ref(self), engine)
+        engine = running.engine
         if engine.steps_here:  # a caller's own processor generates: its rows cannot join the step that waits for it
             return Engine(_Apart(self), max_positions=64 * self.context_length)
         return engine
 
     def step_apart(self, batch: Batch, cache: Any) -> Forward:
         """A step whose logits are the caller's to keep, while other threads, or an outer step, are under way."""
-        return self.step(batch, cache)  # type: ignore[attr-defined]
+        return self.step(batch, cache)
 
     @property
     def tokenizer(self) -> Any:
@@ -105,6 +132,20 @@ class GenerationMixin:
         eos = token_ids(self.generation_config.eos_token_id)
         ends = xp.asarray(np.array(eos, np.int32), "int32", like=sequences) if eos and beam_indices is None else None
         return compute_transition_scores(sequences, scores, beam_indices, normalize_logits, ends)
+
+
+class _Running(NamedTuple):
+    """An engine, and whose it is: copies and pickles of a model, and a forked process, make one of their own."""
+
+    process: int
+    model: weakref.ref[Any]
+    engine: Engine
+
+    def __deepcopy__(self, memo: Any) -> None:
+        return None
+
+    def __reduce__(self) -> Any:
+        return type(None), ()
 
 
 class _Apart:
