@@ -1,0 +1,5 @@
+"""`wrap` for models in PyTorch, which are those of transformers."""
+
+from fabula.interop.transformers import wrap
+
+__all__ = ["wrap"]
