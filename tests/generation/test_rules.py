@@ -181,7 +181,6 @@ class TestSupport:
             {"output_attentions": True, "return_dict_in_generate": True},
             {"compile_config": {}},
             {"token_healing": True},
-            {"watermarking_config": {"bias": 1.0}},
         ],
     )
     def test_a_wish_that_is_not_done_yet_is_refused_by_name(self, call):

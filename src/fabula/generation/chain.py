@@ -82,6 +82,8 @@ def build_chain(asked: Asked, sampled: bool) -> p.LogitsProcessorList:
     chain += asked.own
     if sampled:
         chain += _made(_WHEN_SAMPLED, asked)
+    if asked.config.watermarking_config is not None:
+        chain.append(asked.config.watermarking_config.construct_processor())
     if asked.config.renormalize_logits:
         chain.append(p.LogitNormalization())
     return chain

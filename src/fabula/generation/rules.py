@@ -74,6 +74,7 @@ SUPPORTED: Mapping[str, Check] = MappingProxyType(
         "exponential_decay_length_penalty": ANYTHING,
         "suppress_tokens": ANYTHING,
         "begin_suppress_tokens": ANYTHING,
+        "watermarking_config": ANYTHING,
         "renormalize_logits": ANYTHING,
         "top_h": ANYTHING,
         "typical_p": ANYTHING,
