@@ -52,6 +52,8 @@ _EXPORTS = {
         "AutoTokenizer",
     ),
     "models.config": ("ModelConfig",),
+    "pipelines.tasks": ("pipeline",),
+    "pipelines.text_generation": ("TextGenerationPipeline",),
     "processors": (
         "ClassifierFreeGuidanceLogitsProcessor",
         "EncoderNoRepeatNGramLogitsProcessor",
@@ -131,6 +133,8 @@ if TYPE_CHECKING:  # the same table, for type checkers and editors
     from fabula.hub.auto import AutoModelForCausalLM as AutoModelForCausalLM
     from fabula.hub.auto import AutoTokenizer as AutoTokenizer
     from fabula.models.config import ModelConfig as ModelConfig
+    from fabula.pipelines.tasks import pipeline as pipeline
+    from fabula.pipelines.text_generation import TextGenerationPipeline as TextGenerationPipeline
     from fabula.processors import ClassifierFreeGuidanceLogitsProcessor as ClassifierFreeGuidanceLogitsProcessor
     from fabula.processors import EncoderNoRepeatNGramLogitsProcessor as EncoderNoRepeatNGramLogitsProcessor
     from fabula.processors import EncoderRepetitionPenaltyLogitsProcessor as EncoderRepetitionPenaltyLogitsProcessor
