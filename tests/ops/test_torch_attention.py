@@ -11,9 +11,9 @@ torch = pytest.importorskip("torch")
 
 from fabula.cache.blocks import BLOCK, blocks_for  # noqa: E402
 from fabula.cache.torch import TorchCache  # noqa: E402
-from fabula.errors import NotSupportedError  # noqa: E402
+from fabula.ops.position_buckets import bucket_table  # noqa: E402
 from fabula.ops.protocol import NO_TAPS, Batch, Taps  # noqa: E402
-from fabula.ops.specs import AttentionSpec, LayerSpec, RopeSpec  # noqa: E402
+from fabula.ops.specs import AttentionSpec, BiasSpec, LayerSpec, RopeSpec  # noqa: E402
 from fabula.ops.torch import TorchOps  # noqa: E402
 from fabula.ops.torch_layout import build_layout  # noqa: E402
 
@@ -26,6 +26,14 @@ SPECS = {
     "a window of one": AttentionSpec(2, 1, 8, 0.3, window=1),
     "a cap": AttentionSpec(4, 2, 8, 0.3, softcap=2.0),
     "a cap and a window": AttentionSpec(4, 2, 8, 0.3, window=40, softcap=2.0),
+    "distances": AttentionSpec(3, 3, 8, 1.0, bias=BiasSpec(8, 20)),
+    "distances and shared keys": AttentionSpec(4, 2, 8, 1.0, bias=BiasSpec(32, 128)),
+    "distances, shared keys and a window": AttentionSpec(4, 2, 8, 1.0, window=9, bias=BiasSpec(32, 128)),
+}
+BOTH_WAYS = {
+    "both ways": AttentionSpec(4, 2, 8, 0.3, causal=False),
+    "distances both ways": AttentionSpec(4, 4, 8, 1.0, causal=False, bias=BiasSpec(8, 20)),
+    "distances both ways and shared keys": AttentionSpec(4, 2, 8, 1.0, causal=False, bias=BiasSpec(32, 128)),
 }
 # (positions in the cache, new positions): fresh prompts, chunks of prompts, single tokens, and nothing to do.
 MIXTURES = {
@@ -46,11 +54,20 @@ def expected_row(q, k, v, spec, first):
     if spec.softcap is not None:
         scores = spec.softcap * np.tanh(scores / spec.softcap)
     queries, keys = first + np.arange(len(q))[:, None], np.arange(len(k))
-    hidden = (keys > queries) | (keys <= queries - (spec.window or 1 << 30))
+    if spec.bias is not None:
+        far = spec.bias.max_distance
+        buckets = bucket_table(spec.bias, spec.causal)[np.clip(keys - queries, -far, far) + far]
+        scores = scores + bias_weight(spec)[buckets].transpose(2, 0, 1)
+    hidden = (keys > queries) & spec.causal | (keys <= queries - (spec.window or 1 << 30))
     scores = np.where(hidden, -np.inf, scores)
     weights = np.exp(scores - scores.max(-1, keepdims=True))
     weights /= weights.sum(-1, keepdims=True)
     return np.einsum("hqk,khe->qhe", weights, v).reshape(len(q), spec.heads * spec.head_dim), weights
+
+
+def bias_weight(spec):
+    """[buckets, heads]: the same for the same spec."""
+    return np.random.default_rng(7).standard_normal((spec.bias.buckets, spec.heads)).astype(np.float32)
 
 
 def arrangement(mixture, spec, seed=0):
@@ -89,14 +106,15 @@ def arrangement(mixture, spec, seed=0):
 
 
 def attend(batch, cache, rows, spec, taps=NO_TAPS, dtype=torch.float32):
-    ops = TorchOps(build_layout(batch, (spec.window,), cache is not None, "cpu"), cache, taps)
+    ops = TorchOps(build_layout(batch, (spec.window,), cache is not None, "cpu", spec.causal), cache, taps)
     q, k, v = (
         torch.tensor(np.concatenate([row[part][-len(row[0]) :] if len(row[0]) else row[part][:0] for row in rows]))
         .flatten(1)
         .to(dtype)
         for part in range(3)
     )
-    return ops.attend(LayerSpec(0, spec), q, k, v), ops
+    bias = None if spec.bias is None else torch.from_numpy(bias_weight(spec)).to(dtype)
+    return ops.attend(LayerSpec(0, spec), q, k, v, bias), ops
 
 
 @pytest.mark.parametrize("mixture", MIXTURES.values(), ids=MIXTURES)
@@ -144,11 +162,26 @@ def test_every_position_is_written_where_the_table_says():
     assert {tuple(place) for place in (~same).any(-1).any(-1).nonzero().tolist()} == written
 
 
-def test_attention_that_is_not_causal_is_not_there_yet():
-    spec = AttentionSpec(2, 2, 8, 0.3, causal=False)
-    batch, cache, rows = arrangement([(0, 3)], spec)
-    with pytest.raises(NotSupportedError, match="causally"):
-        attend(batch, cache, rows, spec)
+@pytest.mark.parametrize("spec", BOTH_WAYS.values(), ids=BOTH_WAYS)
+@pytest.mark.parametrize("mixture", [[(0, 5), (0, 5)], [(0, 40), (0, 33), (0, 1), (0, 7)]], ids=["alike", "ragged"])
+def test_rows_attend_both_ways_within_themselves(spec, mixture):
+    batch, _, rows = arrangement(mixture, spec)
+    expected = [expected_row(*row[:3], spec, 0) for row in rows]
+    out, ops = attend(batch, None, rows, spec, Taps(attentions=(0,)))
+    fused, _ = attend(batch, None, rows, spec)
+    for found in (out, fused):
+        assert np.abs(found.numpy() - np.concatenate([each for each, _ in expected])).max() < 2e-6
+    for weights, (_, reference) in zip(ops.attentions[0], expected, strict=True):
+        assert np.abs(weights.numpy() - reference).max() < 2e-6
+
+
+def test_layers_that_share_a_bias_share_what_distances_add():
+    spec = SPECS["distances"]
+    batch, cache, rows = arrangement([(0, 5), (3, 1)], spec)
+    _, ops = attend(batch, cache, rows, spec)
+    weight, _, made = ops._biases
+    assert ops._position_biases(spec, weight) is made
+    assert ops._position_biases(spec, weight.clone()) is not made
 
 
 def test_a_rotation_may_leave_the_rest_of_a_head():

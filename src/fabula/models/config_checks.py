@@ -22,7 +22,14 @@ SIZE_LIMITS: Mapping[str, int] = {
     "head_dim": 1 << 14,
     "max_position_embeddings": 1 << 30,
 }
-OPTIONAL_SIZES: Mapping[str, int] = {"sliding_window": 1 << 30, "sliding_window_pattern": 1 << 12, "n_inner": 1 << 22}
+OPTIONAL_SIZES: Mapping[str, int] = {
+    "sliding_window": 1 << 30,
+    "sliding_window_pattern": 1 << 12,
+    "n_inner": 1 << 22,
+    "num_decoder_layers": 1 << 12,
+    "relative_attention_num_buckets": 1 << 16,
+    "relative_attention_max_distance": 1 << 24,
+}
 POSITIVE_NUMBERS = (
     "rms_norm_eps",
     "layer_norm_epsilon",
@@ -30,7 +37,15 @@ POSITIVE_NUMBERS = (
     "final_logit_softcapping",
     "attn_logit_softcapping",
 )
-FLAGS = ("tie_word_embeddings", "attention_bias", "mlp_bias", "use_sliding_window", "scale_attn_weights")
+FLAGS = (
+    "tie_word_embeddings",
+    "attention_bias",
+    "mlp_bias",
+    "use_sliding_window",
+    "scale_attn_weights",
+    "scale_decoder_outputs",
+    "is_gated_act",
+)
 
 
 def checked_values(values: dict[str, Any]) -> dict[str, Any]:
@@ -54,7 +69,7 @@ def checked_values(values: dict[str, Any]) -> dict[str, Any]:
         for key in ("rope_theta", "rope_local_base_freq"):
             if key not in values:
                 complete.pop(key, None)
-    return complete
+    return family.settled(complete)
 
 
 def _text_values(values: dict[str, Any]) -> dict[str, Any]:
@@ -74,9 +89,9 @@ def _text_values(values: dict[str, Any]) -> dict[str, Any]:
 def _fill_heads(values: dict[str, Any], names: Mapping[str, str]) -> None:
     """Keys and values have as many heads as queries, and heads share the width, unless the file says otherwise."""
     heads, width = values.get(names["num_attention_heads"]), values.get(names["hidden_size"])
-    if values.get("num_key_value_heads") is None:
-        values["num_key_value_heads"] = heads
-    if values.get("head_dim") is None:
+    if values.get(names["num_key_value_heads"]) is None:
+        values[names["num_key_value_heads"]] = heads
+    if values.get(names["head_dim"]) is None:
         _check_size(values, names["num_attention_heads"], SIZE_LIMITS["num_attention_heads"])
         _check_size(values, names["hidden_size"], SIZE_LIMITS["hidden_size"])
         assert isinstance(width, int)
@@ -114,7 +129,7 @@ def _check_optional(values: Mapping[str, Any]) -> None:
 
 
 def _check_heads(values: Mapping[str, Any], names: Mapping[str, str]) -> None:
-    heads, shared = values[names["num_attention_heads"]], values["num_key_value_heads"]
+    heads, shared = values[names["num_attention_heads"]], values[names["num_key_value_heads"]]
     if heads % shared:
         raise _refusal("num_key_value_heads", shared, f"a divisor of {names['num_attention_heads']} ({heads})")
 

@@ -15,6 +15,7 @@ from fabula.models.mistral import Mistral
 from fabula.models.qwen2 import Qwen2
 from fabula.models.qwen3 import Qwen3
 from fabula.models.settings import Settings
+from fabula.models.t5 import T5
 
 FAMILIES: tuple[type[Family], ...] = (
     Llama,
@@ -23,6 +24,7 @@ FAMILIES: tuple[type[Family], ...] = (
     Qwen2,
     Qwen3,
     GPT2,
+    T5,
 )
 
 

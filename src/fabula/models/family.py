@@ -23,15 +23,12 @@ class Entry:
     transposed: bool = False  # stored [in, out] (GPT-2's Conv1D), used as [out, in]
     optional: bool = False  # absent from some checkpoints; the family then sees None
     tied: str | None = None  # the field that serves where this one is absent or the configuration ties them
+    own: bool = False  # tied only where the checkpoint has nothing else for it, whatever the configuration says
 
 
-class Family(ABC):
-    """A family: one file, one subclass. `w` holds the prepared weights under the table's field names."""
+class Stack(ABC):
+    """Layers, what comes before them and a norm. `w` holds the prepared weights under the table's field names."""
 
-    model_types: ClassVar[tuple[str, ...]]  # values of config.json's "model_type"
-    defaults: ClassVar[Mapping[str, Any]]  # what an absent key of config.json means
-    aliases: ClassVar[Mapping[str, str]] = MappingProxyType({})  # the usual name of a key -> this family's name
-    rotary: ClassVar[bool] = True  # positions are rotations
     embedding_scale: float = 1.0  # multiplies the embedding's rows
     config: Settings
     layers: tuple[LayerSpec, ...]
@@ -60,9 +57,42 @@ class Family(ABC):
     def final(self, ops: Ops, x: Array, w: SimpleNamespace) -> Array:
         """The last norm."""
 
+
+class Family(Stack):
+    """A family: one file, one subclass. Its layers are those that generate."""
+
+    model_types: ClassVar[tuple[str, ...]]  # values of config.json's "model_type"
+    defaults: ClassVar[Mapping[str, Any]]  # what an absent key of config.json means
+    aliases: ClassVar[Mapping[str, str]] = MappingProxyType({})  # the usual name of a key -> this family's name
+    rotary: ClassVar[bool] = True  # positions are rotations
+
+    @property
+    def stacks(self) -> tuple[Stack, ...]:
+        """All layers that the family has weights for; its own come last."""
+        return (self,)
+
+    @classmethod
+    def settled(cls, values: dict[str, Any]) -> dict[str, Any]:
+        """A config.json's values with the keys that follow from others."""
+        return values
+
     @abstractmethod
     def logits(self, ops: Ops, hidden: Array, w: SimpleNamespace) -> Any:
         """The head, and its softcap; given only the scored positions."""
+
+
+class EncoderDecoder(Family):
+    """A family whose layers, the decoder's, also attend to what an encoder made of another text."""
+
+    encoder: Stack
+
+    @property
+    def stacks(self) -> tuple[Stack, ...]:
+        return (self.encoder, self)
+
+    @abstractmethod
+    def memory(self, ops: Ops, encoded: Array, w: SimpleNamespace, layer: LayerSpec) -> tuple[Array, Array]:
+        """The keys and values that a decoder layer reads of the encoder's output, each [T, kv_heads * head_dim]."""
 
 
 def activation(config: Settings, key: str) -> Activation:

@@ -97,6 +97,21 @@ class Past:
         return tables
 
 
+class Seq2SeqPast(Past):
+    """The same of a decoder's rows, with what each row's encoder left."""
+
+    def __init__(self, cache: Any, memories: Sequence[Any]) -> None:
+        """`memories`: one a row."""
+        super().__init__(cache, len(memories))
+        self.memories = list(memories)
+
+    def reorder_cache(self, beam_idx: Sequence[int]) -> None:
+        """Row i becomes what row beam_idx[i] was; there may be more or fewer than before."""
+        order = [int(index) for index in beam_idx]
+        super().reorder_cache(order)
+        self.memories = [self.memories[index] for index in order]
+
+
 def check_past(past: Any, rows: int, cache: Any) -> None:
     """Raises ArgumentError for what no earlier call of the model returned; `cache` is an empty one of the model."""
     if past is None:

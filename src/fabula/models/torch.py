@@ -13,18 +13,18 @@ import torch
 from fabula.cache.torch import TorchCache
 from fabula.generation.config import GenerationConfig
 from fabula.generation.mixin import GenerationMixin
-from fabula.models.family import Family
+from fabula.models.family import Family, Stack
 from fabula.models.past import Past
 from fabula.models.saving import refuse_settings
 from fabula.models.torch_pass import Inputs, Weights, compute
 from fabula.models.torch_rectangle import Rectangle, forward_rectangle
 from fabula.models.torch_save import save_model
 from fabula.models.torch_weights import to_tensor, torch_dtype
-from fabula.models.weights import EMBEDDINGS, find_tensor, placed_entries, served_by_another
+from fabula.models.weights import EMBEDDINGS, all_entries, find_tensor, placed_entries, served_by_another
 from fabula.ops.protocol import NO_TAPS, Batch, Forward, Taps
 from fabula.quant.formats import StoredTensor
 
-DROPOUTS = ("attention_dropout", "attn_pdrop", "embd_pdrop", "resid_pdrop")
+DROPOUTS = ("attention_dropout", "attn_pdrop", "embd_pdrop", "resid_pdrop", "dropout_rate")
 
 
 class _Place(NamedTuple):
@@ -34,6 +34,17 @@ class _Place(NamedTuple):
     owner: torch.nn.Module
     name: str
     transposed: bool
+
+
+class _StackPlaces(NamedTuple):
+    """Where the fields of a stack's weight table live."""
+
+    outside: list[_Place]
+    layers: list[list[_Place]]
+
+    def weights(self) -> Weights:
+        """The parameters under the stack's field names, matrices as [out, in]."""
+        return Weights(_namespace(self.outside), [_namespace(places) for places in self.layers])
 
 
 class Embedding(torch.nn.Module):
@@ -60,26 +71,28 @@ class TorchCausalLM(GenerationMixin, torch.nn.Module):
         self.config = family.config
         self.generation_config = GenerationConfig.from_model_config(family.config.to_dict())
         self.layers = family.layers
-        self._outside: list[_Place] = []
-        self._inside: list[list[_Place]] = [[] for _ in family.layers]
-        self._register({name: torch.nn.Parameter(tensor) for name, tensor in parameters.items()})
+        folder, _, _ = family.weights()["embed"].name.rpartition(".")
+        parent, _, child = folder.rpartition(".")
+        _module(self, parent).add_module(child, Embedding(family.embedding_scale))
+        registered = {name: torch.nn.Parameter(tensor) for name, tensor in parameters.items()}
+        self._stacks = [self._register(stack, registered) for stack in family.stacks]
         super().train(False)
 
-    def _register(self, parameters: Mapping[str, torch.nn.Parameter]) -> None:
+    def _register(self, stack: Stack, parameters: Mapping[str, torch.nn.Parameter]) -> _StackPlaces:
         """Builds the tree of modules that gives each parameter its name."""
-        names = {field: entry.name for field, entry in self.family.weights().items()}
-        folder, _, _ = names["embed"].rpartition(".")
-        parent, _, child = folder.rpartition(".")
-        _module(self, parent).add_module(child, Embedding(self.family.embedding_scale))
-        for layer, field, entry in placed_entries(self.family):
+        names = {field: entry.name for field, entry in stack.weights().items()}
+        outside: list[_Place] = []
+        inside: list[list[_Place]] = [[] for _ in stack.layers]
+        for layer, field, entry in placed_entries(stack):
             parameter = parameters.get(entry.name)
             if parameter is None and entry.tied is not None:
                 parameter = parameters[names[entry.tied]]
             path, _, name = entry.name.rpartition(".")
             owner = _module(self, path)
             owner.register_parameter(name, parameter)
-            places = self._outside if layer is None else self._inside[layer]
+            places = outside if layer is None else inside[layer]
             places.append(_Place(field, owner, name, entry.transposed))
+        return _StackPlaces(outside, inside)
 
     @classmethod
     def from_tensors(
@@ -92,10 +105,10 @@ class TorchCausalLM(GenerationMixin, torch.nn.Module):
         """The model of a checkpoint, packed weights dequantized. Raises ModelFileError for weights that do not fit."""
         kind = torch_dtype(dtype)
         parameters = {}
-        for _, _, entry in placed_entries(family):
-            if served_by_another(family, entry, tensors):
+        for stack, entry in all_entries(family):
+            if served_by_another(stack, entry, tensors):
                 continue
-            stored = find_tensor(family, entry, tensors)
+            stored = find_tensor(stack, entry, tensors)
             if stored is not None:
                 parameters[entry.name] = to_tensor(stored, kind, device)
         return cls(family, parameters)
@@ -122,14 +135,15 @@ class TorchCausalLM(GenerationMixin, torch.nn.Module):
 
     def num_parameters(self, only_trainable: bool = False, exclude_embeddings: bool = False) -> int:
         """How many numbers the parameters hold, shared ones once."""
-        tables = {id(p.owner._parameters[p.name]) for p in self._outside if p.field in EMBEDDINGS}
+        outside = (place for stack in self._stacks for place in stack.outside)
+        tables = {id(p.owner._parameters[p.name]) for p in outside if p.field in EMBEDDINGS}
         left_out = tables if exclude_embeddings else set()
         counted = (p for p in self.parameters() if id(p) not in left_out)
         return sum(p.numel() for p in counted if p.requires_grad or not only_trainable)
 
     def get_input_embeddings(self) -> torch.nn.Module:
         """The module that turns ids into `inputs_embeds`."""
-        return self._outside[0].owner
+        return self._stacks[-1].outside[0].owner
 
     def train(self, mode: bool = True) -> TorchCausalLM:
         """Sets the mode; warns of dropout that the configuration asks for."""
@@ -155,7 +169,7 @@ class TorchCausalLM(GenerationMixin, torch.nn.Module):
 
     def weights(self) -> Weights:
         """The parameters under the family's field names, matrices as [out, in]."""
-        return Weights(_namespace(self._outside), [_namespace(places) for places in self._inside])
+        return self._stacks[-1].weights()
 
     def new_cache(self, blocks: int) -> TorchCache:
         """Storage for this many blocks of keys and values."""
@@ -202,12 +216,12 @@ class TorchCausalLM(GenerationMixin, torch.nn.Module):
         Raises ArgumentError for inputs that do not fit.
         """
         given = Rectangle(
-            _tensor(input_ids),
+            tensor_of(input_ids),
             inputs_embeds,
-            _tensor(attention_mask),
-            _tensor(position_ids),
+            tensor_of(attention_mask),
+            tensor_of(position_ids),
             past_key_values,
-            _tensor(labels),
+            tensor_of(labels),
             logits_to_keep,
             output_hidden_states,
             output_attentions,
@@ -228,7 +242,7 @@ def _module(root: torch.nn.Module, path: str) -> torch.nn.Module:
     return root
 
 
-def _tensor(x: Any) -> torch.Tensor | None:
+def tensor_of(x: Any) -> torch.Tensor | None:
     """Lists and NumPy arrays as tensors."""
     return None if x is None else torch.as_tensor(x)
 

@@ -9,11 +9,12 @@ from types import SimpleNamespace
 import torch
 
 from fabula.cache.torch import TorchCache
-from fabula.models.family import Family
+from fabula.models.family import Stack
 from fabula.ops.layers import unrolled
 from fabula.ops.protocol import Batch, Taps
 from fabula.ops.torch import TorchOps
 from fabula.ops.torch_layout import build_layout
+from fabula.ops.torch_memory import memory_layout
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +49,7 @@ class Computed:
 
 
 def compute(
-    family: Family,
+    family: Stack,
     weights: Weights,
     batch: Batch,
     cache: TorchCache | None,
@@ -58,13 +59,15 @@ def compute(
     """Runs the layers over a batch, and writes its keys and values to the cache if there is one."""
     device = weights.outside.embed.device
     windows = tuple(dict.fromkeys(layer.attention.window for layer in family.layers))
-    layout = build_layout(batch, windows, cache is not None, device)
+    causal = all(layer.attention.causal for layer in family.layers)
+    layout = build_layout(batch, windows, cache is not None, device, causal)
     if inputs.tokens is not None:
         layout = replace(layout, tokens=inputs.tokens)
     if inputs.positions is not None:
         layout = replace(layout, positions=inputs.positions)
     vectors = batch.vectors if inputs.vectors is None else inputs.vectors
-    ops = TorchOps(layout, cache, taps, None if vectors is None else torch.as_tensor(vectors, device=device))
+    vectors = None if vectors is None else torch.as_tensor(vectors, device=device)
+    ops = TorchOps(layout, cache, taps, vectors, memory_layout(batch, device))
     states: dict[int, torch.Tensor] = {}
 
     def tap(layer: int, x: torch.Tensor) -> None:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -15,7 +16,7 @@ from fabula.models.output import CausalLMOutput
 from fabula.models.past import Past, check_past
 from fabula.models.rectangle import column_mask, ragged_batch
 from fabula.models.torch_pass import Computed, Inputs, compute
-from fabula.ops.protocol import Batch, Taps
+from fabula.ops.protocol import Taps
 
 IGNORED = -100  # the label of a position without one
 
@@ -33,6 +34,7 @@ class Rectangle:
     keep: int | torch.Tensor  # how many of the last columns are scored, or which; 0: all
     hidden_states: bool
     attentions: bool
+    prefix: str = ""  # what goes before these names where a caller reads them
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -42,47 +44,78 @@ class Rectangle:
         return given.shape[0], given.shape[1]
 
 
+@dataclass(frozen=True, slots=True)
+class Scored:
+    """What a pass over a rectangle leaves."""
+
+    computed: Computed
+    mask: np.ndarray  # Bool["R S"]: which columns were computed
+    index: torch.Tensor | None  # Int["T"]: where they lie among R * S; None: all
+    hidden: torch.Tensor  # Float["R S D"]: after the last norm
+    logits: torch.Tensor  # Float["R columns V"]
+
+
 def forward_rectangle(model: Any, given: Rectangle, remember: bool) -> CausalLMOutput:
     """The model's output; `remember`: keep keys and values for a call that continues these rows."""
     check_inputs(model, given)
-    shape, past = given.shape, given.past
+    past = given.past
     if past is None and remember:
-        past = Past(model.new_cache(shape[0] * blocks_for(shape[1] + 1)), shape[0])
+        past = Past(model.new_cache(given.shape[0] * blocks_for(given.shape[1] + 1)), given.shape[0])
+    scored = score_rectangle(model, given, past)
+    labels = given.labels
+    return CausalLMOutput(
+        None if labels is None else shifted_loss(scored.logits, labels.to(scored.logits.device)),
+        scored.logits,
+        past if remember else None,
+        states_rectangle(scored, given.shape) if given.hidden_states else None,
+        attentions_rectangle(scored, past) if given.attentions else None,
+    )
+
+
+def score_rectangle(model: Any, given: Rectangle, past: Past | None, memories: Sequence[Any] = ()) -> Scored:
+    """The pass, checked; with a past it makes room there. What continues a past has no gradients."""
+    shape = given.shape
     continued = past is not None and past.get_seq_length() > 0
     mask = column_mask(None if given.attention_mask is None else given.attention_mask.cpu().numpy(), shape, past)
     check_lengths(model, mask, past)
-    batch = ragged_batch(np.zeros(shape, np.int32), mask, past)
-    index = None if mask.all() else torch.from_numpy(np.flatnonzero(mask)).to(model.device)
+    batch = replace(ragged_batch(np.zeros(shape, np.int32), mask, past), memories=memories)
+    index = columns_index(mask, model.device)
     everything = tuple(range(len(model.layers)))
     taps = Taps(everything if given.hidden_states else (), everything if given.attentions else ())
     with torch.set_grad_enabled(torch.is_grad_enabled() and not continued):
-        computed = run(model, batch, past, taps, given, index)
+        inputs = flat_inputs(given, index, model.device)
+        computed = compute(model.family, model.weights(), batch, None if past is None else past.cache, taps, inputs)
         hidden = spread(computed.hidden, index, shape)
-        logits = score(model, computed, hidden, given.keep)
-        return CausalLMOutput(
-            None if given.labels is None else shifted_loss(logits, given.labels.to(logits.device)),
-            logits,
-            past if remember else None,
-            (*(spread(computed.states[i], index, shape) for i in everything), hidden) if given.hidden_states else None,
-            tuple(weights_rectangle(computed.attentions[i], mask, past) for i in everything)
-            if given.attentions
-            else None,
-        )
+        return Scored(computed, mask, index, hidden, score(model, computed, hidden, given.keep))
 
 
-def run(
-    model: Any, batch: Batch, past: Past | None, taps: Taps, given: Rectangle, index: torch.Tensor | None
-) -> Computed:
-    """The pass over the columns that are tokens."""
+def columns_index(mask: np.ndarray, device: torch.device) -> torch.Tensor | None:
+    """Int["T"]: where the columns that are tokens lie among all; None: all are."""
+    return None if mask.all() else torch.from_numpy(np.flatnonzero(mask)).to(device)
+
+
+def flat_inputs(given: Rectangle, index: torch.Tensor | None, device: torch.device) -> Inputs:
+    """The columns that are tokens, end to end."""
 
     def flat(x: torch.Tensor | None) -> torch.Tensor | None:
         if x is None:
             return None
-        x = x.to(model.device).expand(*given.shape, *x.shape[2:]).flatten(0, 1)
+        x = x.to(device).expand(*given.shape, *x.shape[2:]).flatten(0, 1)
         return x if index is None else x.index_select(0, index)
 
-    inputs = Inputs(flat(given.input_ids), flat(given.inputs_embeds), flat(given.position_ids))
-    return compute(model.family, model.weights(), batch, None if past is None else past.cache, taps, inputs)
+    return Inputs(flat(given.input_ids), flat(given.inputs_embeds), flat(given.position_ids))
+
+
+def states_rectangle(scored: Scored, shape: tuple[int, int]) -> tuple[torch.Tensor, ...]:
+    """The embeddings, every layer's output but the last's, and the last's after the norm: each [R, S, D]."""
+    states = (scored.computed.states[layer] for layer in sorted(scored.computed.states))
+    return (*(spread(each, scored.index, shape) for each in states), scored.hidden)
+
+
+def attentions_rectangle(scored: Scored, past: Past | None) -> tuple[torch.Tensor, ...]:
+    """Each layer's weights, [R, heads, S, columns]."""
+    found = scored.computed.attentions
+    return tuple(weights_rectangle(found[layer], scored.mask, past) for layer in sorted(found))
 
 
 def spread(x: torch.Tensor, index: torch.Tensor | None, shape: tuple[int, int]) -> torch.Tensor:
@@ -120,14 +153,7 @@ def weights_rectangle(rows: tuple[torch.Tensor, ...], mask: np.ndarray, past: Pa
 
 def check_inputs(model: Any, given: Rectangle) -> None:
     """Raises ArgumentError for ids, vectors or a past that do not fit the model or each other."""
-    if (given.input_ids is None) == (given.inputs_embeds is None):
-        raise ArgumentError("`input_ids` or `inputs_embeds` must be given, and not both. Pass one of them.")
-    if given.input_ids is not None:
-        check_ids(given.input_ids, model.vocab_size)
-    elif given.inputs_embeds is not None and (given.inputs_embeds.ndim != 3):
-        raise ArgumentError(
-            f"`inputs_embeds` must have 3 dimensions, got {given.inputs_embeds.ndim}. Add the rows' one."
-        )
+    check_one_kind(model, given)
     if given.labels is not None and tuple(given.labels.shape) != given.shape:
         raise ArgumentError(
             f"`labels` must have the shape {given.shape} of the inputs, got {tuple(given.labels.shape)}. "
@@ -136,17 +162,28 @@ def check_inputs(model: Any, given: Rectangle) -> None:
     check_past(given.past, given.shape[0], model.new_cache(0))
 
 
-def check_ids(ids: torch.Tensor, vocabulary: int) -> None:
+def check_one_kind(model: Any, given: Rectangle) -> None:
+    """Raises ArgumentError unless there are either ids or vectors, and they are such."""
+    ids, vectors = f"`{given.prefix}input_ids`", f"`{given.prefix}inputs_embeds`"
+    if (given.input_ids is None) == (given.inputs_embeds is None):
+        raise ArgumentError(f"{ids} or {vectors} must be given, and not both. Pass one of them.")
+    if given.input_ids is not None:
+        check_ids(given.input_ids, model.vocab_size, ids)
+    elif given.inputs_embeds is not None and (given.inputs_embeds.ndim != 3):
+        raise ArgumentError(f"{vectors} must have 3 dimensions, got {given.inputs_embeds.ndim}. Add the rows' one.")
+
+
+def check_ids(ids: torch.Tensor, vocabulary: int, name: str = "`input_ids`") -> None:
     """Raises ArgumentError for ids of a wrong type or shape, or outside the vocabulary."""
     if ids.ndim != 2 or ids.shape[0] * ids.shape[1] == 0 or ids.is_floating_point() or ids.dtype == torch.bool:
         raise ArgumentError(
-            f"`input_ids` must be integers of shape (rows, columns), got {ids.dtype} of shape {tuple(ids.shape)}. "
+            f"{name} must be integers of shape (rows, columns), got {ids.dtype} of shape {tuple(ids.shape)}. "
             "Pass what the tokenizer returns."
         )
     low, high = torch.stack(torch.aminmax(ids)).tolist()
     if low < 0 or high >= vocabulary:
         raise ArgumentError(
-            f"`input_ids` must lie in [0, {vocabulary}), got {low if low < 0 else high}. "
+            f"{name} must lie in [0, {vocabulary}), got {low if low < 0 else high}. "
             "Use the tokenizer that belongs to the model."
         )
 
@@ -154,6 +191,6 @@ def check_ids(ids: torch.Tensor, vocabulary: int) -> None:
 def check_lengths(model: Any, mask: np.ndarray, past: Past | None) -> None:
     """Raises ContextLengthError where the model has a table of positions and a row outgrows it."""
     longest = int((mask.sum(1) + (0 if past is None else past.lengths)).max())
-    limit = model.config.max_position_embeddings
-    if not model.family.rotary and longest > limit:
+    limit = model.config.get("max_position_embeddings")
+    if not model.family.rotary and limit is not None and longest > limit:
         raise ContextLengthError(f"a row must have at most {limit} positions, got {longest}. Shorten the input.")

@@ -18,7 +18,8 @@ def save_model(model: Any, directory: str | Path) -> None:
     kept, tied = distinct(model.state_dict())
     values = {**model.config.to_dict(), "dtype": str(model.dtype).removeprefix("torch.")}
     model.generation_config.save_pretrained(folder)
-    ModelConfig.from_dict({**values, "tie_word_embeddings": bool(tied)}).save_pretrained(folder)
+    tied_head = model.family.weights()["head"].name in tied
+    ModelConfig.from_dict({**values, "tie_word_embeddings": tied_head}).save_pretrained(folder)
     partial = folder / "model.safetensors.partial"  # another process may have mapped the file that this replaces
     save_file(kept, partial, metadata={"format": "pt"})
     partial.replace(folder / "model.safetensors")

@@ -6,14 +6,16 @@ from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from math import prod
 
+import numpy as np
+
 from fabula.errors import ModelFileError
-from fabula.models.family import Entry, Family
+from fabula.models.family import Entry, Family, Stack
 from fabula.quant.formats import StoredTensor
 
 EMBEDDINGS = ("embed", "positions")  # fields whose rows are looked up
 
 
-def placed_entries(family: Family) -> Iterator[tuple[int | None, str, Entry]]:
+def placed_entries(family: Stack) -> Iterator[tuple[int | None, str, Entry]]:
     """Every entry with its layer (None: outside the layers) and its field; names have their layer's number in."""
     for field, entry in family.weights().items():
         yield None, field, entry
@@ -22,14 +24,35 @@ def placed_entries(family: Family) -> Iterator[tuple[int | None, str, Entry]]:
             yield layer.index, field, replace(entry, name=entry.name.format(layer=layer.index))
 
 
-def served_by_another(family: Family, entry: Entry, tensors: Mapping[str, StoredTensor]) -> bool:
+def all_entries(family: Family) -> Iterator[tuple[Stack, Entry]]:
+    """Every entry of all the family's stacks with the stack that it is in; a name that several use comes once."""
+    known = set()
+    for stack in family.stacks:
+        for _, _, entry in placed_entries(stack):
+            if entry.name not in known:
+                known.add(entry.name)
+                yield stack, entry
+
+
+def served_by_another(family: Stack, entry: Entry, tensors: Mapping[str, StoredTensor]) -> bool:
     """Whether the entry's `tied` field stands in: the configuration says so, or the checkpoint lacks the entry."""
     if entry.tied is None:
         return False
+    if entry.own:
+        return not _differs(entry.name, family.weights()[entry.tied].name, tensors)
     return bool(family.config.get("tie_word_embeddings")) or _stored_name(entry.name, tensors) is None
 
 
-def find_tensor(family: Family, entry: Entry, tensors: Mapping[str, StoredTensor]) -> StoredTensor | None:
+def _differs(name: str, other: str, tensors: Mapping[str, StoredTensor]) -> bool:
+    """Whether the checkpoint has weights for `name` that are not those of `other`."""
+    found, standing = _stored_name(name, tensors), _stored_name(other, tensors)
+    if found is None or standing is None:
+        return found is not None
+    one, two = tensors[found], tensors[standing]
+    return one.format != two.format or not np.array_equal(one.data, two.data)
+
+
+def find_tensor(family: Stack, entry: Entry, tensors: Mapping[str, StoredTensor]) -> StoredTensor | None:
     """The stored tensor of a placed entry, None for an optional one that is absent.
 
     Raises ModelFileError for one that is absent or of another shape.
@@ -54,12 +77,18 @@ def find_tensor(family: Family, entry: Entry, tensors: Mapping[str, StoredTensor
 
 def count_numbers(family: Family, tensors: Mapping[str, StoredTensor], exclude_embeddings: bool = False) -> int:
     """How many numbers the family's weights hold: tied ones once, what else is in the checkpoint not at all."""
+    tables = {
+        entry.name
+        for stack in family.stacks
+        for layer, field, entry in placed_entries(stack)
+        if layer is None and field in EMBEDDINGS
+    }
     return sum(
         prod(entry.shape)
-        for layer, field, entry in placed_entries(family)
-        if not served_by_another(family, entry, tensors)
+        for stack, entry in all_entries(family)
+        if not served_by_another(stack, entry, tensors)
         and _stored_name(entry.name, tensors) is not None
-        and not (exclude_embeddings and layer is None and field in EMBEDDINGS)
+        and not (exclude_embeddings and entry.name in tables)
     )
 
 

@@ -73,10 +73,16 @@ class RecordingOps:
     def rope(self, x: Node, rope: RopeSpec) -> Node:
         return Node("rope", (x,), x.width, x.scored, {"rope": rope})
 
-    def attend(self, layer: LayerSpec, q: Node, k: Node, v: Node) -> Node:
-        if not layer.attention.causal or layer.attention.source != "self":
+    def scale(self, x: Node, factor: float) -> Node:
+        raise NotSupportedError("the native backend scales no activations. Load with backend='torch'.")
+
+    def attend_memory(self, layer: LayerSpec, q: Node) -> Node:
+        raise NotSupportedError("the native backend has no encoder's memory. Load with backend='torch'.")
+
+    def attend(self, layer: LayerSpec, q: Node, k: Node, v: Node, bias: StoredWeight | None = None) -> Node:
+        if not layer.attention.causal or bias is not None:
             raise NotSupportedError(
-                "the native backend attends causally to a row's own keys. Load with backend='torch'."
+                "the native backend attends causally, and distances add nothing. Load with backend='torch'."
             )
         width = layer.attention.heads * layer.attention.head_dim
         return Node("attend", (q, k, v), width, q.scored, {"layer": layer})

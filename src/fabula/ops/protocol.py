@@ -47,11 +47,20 @@ class Ops(Protocol):
     def add(self, x: Array, y: Array) -> Array:
         """x + y."""
 
+    def scale(self, x: Array, factor: float) -> Array:
+        """x * factor."""
+
     def rope(self, x: Array, rope: RopeSpec) -> Array:
         """Every head of x turned by its position's angles."""
 
-    def attend(self, layer: LayerSpec, q: Array, k: Array, v: Array) -> Array:
-        """Writes k and v [T, kv_heads * head_dim] to the layer's cache, then attends: [T, heads * head_dim]."""
+    def attend(self, layer: LayerSpec, q: Array, k: Array, v: Array, bias: Weight | None = None) -> Array:
+        """Writes k and v [T, kv_heads * head_dim] to the layer's cache, then attends: [T, heads * head_dim].
+
+        `bias` [buckets, heads] holds what the layer's BiasSpec adds to the scores.
+        """
+
+    def attend_memory(self, layer: LayerSpec, q: Array) -> Array:
+        """What q [T, heads * head_dim] finds in the keys and values that the row's memory has for this layer."""
 
     def activate(self, x: Array, kind: Activation) -> Array:
         """The activation function, element by element."""

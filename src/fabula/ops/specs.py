@@ -20,8 +20,20 @@ class RopeSpec:
 
 
 @dataclass(frozen=True, slots=True)
+class BiasSpec:
+    """Scores gain a learned number for each head and bucket of distances (Raffel et al. 2020, section 2.1).
+
+    Half of a direction's buckets are one distance each; the others widen logarithmically up to `max_distance`, from
+    where on all share the last. A causal layer has one direction, another splits the buckets between two.
+    """
+
+    buckets: int
+    max_distance: int
+
+
+@dataclass(frozen=True, slots=True)
 class AttentionSpec:
-    """How one layer attends. A query at position p sees keys k with p - window < k <= p."""
+    """How one layer attends. A query at position p sees keys k with p - window < k <= p, or all if not causal."""
 
     heads: int  # query heads
     kv_heads: int  # heads of keys and values; divides `heads`
@@ -31,6 +43,7 @@ class AttentionSpec:
     softcap: float | None = None  # s -> cap * tanh(s / cap), on scaled scores
     causal: bool = True
     source: Literal["self", "memory"] = "self"  # whose keys: this row's, or an encoder's
+    bias: BiasSpec | None = None  # what distances add to scores
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,3 +53,4 @@ class LayerSpec:
     index: int
     attention: AttentionSpec
     rope: RopeSpec | None = None  # None: positions are learned, or absent
+    memory: AttentionSpec | None = None  # how it attends to an encoder's memory; None: there is no encoder

@@ -8,11 +8,12 @@ import torch
 import torch.nn.functional as F
 
 from fabula.cache.torch import TorchCache
-from fabula.errors import NotSupportedError
+from fabula.errors import ArgumentError
 from fabula.ops.protocol import NO_TAPS, Activation, Taps
-from fabula.ops.specs import LayerSpec, RopeSpec
-from fabula.ops.torch_attention import attend_group
+from fabula.ops.specs import AttentionSpec, LayerSpec, RopeSpec
+from fabula.ops.torch_attention import attend_group, position_bias
 from fabula.ops.torch_layout import Group, Layout
+from fabula.ops.torch_memory import MemoryLayout, attend_memories
 
 Tensor = torch.Tensor
 
@@ -21,13 +22,21 @@ class TorchOps:
     """Operations on tensors [T, features]. Roundings in 16-bit types fall where transformers has them."""
 
     def __init__(
-        self, layout: Layout, cache: TorchCache | None = None, taps: Taps = NO_TAPS, vectors: Tensor | None = None
+        self,
+        layout: Layout,
+        cache: TorchCache | None = None,
+        taps: Taps = NO_TAPS,
+        vectors: Tensor | None = None,
+        memories: MemoryLayout | None = None,
     ) -> None:
         self.layout = layout
         self.cache = cache
         self.taps = taps
         self.vectors = vectors
+        self.memories = memories
         self.attentions: dict[int, tuple[Tensor, ...]] = {}  # layer -> for each row Float["heads new keys"]
+        self.memory_attentions: dict[int, tuple[Tensor, ...]] = {}  # layer -> for each row Float["heads new columns"]
+        self._biases: tuple[Tensor, AttentionSpec, list[Tensor]] | None = None  # the last weight's, for each group
         self._angles: dict[tuple[RopeSpec, torch.dtype], tuple[Tensor, Tensor]] = {}
 
     def embed(self, weight: Tensor, scale: float = 1.0) -> Tensor:
@@ -81,10 +90,11 @@ class TorchOps:
             self._angles[rope, dtype] = known
         return known
 
-    def attend(self, layer: LayerSpec, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    def scale(self, x: Tensor, factor: float) -> Tensor:
+        return x * factor
+
+    def attend(self, layer: LayerSpec, q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None = None) -> Tensor:
         spec = layer.attention
-        if not spec.causal or spec.source != "self":
-            raise NotSupportedError(f"layer {layer.index} must attend causally to its own row; the rest is to come.")
         shape = (q.shape[0], -1, spec.head_dim)
         projected = (q.view(shape), k.view(shape), v.view(shape))
         if self.cache is not None:
@@ -93,11 +103,33 @@ class TorchOps:
             self.cache.write(layer.index, self.layout.slots, projected[1], projected[2])
         tapped = layer.index in self.taps.attentions
         groups = self.layout.groups
-        parts = [attend_group(group, spec, layer.index, projected, self.cache, tapped) for group in groups]
+        biases = [None] * len(groups) if bias is None else self._position_biases(spec, bias)
+        parts = [
+            attend_group(group, spec, layer.index, projected, self.cache, tapped, each)
+            for group, each in zip(groups, biases, strict=True)
+        ]
         if tapped:
             self.attentions[layer.index] = _by_row(groups, [weights for _, weights in parts if weights is not None])
         out = parts[0][0] if len(parts) == 1 else torch.cat([part for part, _ in parts])
         return out if self.layout.restore is None else out.index_select(0, self.layout.restore)
+
+    def _position_biases(self, spec: AttentionSpec, weight: Tensor) -> list[Tensor]:
+        """For each group what distances add; layers that share a weight share these."""
+        known = self._biases
+        if known is None or known[0] is not weight or known[1] != spec:
+            made = [position_bias(group.reaches[spec.window], spec, weight) for group in self.layout.groups]
+            self._biases = known = (weight, spec, made)
+        return known[2]
+
+    def attend_memory(self, layer: LayerSpec, q: Tensor) -> Tensor:
+        assert layer.memory is not None
+        if self.memories is None:
+            raise ArgumentError("each row of a model with an encoder must have a memory, got none. Encode its input.")
+        tapped = layer.index in self.taps.attentions
+        out, weights = attend_memories(self.memories, layer.memory, layer.index, q, tapped)
+        if tapped:
+            self.memory_attentions[layer.index] = weights
+        return out
 
     def activate(self, x: Tensor, kind: Activation) -> Tensor:
         return _ACTIVATIONS[kind](x)

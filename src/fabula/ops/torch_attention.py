@@ -6,6 +6,7 @@ import torch
 import torch.nn.functional as F
 
 from fabula.cache.torch import TorchCache
+from fabula.ops.position_buckets import bucket_table
 from fabula.ops.specs import AttentionSpec
 from fabula.ops.torch_layout import Group, Reach
 
@@ -17,10 +18,12 @@ def attend_group(
     projected: tuple[torch.Tensor, torch.Tensor, torch.Tensor],
     cache: TorchCache | None,
     tapped: bool,
+    bias: torch.Tensor | None = None,
 ) -> tuple[torch.Tensor, torch.Tensor | None]:
     """What a group's queries gather, [R*N, heads * head_dim], and the weights [R, heads, N, K] if they are tapped.
 
     `projected`: the step's q, k and v [T, heads, head_dim]; k and v are in the cache already where there is one.
+    `bias`: what `position_bias` made for this group.
     """
     reach = group.reaches[spec.window]
     q = _rectangle(projected[0], group)
@@ -29,12 +32,40 @@ def attend_group(
     else:
         assert cache is not None
         k, v = cache.read(layer, reach.tables)
+    mask = bias if bias is not None else None if reach.mask is None else reach.mask[:, None]
+    out, weights = attend_rectangle(q, k, v, spec, mask, tapped)
+    return out.reshape(group.rows * group.width, -1), weights
+
+
+def attend_rectangle(
+    q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, spec: AttentionSpec, mask: torch.Tensor | None, tapped: bool
+) -> tuple[torch.Tensor, torch.Tensor | None]:
+    """What q [R, N, H, E] gathers from k and v [R, K, KV, E]: [R, N, H, E], and the weights [R, H, N, K] if tapped.
+
+    `mask` [R|1, H|1, N|1, K]: which query sees which key, or what its score gains; None: all, or up to its own.
+    """
     q, k, v = q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2)
     if tapped or spec.softcap is not None:
-        out, weights = plain_attention(q, k, v, spec, reach)
+        out, weights = plain_attention(q, k, v, spec, mask)
     else:
-        out, weights = fused_attention(q, k, v, spec, reach), None
-    return out.transpose(1, 2).reshape(group.rows * group.width, -1), weights if tapped else None
+        out, weights = fused_attention(q, k, v, spec, mask), None
+    return out.transpose(1, 2), weights if tapped else None
+
+
+def position_bias(reach: Reach, spec: AttentionSpec, weight: torch.Tensor) -> torch.Tensor:
+    """What distances add to scores, Float["R|1 H N K"], and minus infinity where a query does not see a key.
+
+    `weight` [buckets, heads]: the number of each bucket.
+    """
+    assert spec.bias is not None
+    far = spec.bias.max_distance
+    table = torch.from_numpy(bucket_table(spec.bias, spec.causal)).to(weight.device)
+    distances = reach.keys[:, None, :] - reach.queries[:, :, None]
+    values = F.embedding(table[distances.clamp(-far, far) + far], weight).permute(0, 3, 1, 2)
+    mask = reach.mask
+    if mask is None and spec.causal:
+        mask = distances <= 0
+    return values if mask is None else values.masked_fill(~mask[:, None], float("-inf"))
 
 
 def _rectangle(x: torch.Tensor, group: Group) -> torch.Tensor:
@@ -44,24 +75,27 @@ def _rectangle(x: torch.Tensor, group: Group) -> torch.Tensor:
 
 
 def fused_attention(
-    q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, spec: AttentionSpec, reach: Reach
+    q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, spec: AttentionSpec, mask: torch.Tensor | None
 ) -> torch.Tensor:
     """softmax(scale * q k^T) v with q [R, H, N, E] and k, v [R, KV, K, E]: [R, H, N, E]."""
     rows, heads, width, features = q.shape
     shared = heads // spec.kv_heads
-    if reach.mask is None:
-        return F.scaled_dot_product_attention(q, k, v, is_causal=width > 1, scale=spec.scale, enable_gqa=shared > 1)
-    mask = reach.mask[:, None]
+    if mask is None:
+        causal = spec.causal and width > 1
+        return F.scaled_dot_product_attention(q, k, v, is_causal=causal, scale=spec.scale, enable_gqa=shared > 1)
     if shared > 1:  # the queries that share a key head stand side by side, so that keys need no copies
         q = q.reshape(rows, spec.kv_heads, shared * width, features)
-        mask = mask if width == 1 else mask.repeat(1, 1, shared, 1)
+        if mask.shape[1] > 1:
+            mask = mask.expand(-1, -1, width, -1).reshape(mask.shape[0], spec.kv_heads, shared * width, -1)
+        elif mask.shape[2] > 1:
+            mask = mask.repeat(1, 1, shared, 1)
     return F.scaled_dot_product_attention(q, k, v, attn_mask=mask, scale=spec.scale).reshape(
         rows, heads, width, features
     )
 
 
 def plain_attention(
-    q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, spec: AttentionSpec, reach: Reach
+    q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, spec: AttentionSpec, mask: torch.Tensor | None
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """The same step by step, with the cap on scores if there is one; and the weights [R, H, N, K]."""
     shared = q.shape[1] // spec.kv_heads
@@ -69,9 +103,9 @@ def plain_attention(
     scores = q @ k.transpose(-1, -2) * spec.scale
     if spec.softcap is not None:
         scores = spec.softcap * torch.tanh(scores / spec.softcap)
-    mask = reach.mask
-    if mask is None:
-        mask = torch.ones(1, q.shape[2], k.shape[2], dtype=torch.bool, device=q.device).tril()
-    scores = scores.masked_fill(~mask[:, None], float("-inf"))
+    if mask is None and spec.causal:
+        mask = torch.ones(1, 1, q.shape[2], k.shape[2], dtype=torch.bool, device=q.device).tril()
+    if mask is not None:
+        scores = scores.masked_fill(~mask, float("-inf")) if mask.dtype == torch.bool else scores + mask
     weights = torch.softmax(scores, -1, dtype=torch.float32).to(q.dtype)
     return weights @ v, weights

@@ -19,7 +19,9 @@ class Reach:
     """What the queries of a group may see within one window."""
 
     tables: torch.Tensor | None  # Int["R B"]: the blocks to read; None: this step's own keys are all there are
-    mask: torch.Tensor | None  # Bool["R|1 N K"]: which query sees which key; None: all up to its own
+    mask: torch.Tensor | None  # Bool["R|1 N|1 K"]: which query sees which key; None: all, or if causal up to its own
+    queries: torch.Tensor  # Int["R|1 N"]: the position of each query
+    keys: torch.Tensor  # Int["R|1 K"]: and of each key
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,8 +50,14 @@ class Layout:
     restore: torch.Tensor | None  # Int["T"]: where each position lies in the groups end to end; None: in order
 
 
-def build_layout(batch: Batch, windows: Iterable[int | None], cached: bool, device: torch.device | str) -> Layout:
-    """The layout of a batch, computed on the host and brought over in one transfer."""
+def build_layout(
+    batch: Batch, windows: Iterable[int | None], cached: bool, device: torch.device | str, causal: bool = True
+) -> Layout:
+    """The layout of a batch, computed on the host and brought over in one transfer.
+
+    Rows that do not attend causally are computed whole, without a cache.
+    """
+    assert causal or not cached
     counts = np.diff(batch.starts).astype(np.int64)
     rows = np.repeat(np.arange(len(counts)), counts)
     positions = batch.first[rows] + np.arange(len(rows)) - batch.starts[:-1][rows]
@@ -61,7 +69,7 @@ def build_layout(batch: Batch, windows: Iterable[int | None], cached: bool, devi
     arrays = [batch.tokens, positions, slots, begun, batch.scored, restore]
     for plan in plans:
         arrays += [plan.index, plan.queries, *plan.tables.values(), *plan.starts.values()]
-    moved = iter(_to_device(arrays, device))
+    moved = iter(to_device(arrays, device))
     tokens, places, slots_there, begun_there, scored, back = (next(moved) for _ in range(6))
     whole = len(batch.scored) == len(rows) and np.array_equal(batch.scored, np.arange(len(rows)))
     return Layout(
@@ -70,7 +78,7 @@ def build_layout(batch: Batch, windows: Iterable[int | None], cached: bool, devi
         slots_there,
         begun_there if len(begun) else None,
         None if whole else scored,
-        tuple(_group(plan, moved, regular) for plan in plans),
+        tuple(_group(plan, moved, regular, causal) for plan in plans),
         None if regular else back,
     )
 
@@ -151,14 +159,14 @@ def _restore(plans: list[_Plan], starts: np.ndarray, counts: np.ndarray) -> np.n
     return restore
 
 
-def _to_device(arrays: list[np.ndarray], device: torch.device | str) -> list[torch.Tensor]:
+def to_device(arrays: list[np.ndarray], device: torch.device | str) -> list[torch.Tensor]:
     """The arrays as int64 tensors, sent as one."""
     flat = torch.from_numpy(np.concatenate([array.reshape(-1).astype(np.int64) for array in arrays])).to(device)
     pieces = flat.split([array.size for array in arrays])
     return [piece.view(array.shape) for piece, array in zip(pieces, arrays, strict=True)]
 
 
-def _group(plan: _Plan, moved: Iterable[torch.Tensor], regular: bool) -> Group:
+def _group(plan: _Plan, moved: Iterable[torch.Tensor], regular: bool, causal: bool) -> Group:
     """The group whose arrays come next, in the order in which `build_layout` sent them."""
     arrays = iter(moved)
     index, queries = next(arrays), next(arrays)
@@ -168,12 +176,16 @@ def _group(plan: _Plan, moved: Iterable[torch.Tensor], regular: bool) -> Group:
     for window in plan.windows:
         if tables:
             keys = starts[window] + torch.arange(tables[window].shape[1] * BLOCK, device=index.device)
-            reaches[window] = Reach(tables[window], _sees(queries, keys, window))
+            reaches[window] = Reach(tables[window], _sees(queries, keys, window), queries, keys)
         else:
             width = plan.index.shape[1]
             near = window is None or width <= window
             places = torch.arange(width, device=index.device)[None]
-            reaches[window] = Reach(None, None if near else _sees(places, places, window))
+            if causal:
+                mask = None if near else _sees(places, places, window)
+            else:  # the last query's position is the row's last
+                mask = None if (plan.counts == width).all() else places[:, None] <= queries[:, -1:, None]
+            reaches[window] = Reach(None, mask, places, places)
     rows, width = plan.index.shape
     return Group(
         rows,
