@@ -16,5 +16,16 @@ class Taps:
     final_hidden: bool = False  # what the head reads
     layer_logits: tuple[int, ...] = ()  # what the head makes of these layers' outputs, without the final norm
 
+    def __or__(self, other: Taps) -> Taps:
+        """What either wants."""
+        if other == self:
+            return self
+        return Taps(
+            tuple(sorted({*self.hidden_states, *other.hidden_states})),
+            tuple(sorted({*self.attentions, *other.attentions})),
+            self.final_hidden or other.final_hidden,
+            tuple(sorted({*self.layer_logits, *other.layer_logits})),
+        )
+
 
 NO_TAPS = Taps()
