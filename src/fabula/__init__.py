@@ -53,6 +53,7 @@ _EXPORTS = {
     ),
     "models.config": ("ModelConfig",),
     "processors": (
+        "ClassifierFreeGuidanceLogitsProcessor",
         "EncoderNoRepeatNGramLogitsProcessor",
         "EncoderRepetitionPenaltyLogitsProcessor",
         "EpsilonLogitsWarper",
@@ -79,6 +80,7 @@ _EXPORTS = {
         "TopKLogitsWarper",
         "TopPLogitsWarper",
         "TypicalLogitsWarper",
+        "UnbatchedClassifierFreeGuidanceLogitsProcessor",
     ),
     "stopping": (
         "ConfidenceCriteria",
@@ -129,6 +131,7 @@ if TYPE_CHECKING:  # the same table, for type checkers and editors
     from fabula.hub.auto import AutoModelForCausalLM as AutoModelForCausalLM
     from fabula.hub.auto import AutoTokenizer as AutoTokenizer
     from fabula.models.config import ModelConfig as ModelConfig
+    from fabula.processors import ClassifierFreeGuidanceLogitsProcessor as ClassifierFreeGuidanceLogitsProcessor
     from fabula.processors import EncoderNoRepeatNGramLogitsProcessor as EncoderNoRepeatNGramLogitsProcessor
     from fabula.processors import EncoderRepetitionPenaltyLogitsProcessor as EncoderRepetitionPenaltyLogitsProcessor
     from fabula.processors import EpsilonLogitsWarper as EpsilonLogitsWarper
@@ -155,6 +158,9 @@ if TYPE_CHECKING:  # the same table, for type checkers and editors
     from fabula.processors import TopKLogitsWarper as TopKLogitsWarper
     from fabula.processors import TopPLogitsWarper as TopPLogitsWarper
     from fabula.processors import TypicalLogitsWarper as TypicalLogitsWarper
+    from fabula.processors import (
+        UnbatchedClassifierFreeGuidanceLogitsProcessor as UnbatchedClassifierFreeGuidanceLogitsProcessor,
+    )
     from fabula.stopping import ConfidenceCriteria as ConfidenceCriteria
     from fabula.stopping import EosTokenCriteria as EosTokenCriteria
     from fabula.stopping import MaxLengthCriteria as MaxLengthCriteria

@@ -15,6 +15,7 @@ class Taps:
     attentions: tuple[int, ...] = ()  # attention weights of these layers
     final_hidden: bool = False  # what the head reads
     layer_logits: tuple[int, ...] = ()  # what the head makes of these layers' outputs, without the final norm
+    last_layer: int | None = None  # only so many layers are computed, then the final norm and the head; None: all
 
     def __or__(self, other: Taps) -> Taps:
         """What either wants."""

@@ -42,6 +42,11 @@ def zeros_like(x: Array) -> Array:
     return np.zeros_like(x)
 
 
+def ones_like(x: Array) -> Array:
+    """Ones of x's shape and type."""
+    return np.ones_like(x)
+
+
 # Shape and type.
 
 
@@ -73,6 +78,11 @@ def broadcast_to(x: Array, shape: Sequence[int]) -> Array:
 def concat(arrays: Sequence[Array], axis: int = -1) -> Array:
     """Arrays joined along an axis."""
     return np.concatenate(arrays, axis=axis)
+
+
+def repeat(x: Array, times: int, axis: int = 0) -> Array:
+    """Each slice of x so many times, its copies side by side."""
+    return np.repeat(x, times, axis=axis)
 
 
 # Element by element (operators do the rest).

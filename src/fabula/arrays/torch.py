@@ -49,6 +49,11 @@ def zeros_like(x: Array) -> Array:
     return torch.zeros_like(x)
 
 
+def ones_like(x: Array) -> Array:
+    """Ones of x's shape and type."""
+    return torch.ones_like(x)
+
+
 # Shape and type.
 
 
@@ -80,6 +85,11 @@ def broadcast_to(x: Array, shape: Sequence[int]) -> Array:
 def concat(arrays: Sequence[Array], axis: int = -1) -> Array:
     """Tensors joined along an axis."""
     return torch.cat(list(arrays), dim=axis)
+
+
+def repeat(x: Array, times: int, axis: int = 0) -> Array:
+    """Each slice of x so many times, its copies side by side."""
+    return torch.repeat_interleave(x, times, dim=axis)
 
 
 # Element by element (operators do the rest).

@@ -161,6 +161,8 @@ class Draftable:
     most: int  # more drafts than this could not be used
     seed: int
     stream: int
+    processors: Sequence[Any] = ()  # the row's own, so that a drafter may choose as the row will
+    sampled: bool = False  # whether the row draws; else it takes the best token
 
 
 class Drafter(Protocol):

@@ -39,6 +39,7 @@ Maker = Callable[[Asked, Any], Any]  # (what was asked, the field's value) -> th
 
 # (field, its value when off, maker)
 _ON_LOGITS: tuple[tuple[str, Any, Maker], ...] = (
+    ("guidance_scale", 1, lambda a, v: p.UnbatchedClassifierFreeGuidanceLogitsProcessor(v, None)),
     ("sequence_bias", None, lambda a, v: p.SequenceBiasLogitsProcessor(v)),
     ("encoder_repetition_penalty", 1, lambda a, v: p.EncoderRepetitionPenaltyLogitsProcessor(v, a.prompt[None])),
     ("repetition_penalty", 1, lambda a, v: p.RepetitionPenaltyLogitsProcessor(v)),

@@ -173,7 +173,12 @@ class TorchCausalLM(GenerationMixin, torch.nn.Module):
         computed = compute(self.family, weights, batch, cache, taps, Inputs())
         logits = self.family.logits(computed.ops, computed.hidden, weights.outside).float()
         hidden = computed.hidden if taps.final_hidden else None
-        return Forward(logits, hidden, computed.states or None, computed.attentions or None)
+        states = {layer: computed.states[layer] for layer in taps.hidden_states}
+        early = {
+            layer: self.family.logits(computed.ops, computed.states[layer], weights.outside).float()
+            for layer in taps.layer_logits
+        }
+        return Forward(logits, hidden, states or None, computed.attentions or None, early or None)
 
     def forward(
         self,

@@ -38,7 +38,7 @@ class Computed:
     """What a pass leaves: S scored positions."""
 
     hidden: torch.Tensor  # Float["S D"]: after the last norm
-    states: dict[int, torch.Tensor]  # tapped layer -> Float["S D"]; 0: the embeddings
+    states: dict[int, torch.Tensor]  # tapped layer, for itself or for its logits -> Float["S D"]; 0: the embeddings
     ops: TorchOps
 
     @property
@@ -68,8 +68,8 @@ def compute(
     states: dict[int, torch.Tensor] = {}
 
     def tap(layer: int, x: torch.Tensor) -> None:
-        if layer in taps.hidden_states:
+        if layer in taps.hidden_states or layer in taps.layer_logits:
             states[layer] = ops.scored(x)
 
-    x = unrolled(family, ops, family.embed(ops, weights.outside), weights.layers, tap)
+    x = unrolled(family, ops, family.embed(ops, weights.outside), weights.layers, tap, taps.last_layer)
     return Computed(family.final(ops, ops.scored(x), weights.outside), states, ops)

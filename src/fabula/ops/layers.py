@@ -10,11 +10,19 @@ from fabula.ops.protocol import Array, Ops
 
 
 def unrolled(
-    family: Any, ops: Ops, x: Array, layers: Sequence[SimpleNamespace], tap: Callable[[int, Array], None]
+    family: Any,
+    ops: Ops,
+    x: Array,
+    layers: Sequence[SimpleNamespace],
+    tap: Callable[[int, Array], None],
+    last: int | None = None,
 ) -> Array:
-    """What the last layer gives; `tap` is shown every layer's output, 1 for the first, and 0 for its input."""
+    """What the last of the first `last` layers gives, None meaning all of them.
+
+    `tap` is shown every layer's output, 1 for the first, and 0 for its input.
+    """
     tap(0, x)
-    for layer, weights in zip(family.layers, layers, strict=True):
+    for layer, weights in zip(family.layers[:last], layers[:last], strict=True):
         x = family.block(ops, x, weights, layer)
         tap(layer.index + 1, x)
     return x

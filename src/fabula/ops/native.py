@@ -20,6 +20,7 @@ from fabula.kernels.plain import PlainProgram
 from fabula.kernels.program import Layout
 from fabula.kernels.sampling import RowChoice, sample_tokens
 from fabula.kernels.structures import CStep
+from fabula.ops.layers import unrolled
 from fabula.ops.native_graph import Node, RecordingOps, StoredWeight
 from fabula.ops.native_schedule import linear_weights, schedule
 from fabula.ops.native_weights import NativeWeights, Precision
@@ -83,14 +84,12 @@ class NativeModel:
         if taps.attentions:
             raise NotSupportedError("attention weights are not kept by the native backend. Load with backend='torch'.")
         ops, family, (outer, layers) = RecordingOps(), self.family, self._weights
-        x = family.embed(ops, outer)
-        states = [x]
-        for layer, weights in zip(family.layers, layers, strict=True):
-            x = family.block(ops, x, weights, layer)
-            states.append(x)
-        hidden = ops.scored(family.final(ops, x, outer))
+        states: dict[int, Node] = {}
+        last = unrolled(family, ops, family.embed(ops, outer), layers, states.__setitem__, taps.last_layer)
+        hidden = ops.scored(family.final(ops, last, outer))
         tapped = [ops.scored(states[index]) for index in taps.hidden_states]
-        return [family.logits(ops, hidden, outer), *([hidden] if taps.final_hidden else []), *tapped]
+        early = [family.logits(ops, ops.scored(states[index]), outer) for index in taps.layer_logits]
+        return [family.logits(ops, hidden, outer), *([hidden] if taps.final_hidden else []), *tapped, *early]
 
     def _program(self, taps: Taps) -> CompiledProgram | PlainProgram:
         if taps not in self._programs:
@@ -149,8 +148,10 @@ def _transposed(tensor: StoredTensor, family: Any, layer: int | None, name: str)
 def _forward(taps: Taps, outputs: list[np.ndarray]) -> Forward:
     logits, *rest = outputs
     hidden = rest.pop(0) if taps.final_hidden else None
-    states = dict(zip(taps.hidden_states, rest, strict=True)) if taps.hidden_states else None
-    return Forward(logits, hidden, states)
+    count = len(taps.hidden_states)
+    states = dict(zip(taps.hidden_states, rest[:count], strict=True)) if count else None
+    early = dict(zip(taps.layer_logits, rest[count:], strict=True)) if taps.layer_logits else None
+    return Forward(logits, hidden, states, layer_logits=early)
 
 
 def available_threads() -> int:

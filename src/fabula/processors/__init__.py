@@ -5,6 +5,10 @@ from __future__ import annotations
 from fabula.processors.bias import NoBadWordsLogitsProcessor, SequenceBiasLogitsProcessor
 from fabula.processors.constraint import PrefixConstrainedLogitsProcessor
 from fabula.processors.entropy import EpsilonLogitsWarper, EtaLogitsWarper, TypicalLogitsWarper
+from fabula.processors.guidance import (
+    ClassifierFreeGuidanceLogitsProcessor,
+    UnbatchedClassifierFreeGuidanceLogitsProcessor,
+)
 from fabula.processors.ngrams import EncoderNoRepeatNGramLogitsProcessor, NoRepeatNGramLogitsProcessor
 from fabula.processors.penalties import (
     EncoderRepetitionPenaltyLogitsProcessor,
@@ -24,6 +28,7 @@ from fabula.processors.tokens import (
 from fabula.processors.truncation import MinPLogitsWarper, TopHLogitsWarper, TopKLogitsWarper, TopPLogitsWarper
 
 __all__ = [
+    "ClassifierFreeGuidanceLogitsProcessor",
     "EncoderNoRepeatNGramLogitsProcessor",
     "EncoderRepetitionPenaltyLogitsProcessor",
     "EpsilonLogitsWarper",
@@ -50,4 +55,5 @@ __all__ = [
     "TopKLogitsWarper",
     "TopPLogitsWarper",
     "TypicalLogitsWarper",
+    "UnbatchedClassifierFreeGuidanceLogitsProcessor",
 ]

@@ -10,7 +10,14 @@ import numpy as np
 from fabula import arrays
 from fabula.errors import ArgumentError
 
-__all__ = ["above_zero", "between", "matrix_of_tokens", "token_ids", "whole"]
+__all__ = ["above_zero", "between", "matrix_of_tokens", "number", "token_ids", "whole"]
+
+
+def number(name: str, value: Any, advice: str) -> float:
+    """A finite number."""
+    if not _is_number(value) or not abs(value) < float("inf"):
+        raise ArgumentError(f"`{name}` must be a finite number, got {value!r}. {advice}")
+    return float(value)
 
 
 def above_zero(name: str, value: Any, advice: str) -> float:

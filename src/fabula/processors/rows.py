@@ -79,6 +79,7 @@ def select(context: Context, rows: Any) -> Context:
         lengths=xp.take(context.lengths, rows),
         prompt_lengths=xp.take(context.prompt_lengths, rows),
         seen=None if context.seen is None else xp.take(context.seen, rows),
+        unconditional=None if context.unconditional is None else xp.take(context.unconditional, rows),
     )
 
 

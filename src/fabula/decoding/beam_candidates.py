@@ -1,0 +1,123 @@
+"""Which continuations of a group of beams are looked at: the best ones or, in sampling, ones drawn without replacement.
+
+The step on scores is pure: G groups (searches that step together) of W beams over a vocabulary of V, so that it runs
+the same inside a compiled loop as from Python. Where all W beams of a group are still one text, as at the first step,
+the scores may hold one row for them: [G 1 V].
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from fabula import arrays
+from fabula.arrays.random import gumbel
+from fabula.context import Context
+from fabula.decoding.strategy import Draw, Turn
+from fabula.errors import NumericalError
+
+__all__ = ["SPARE", "Candidates", "best_candidates", "candidates_to_keep", "drawn_candidates", "found", "log_scores"]
+
+SPARE = np.float32(-1e9)  # what a beam starts with that only fills a place: any real one is better
+PURPOSE_BEAMS = 1 << 16  # of random bits; plus the beam's number, so that each beam has noise of its own
+
+
+@dataclass(frozen=True, slots=True)
+class Candidates:
+    """Continuations on the host, in the order in which they were chosen. None of them is at -inf."""
+
+    values: np.ndarray  # Float32["K"]: the beam's score and the token's
+    rows: np.ndarray  # Int["K"]: the beam that is continued
+    tokens: np.ndarray  # Int["K"]
+
+
+def candidates_to_keep(beams: int, end_tokens: int) -> int:
+    """So many that, whatever of them end with an end token, enough are left for every beam."""
+    return max(2, 1 + end_tokens) * beams
+
+
+def log_scores(turn: Turn, context: Context | None = None, rows: Any = None, diverse: Any = None) -> Any:
+    """Float32["R V"]: the log-softmax of the logits (of some rows Int["R"]), as the rows' processors make it.
+
+    `context` goes with the rows; `diverse` Float["V"] is taken off before the processors.
+    """
+    xp = arrays.of(turn.logits)
+    logits = xp.astype(turn.logits if rows is None else xp.take(turn.logits, rows), "float32")
+    log_probabilities = xp.log_softmax(logits)
+    if diverse is not None:
+        log_probabilities = log_probabilities - diverse[None, :]
+    return turn.process(log_probabilities, turn.context if context is None else context)
+
+
+def best_candidates(xp: Any, scores: Any, running: Any, count: int) -> tuple[Any, Any, Any]:
+    """The `count` best continuations of each group: values Float["G K"], beams Int["G K"], tokens Int["G K"].
+
+    scores Float["G W V"] (or ["G 1 V"]) are the tokens', running Float["G W"] the beams'. Best first; of equal ones
+    the lower beam's, then the lower token. K is at most W * V.
+    """
+    flat = xp.reshape(scores, (-1, scores.shape[-1]))
+    values, tokens = xp.top_k(flat, min(count, scores.shape[-1]))
+    values, tokens = (xp.reshape(part, (*scores.shape[:2], -1)) for part in (values, tokens))
+    return _merged(xp, values, values + _poison(xp, scores), tokens, running, count)
+
+
+def drawn_candidates(xp: Any, scores: Any, running: Any, count: int, draw: Draw) -> tuple[Any, Any, Any]:
+    """As `best_candidates`, but drawn without replacement from the softmax over all continuations of a group.
+
+    The `count` highest of score plus Gumbel noise are such draws, in their order (Kool et al. 2019, "Stochastic beams
+    and where to find them", section 2.3). `draw` holds a row for each group or beam; a group takes its first row's.
+    """
+    groups, rows, vocabulary = scores.shape
+    tokens, values = xp.survivors(xp.reshape(scores, (groups * rows, vocabulary)))
+    firsts = np.repeat(np.arange(groups) * (len(draw.position) // groups), rows)
+    low, high, stream, position = (
+        xp.asarray(part[firsts], "int32", like=scores)
+        for part in (draw.seed_low, draw.seed_high, draw.stream, draw.position)
+    )
+    beams = xp.asarray(np.tile(np.arange(rows, dtype=np.int32), groups), "int32", like=scores)
+    noise = gumbel(xp, (low, high), stream, position, tokens, purpose=beams + PURPOSE_BEAMS)
+    ranks, columns = xp.top_k(values + noise, min(count, tokens.shape[-1]))
+    kept = (ranks, xp.take_along_axis(values, columns), xp.take_along_axis(tokens, columns))
+    ranks, values, tokens = (xp.reshape(part, (groups, rows, -1)) for part in kept)
+    return _merged(xp, ranks, values + _poison(xp, scores), tokens, running, count)
+
+
+def _poison(xp: Any, scores: Any) -> Any:
+    """Float["G 1 1"]: NaN for a group with NaN among its scores, else 0: wherever NaN is sorted to, it shows."""
+    highest = xp.max(scores)
+    return xp.sum(xp.where(xp.isnan(highest), highest, xp.zeros_like(highest)))[:, None, None]
+
+
+def _merged(xp: Any, ranks: Any, values: Any, tokens: Any, running: Any, count: int) -> tuple[Any, Any, Any]:
+    """The `count` of highest rank of each group, from the k highest of every beam, ["G W k"] or ["G 1 k"]."""
+    groups, beams = running.shape
+    each = tokens.shape[-1]
+    shape = (groups, beams, each)
+    _, places = xp.top_k(xp.reshape(ranks + running[:, :, None], (groups, -1)), min(count, beams * each))
+    values = xp.reshape(values + running[:, :, None], (groups, -1))
+    tokens = xp.reshape(xp.broadcast_to(tokens, shape), (groups, -1))
+    return xp.take_along_axis(values, places), places // each, xp.take_along_axis(tokens, places)
+
+
+def found(scores: Any, running: np.ndarray, count: int, draw: Draw) -> Candidates:
+    """One search's candidates, from scores Float["W V"] or, at the first turn, Float["1 V"], and running Float["W"].
+
+    Drawn where `draw.sampled` holds, else the best. Only they go to the host. Raises NumericalError.
+    """
+    xp = arrays.of(scores)
+    beams = xp.asarray(running[None], "float32", like=scores)
+    if draw.sampled[0]:
+        kept = drawn_candidates(xp, scores[None], beams, count, draw)
+    else:
+        kept = best_candidates(xp, scores[None], beams, count)
+    values, rows, tokens = (xp.to_host(part)[0] for part in kept)
+    if np.isnan(values).any() or not (values > -np.inf).any():
+        reason = "NaN" if np.isnan(values).any() else "-inf only"
+        raise NumericalError(
+            f"`scores` must hold a finite number for some beam, and no NaN, got {reason}. Look for a processor that "
+            "removes every token, or for NaN in the model's logits; remove_invalid_values=True goes on regardless."
+        )
+    possible = values > -np.inf
+    return Candidates(values[possible].astype(np.float32), rows[possible], tokens[possible])

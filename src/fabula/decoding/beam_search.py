@@ -1,0 +1,103 @@
+"""Beam search and beam sampling: several texts side by side, of which the likeliest as a whole win."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from fabula import arrays
+from fabula.decoding.beam_candidates import SPARE, Candidates, candidates_to_keep, found, log_scores
+from fabula.decoding.beam_rows import Beams, Pool, Ranking, settled_tokens
+from fabula.decoding.strategy import Ends, FinishReason, Move, Turn
+from fabula.taps import NO_TAPS, Taps
+
+__all__ = ["BeamSearch"]
+
+
+@dataclass(frozen=True, slots=True)
+class Carry:
+    """What the search keeps between turns."""
+
+    beams: Beams
+    shown: int = 0  # tokens that were said to be settled
+
+
+@dataclass(frozen=True, slots=True)
+class BeamSearch:
+    """Keeps the `num_beams` likeliest texts, and gives the best of those that end.
+
+    At each turn the best continuations of all beams are candidates, twice as many as beams or more (in rows that are
+    sampled: draws without replacement). One that ends, by whatever limit, is a result if it is among the first
+    `num_beams`; the best of the others are the next beams. The search is over when no beam can better the worst of
+    `num_beams` results (`ranking`), when there are so many and early_stopping is True, or when every candidate ends.
+    The result is that of transformers 5, at any batch size that of the prompt alone.
+    """
+
+    num_beams: int
+    results: int = 1  # at most num_beams
+    ranking: Ranking = Ranking()
+    end_tokens: int = 0  # how many tokens end a text: so many more candidates are looked at
+    taps: Taps = NO_TAPS
+    whole_prompt: bool = False
+
+    @property
+    def width(self) -> int:
+        return self.num_beams
+
+    def advance(self, turn: Turn, ends: Ends, carry: Carry | None) -> Move:
+        """The next beams. Raises NumericalError where no beam has a finite score, or one has NaN."""
+        first = carry is None
+        carry = carry or Carry(Beams.start(self.num_beams))
+        beams = carry.beams
+        scores = log_scores(turn)
+        candidates = found(scores, beams.scores, candidates_to_keep(self.num_beams, self.end_tokens), turn.draw)
+        parents = np.zeros_like(candidates.rows) if first else candidates.rows
+        reasons = [ends(int(row), int(token)) for row, token in zip(parents, candidates.tokens, strict=True)]
+        pool = self._pool(beams, candidates, reasons)
+        recorded = arrays.of(scores).broadcast_to(scores, (self.num_beams, scores.shape[-1]))
+        running = _running(candidates, reasons, self.num_beams)
+        if running is None or self._over(pool, running, beams.length + 1):
+            nothing = np.zeros(0, np.int32)
+            return Move(None, nothing, nothing, finished=self._results(pool), scores=recorded)
+        beams = beams.go_on(running, pool)
+        settled = settled_tokens([beams], carry.shown)
+        return Move(
+            carry=Carry(beams, carry.shown + len(settled)),
+            parents=np.zeros_like(running.rows) if first else running.rows,
+            tokens=running.tokens,
+            settled=settled,
+            scores=recorded,
+        )
+
+    def _pool(self, beams: Beams, candidates: Candidates, reasons: list[FinishReason | None]) -> Pool:
+        """The results so far: only the first `num_beams` candidates may come in, the rest are there to go on."""
+        first = list(zip(candidates.rows, candidates.tokens, candidates.values, reasons, strict=True))[: self.num_beams]
+        return beams.pool.add(
+            beams.hypothesis(int(row), int(token), value, reason, self.ranking)
+            for row, token, value, reason in first
+            if reason is not None
+        )
+
+    def _over(self, pool: Pool, running: Candidates, length: int) -> bool:
+        if pool.full and self.ranking.early_stopping is True:
+            return True
+        return pool.closed_to(self.ranking.bound(running.values[0], length))
+
+    def _results(self, pool: Pool) -> tuple[Any, ...]:
+        """So many as asked for: where fewer have ended, the last is given again."""
+        return (pool.kept + pool.kept[-1:] * self.results)[: self.results]
+
+
+def _running(candidates: Candidates, reasons: list[FinishReason | None], count: int) -> Candidates | None:
+    """The best of those that do not end, falling; where they are too few, the best again as a spare. None: all end."""
+    living = np.array([place for place, reason in enumerate(reasons) if reason is None], np.int64)
+    if not len(living):
+        return None
+    order = living[np.argsort(-candidates.values[living], kind="stable")][:count]
+    missing = count - len(order)
+    places = np.concatenate([order, np.repeat(order[:1], missing)])
+    values = candidates.values[places]
+    values[len(order) :] += SPARE
+    return Candidates(values, candidates.rows[places], candidates.tokens[places])
