@@ -57,4 +57,14 @@ def _draftable(group: Group, most: int) -> Draftable:
     row, request = group.rows[0], group.request
     room = len(row.tokens) - row.length - 1
     tokens = row.tokens[: row.length].copy()
-    return Draftable(id(row), tokens, row.prompt_length, min(room, most), request.seed, row.stream)
+    recipe = request.recipe
+    return Draftable(
+        id(row),
+        tokens,
+        row.prompt_length,
+        min(room, most),
+        request.seed,
+        row.stream,
+        recipe.processors,
+        recipe.sampled,
+    )
