@@ -17,5 +17,16 @@ class Taps:
     layer_logits: tuple[int, ...] = ()  # what the head makes of these layers' outputs, without the final norm
     last_layer: int | None = None  # only so many layers are computed, then the final norm and the head; None: all
 
+    def __or__(self, other: Taps) -> Taps:
+        """What either wants."""
+        if other == self:
+            return self
+        return Taps(
+            tuple(sorted({*self.hidden_states, *other.hidden_states})),
+            tuple(sorted({*self.attentions, *other.attentions})),
+            self.final_hidden or other.final_hidden,
+            tuple(sorted({*self.layer_logits, *other.layer_logits})),
+        )
+
 
 NO_TAPS = Taps()

@@ -7,12 +7,13 @@ from fabula.cache.blocks import BlockPool
 from fabula.decoding.plain_rows import plain_numbers
 from fabula.decoding.recipe import Limits, Recipe, Record
 from fabula.engine.choose import Chooser
+from fabula.engine.group import Group
 from fabula.engine.request import Request
-from fabula.engine.row import Row
 from fabula.errors import NumericalError
 from fabula.kernels.compiled import ThreadPool
 from fabula.kernels.library import load_library
 from fabula.kernels.sampling import sample_tokens
+from fabula.ops.protocol import Forward
 from fabula.processors import (
     LogitsProcessorList,
     MinPLogitsWarper,
@@ -49,25 +50,29 @@ def rows_of(chains, count=24, vocabulary=2000):
         processors, sampled = chains[index % len(chains)]
         prompt = random.integers(0, vocabulary, 1 + 3 * index, np.int32)
         recipe = Recipe(LogitsProcessorList(processors), Limits(500), sampled)
-        rows.append(Row(Request(prompt, recipe, sink=None, seed=index * 2**40, stream=index), 0, pool))
+        rows.append(Group(Request(prompt, recipe, sink=None, seed=index * 2**40, stream=index), 0, pool))
     return rows, random.standard_normal((count, vocabulary)).astype(np.float32) * 3
+
+
+def tokens_of(chooser, groups, logits):
+    """The token of each group's row, whose logits lie in their order."""
+    spans = {id(group.rows[0]): (place, place + 1) for place, group in enumerate(groups)}
+    return [steps[0].token for _, steps, _ in chooser.choose(groups, Forward(logits), spans, ends=None)]
 
 
 @pytest.mark.parametrize("chain", [*([one] for one in CHAINS), CHAINS], ids=range(len(CHAINS) + 1))
 def test_the_sampler_chooses_what_the_array_functions_choose(sampler, chain):
     rows, logits = rows_of(chain)
-    fast = Chooser(sampler).choose(rows, logits)
-    plain = Chooser().choose(rows, logits)
-    assert [step.token for step in fast] == [step.token for step in plain]
+    assert tokens_of(Chooser(sampler), rows, logits) == tokens_of(Chooser(), rows, logits)
 
 
 def test_scores_that_are_not_finite_are_left_to_the_array_functions(sampler):
     rows, logits = rows_of([([], False)], 2)
     logits[0, 5] = np.inf
-    assert Chooser(sampler).choose(rows, logits)[0].token == 5
+    assert tokens_of(Chooser(sampler), rows, logits)[0] == 5
     logits[1] = np.nan
     with pytest.raises(NumericalError):
-        Chooser(sampler).choose(rows, logits)
+        tokens_of(Chooser(sampler), rows, logits)
 
 
 @pytest.mark.parametrize(

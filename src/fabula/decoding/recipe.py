@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, cast
 
 import numpy as np
 
 from fabula.decoding.sample import SAMPLE
 from fabula.decoding.strategy import Drafter, Search, Strategy
 from fabula.processors.processor import LogitsProcessorList
+from fabula.taps import NO_TAPS
 
 Ends = Callable[[np.ndarray, int], bool]  # (a row's ids Int["L"], how many of them are the prompt) -> whether it ends
 
@@ -20,6 +21,9 @@ class TextPieces(Protocol):
 
     def put(self, token_id: int) -> str:
         """The text that this id completes."""
+
+    def fork(self) -> TextPieces:
+        """The same text once more, to be continued otherwise."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +37,10 @@ class Limits:
     max_time: float | None = None  # seconds since the request was admitted to the engine
     ends: tuple[Ends, ...] = ()  # the caller's own criteria
 
+    def new_tokens(self, prompt: int) -> int:
+        """The most new tokens after a prompt of so many."""
+        return self.max_length - prompt
+
 
 @dataclass(frozen=True, slots=True)
 class Record:
@@ -45,6 +53,16 @@ class Record:
     hidden_states: bool = False  # of every layer, at every position computed
     attentions: bool = False  # of every layer, from every position computed
 
+    @property
+    def keeps(self) -> bool:
+        """Whether arrays of each turn are kept."""
+        return self.scores or self.logits or self.hidden_states or self.attentions
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether nothing is kept of new tokens but themselves."""
+        return self.log_probabilities is None and not self.keeps
+
 
 @dataclass(frozen=True, slots=True)
 class Recipe:
@@ -56,3 +74,24 @@ class Recipe:
     record: Record = Record()
     strategy: Strategy | Search = SAMPLE
     drafter: Drafter | None = None  # goes with a strategy, not with a search
+
+    @property
+    def search(self) -> Search | None:
+        """The strategy, if it searches."""
+        return cast(Search, self.strategy) if hasattr(self.strategy, "advance") else None
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether a step computes nothing for its rows but the logits of their last tokens."""
+        return self.drafter is None and self.strategy.taps == NO_TAPS and not self.wants_whole_prompt
+
+    @property
+    def wants_outputs(self) -> bool:
+        """Whether more than logits is wanted of every position of the prompt."""
+        record, search = self.record, self.search
+        return record.hidden_states or record.attentions or (search is not None and search.whole_prompt)
+
+    @property
+    def wants_whole_prompt(self) -> bool:
+        """Whether every position of the prompt has to be computed for its outputs."""
+        return self.record.prompt or self.wants_outputs

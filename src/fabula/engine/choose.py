@@ -2,46 +2,98 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 
-from fabula import arrays
-from fabula.context import Context
-from fabula.decoding.log_probabilities import log_probabilities, top_log_probabilities
 from fabula.decoding.plain_rows import Sampler, plain_numbers
 from fabula.decoding.recipe import Recipe
-from fabula.decoding.sample import Sample
-from fabula.decoding.strategy import Choice, Draw, Process, Turn
-from fabula.engine.request import Step
-from fabula.engine.row import Row
+from fabula.decoding.sample import SAMPLE
+from fabula.decoding.strategy import Choice, Ends, Move, Process, Tapped, Turn
+from fabula.engine.group import Group
+from fabula.engine.recording import kept_of, steps_of
+from fabula.engine.request import Kept, Step
+from fabula.engine.seats import Board, Seats, seats_of
 from fabula.kernels.sampling import RowChoice
+from fabula.ops.protocol import Forward
 from fabula.processors.rows import stack
+
+Spans = dict[int, tuple[int, int]]  # id(row) -> its outputs are [first, end) of a pass's scored positions
+Chosen = tuple[Group, list[Step] | Move, Kept | None]  # a strategy's tokens, or a search's move and what is kept of it
 
 
 class Chooser:
-    """Chooses tokens; remembers how the processors of the last step's rows were brought together."""
+    """Chooses tokens; remembers how the rows of the last step were brought together."""
 
     def __init__(self, sampler: Sampler | None = None) -> None:
         """`sampler`: the backend's own way to choose for rows whose processors are plain numbers."""
-        self._strategy = Sample()
         self._sampler = sampler
+        self._board = Board()
+        self._groups: list[Group] = []
+        self._parties: list[list[Group]] = []
         self._recipes: list[Recipe] = []
         self._process: Process = stack([[]])
         self._numbers: list[dict[str, float]] | None = None
 
-    def choose(self, rows: list[Row], logits: Any) -> list[Step]:
-        """The next token of each row, from logits [S, V] in the rows' order."""
-        self._meet(rows)
-        tokens = self._sampled_by_backend(rows, logits)
-        if tokens is not None:
-            return _steps(rows, logits, Choice(tokens))
-        choice = self._strategy.choose(Turn(logits, self._process, _context(rows, logits), _draw(rows)))
-        return _steps(rows, logits, choice)
+    def choose(
+        self, groups: list[Group], forward: Forward, spans: Spans, ends: Callable[[Group], Ends]
+    ) -> list[Chosen]:
+        """What each group does next. `ends` says of a search's rows when they would end."""
+        if groups is not self._groups:
+            self._groups, self._parties = groups, _parties(groups)
+        chosen: list[Chosen] = []
+        for party in self._parties:
+            if party[0].search is None:
+                chosen += self._strategy(party, forward, spans)
+            else:
+                chosen.append(self._search(party[0], forward, spans, ends(party[0])))
+        return chosen
 
-    def _meet(self, rows: list[Row]) -> None:
+    def _strategy(self, party: list[Group], forward: Forward, spans: Spans) -> list[Chosen]:
+        """The tokens of groups of one strategy, a row each; of a row with drafts, as many as may stand."""
+        seats = seats_of([group.rows[0] for group in party], spans)
+        requests = [party[place].request for place in seats.owners]
+        self._meet([request.recipe for request in requests])
+        logits = seats.take(forward.logits)
+        strategy = party[0].request.recipe.strategy
+        tokens = self._sampled_by_backend(seats, requests, logits) if strategy is SAMPLE else None
+        if tokens is None:
+            turn = self._turn(seats, requests, forward, logits, spans)
+            choice = strategy.choose(turn)  # type: ignore[union-attr]
+        else:
+            choice = Choice(tokens)
+        steps = steps_of([request.recipe.record for request in requests], logits, choice, forward, seats)
+        return [(group, steps[first:end], None) for group, (first, end) in zip(party, seats.spans, strict=True)]
+
+    def _search(self, group: Group, forward: Forward, spans: Spans, ends: Ends) -> Chosen:
+        """A search's move."""
+        seats = seats_of(group.rows, spans)
+        requests = [group.request] * len(group.rows)
+        self._meet([group.request.recipe] * len(group.rows))
+        logits = seats.take(forward.logits)
+        turn = self._turn(seats, requests, forward, logits, spans)
+        assert group.search is not None
+        move = group.search.advance(turn, ends, group.carry)
+        return group, move, kept_of(group.request.recipe.record, move.scores, logits, forward, seats)
+
+    def _turn(self, seats: Seats, requests: list[Any], forward: Forward, logits: Any, spans: Spans) -> Turn:
+        rows = seats.rows
+        negative = None
+        if rows[0].negative is not None:
+            negative = seats_of([row.negative for row in seats.distinct if row.negative is not None], spans)
+            negative = negative.take(forward.logits)
+        sampled = [request.recipe.sampled for request in requests]
+        draw = seats.draw([request.seed for request in requests], sampled)
+        layers = forward.layer_logits
+        tapped = Tapped(
+            () if forward.hidden is None else [forward.hidden[slice(*spans[id(row)])] for row in rows],
+            None if layers is None else {layer: seats.take(values) for layer, values in layers.items()},
+        )
+        return Turn(logits, self._process, self._board.context(seats, logits, negative), draw, tapped)
+
+    def _meet(self, recipes: list[Recipe]) -> None:
         """Brings the processors of these rows together, unless they are those of the last step."""
-        recipes = [row.request.recipe for row in rows]
         if len(recipes) == len(self._recipes) and all(a is b for a, b in zip(recipes, self._recipes, strict=True)):
             return
         numbers = [plain_numbers(recipe) for recipe in recipes] if self._sampler is not None else [None]
@@ -49,66 +101,22 @@ class Chooser:
         self._process = stack([recipe.processors for recipe in recipes])
         self._recipes = recipes
 
-    def _sampled_by_backend(self, rows: list[Row], logits: Any) -> np.ndarray | None:
+    def _sampled_by_backend(self, seats: Seats, requests: Sequence[Any], logits: Any) -> np.ndarray | None:
         """The tokens, if the backend's sampler can choose all of them."""
-        if self._sampler is None or self._numbers is None:
+        if self._sampler is None or self._numbers is None or seats.rows[0].negative is not None:
             return None
-        choices = [_row_choice(row, numbers) for row, numbers in zip(rows, self._numbers, strict=True)]
+        choices = [
+            RowChoice(**numbers, seed=request.seed, stream=row.stream, position=length, tokens=row.tokens[:length])  # type: ignore[arg-type]
+            for row, length, request, numbers in zip(seats.rows, seats.lengths, requests, self._numbers, strict=True)
+        ]
         tokens = self._sampler(logits, choices)
         return None if (tokens < 0).any() else tokens
 
 
-def _row_choice(row: Row, numbers: dict[str, float]) -> RowChoice:
-    request = row.request
-    place: dict[str, Any] = {"seed": request.seed, "stream": request.stream + row.index, "position": row.length}
-    return RowChoice(**numbers, **place, tokens=row.tokens[: row.length])  # type: ignore[arg-type]
-
-
-def _context(rows: list[Row], like: Any) -> Context:
-    """What processors may know: the rows' tokens side by side, as arrays where the logits are."""
-    xp = arrays.of(like)
-    lengths = np.array([row.length for row in rows], np.int32)
-    tokens = np.zeros((len(rows), int(lengths.max())), np.int32)
-    for index, row in enumerate(rows):
-        tokens[index, : row.length] = row.tokens[: row.length]
-    prompts = np.array([row.prompt_length for row in rows], np.int32)
-    return Context(*(xp.asarray(part, "int32", like=like) for part in (tokens, lengths, prompts)))
-
-
-def _draw(rows: list[Row]) -> Draw:
-    """The keys of the rows' random bits."""
-    return Draw.of(
-        seeds=[row.request.seed for row in rows],
-        streams=[row.request.stream + row.index for row in rows],
-        positions=[row.length for row in rows],
-        sampled=[row.request.recipe.sampled for row in rows],
-    )
-
-
-def _steps(rows: list[Row], logits: Any, choice: Choice) -> list[Step]:
-    """The chosen tokens, each with what its recipe wants recorded."""
-    xp = arrays.of(logits)
-    tokens = xp.to_host(choice.tokens).tolist()
-    records = [row.request.recipe.record for row in rows]
-    count = max((record.log_probabilities for record in records if record.log_probabilities is not None), default=None)
-    chances = None if count is None else xp.to_host(log_probabilities(logits, choice.tokens))
-    best = None if not count else [xp.to_host(part) for part in top_log_probabilities(logits, count)]
-    raw = xp.to_host(logits).copy() if any(record.logits for record in records) else None
-    scores = xp.to_host(choice.scores).copy() if any(record.scores for record in records) else None
-    return [
-        Step(
-            token,
-            log_probability=None if chances is None or record.log_probabilities is None else float(chances[index]),
-            top=_top(best, index, record.log_probabilities),
-            scores=None if scores is None or not record.scores else scores[index],
-            logits=None if raw is None or not record.logits else raw[index],
-        )
-        for index, (token, record) in enumerate(zip(tokens, records, strict=True))
-    ]
-
-
-def _top(best: list[np.ndarray] | None, index: int, count: int | None) -> tuple[tuple[int, float], ...]:
-    if best is None or not count:
-        return ()
-    tokens, chances = (part[index, :count].tolist() for part in best)
-    return tuple(zip(tokens, chances, strict=True))
+def _parties(groups: list[Group]) -> list[list[Group]]:
+    """The groups that take a turn together: searches alone, the rest by strategy, and apart where one is guided."""
+    parties: dict[Any, list[Group]] = {}
+    for group in groups:
+        key = id(group) if group.search is not None else (group.request.recipe.strategy, group.request.negative is None)
+        parties.setdefault(key, []).append(group)
+    return list(parties.values())

@@ -3,24 +3,26 @@
 from __future__ import annotations
 
 import threading
-import time
 from collections import deque
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-import numpy as np
-
-from fabula import arrays
 from fabula.cache.blocks import BlockPool, blocks_for
-from fabula.engine.batch import build_batch
-from fabula.engine.choose import Chooser
+from fabula.decoding.strategy import Ends, Move
+from fabula.engine.batch import Builder, Built
+from fabula.engine.choose import Chooser, Chosen
+from fabula.engine.drafting import accepted, draft, forget, judge
+from fabula.engine.group import Group
 from fabula.engine.interrupt import DeferredInterrupt
-from fabula.engine.request import FinishReason, Request, Step
-from fabula.engine.row import Row
-from fabula.engine.scheduler import Scheduler
+from fabula.engine.prompt_scores import score_prompts
+from fabula.engine.request import Kept, PromptScores, Request, Step
+from fabula.engine.scheduler import Plan, Scheduler
+from fabula.engine.taps import taps_of
+from fabula.engine.ticket import Ticket
 from fabula.errors import CancelledError, OutOfMemoryError
 from fabula.ops.protocol import NO_TAPS, Batch, Forward, Taps
+
+__all__ = ["Engine", "Model", "Storage", "Ticket"]
 
 
 class Storage(Protocol):
@@ -35,22 +37,11 @@ class Storage(Protocol):
 
 
 class Model(Protocol):
-    """All that the engine knows of a model; it may also have a `sampler` (decoding/plain_rows.py)."""
+    """All that the engine knows of a model; it may also have a `sampler` (decoding/plain_rows.py) and `layers`."""
 
     def new_cache(self, blocks: int) -> Storage: ...
 
     def step(self, batch: Batch, cache: Any, taps: Taps = NO_TAPS) -> Forward: ...
-
-
-@dataclass(eq=False, slots=True)
-class Ticket:
-    """A request in the engine."""
-
-    request: Request
-    started: float = field(default_factory=time.monotonic)
-    rows: list[Row] = field(default_factory=list)  # those that have not ended
-    cancelled: bool = False
-    done: bool = False
 
 
 class Engine:
@@ -65,12 +56,14 @@ class Engine:
         self.storage = model.new_cache(min(16, self.max_blocks))
         self.pool = BlockPool(self.storage.blocks)
         self.scheduler = Scheduler(self.pool, self._grow, tokens=step_tokens, rows=max_rows)
+        self.builder = Builder()
         self.chooser = Chooser(getattr(model, "sampler", None))
         self.inbox: deque[Ticket] = deque()
         self.tickets: dict[int, Ticket] = {}  # by id(request)
         self.turn = threading.Condition()
         self.stepping = False
         self._stepper: int | None = None  # the thread that steps
+        self._plain = True  # no request asks for more than tokens, their scores and logits
 
     @property
     def steps_here(self) -> bool:
@@ -115,6 +108,8 @@ class Engine:
     def step(self) -> None:
         """Admits what has arrived, computes one batch, and hands out the tokens that were chosen."""
         self._admit()
+        if not self._plain:
+            draft(list(self.scheduler.running), self.scheduler.tokens - 1, self._fail)
         try:
             plan = self.scheduler.plan()
         except OutOfMemoryError as error:
@@ -124,94 +119,146 @@ class Engine:
             return
         if plan.copies:
             self.storage.copy(*(list(blocks) for blocks in zip(*plan.copies, strict=True)))
-        batch, choosing = build_batch(plan.work)
-        try:
-            forward = self.model.step(batch, self.storage)
-        except Exception as error:
-            for request in {id(row.request): row.request for row, _ in plan.work}.values():
-                self._fail(request, error)
+        built = self.builder.build(plan)
+        forward = self._compute(plan, built)
+        if forward is None:
             return
         for row, count in plan.work:
             row.computed += count
-        for row, step in self._choose(choosing, forward.logits):
-            self._commit(row, step)
+        if not self._plain:
+            score_prompts(plan, forward.logits, built.spans)
+        for group, chosen, kept in self._choose(plan.ready, forward, built.spans):
+            if isinstance(chosen, Move):
+                self._move(group, chosen, kept)
+            else:
+                self._commit(group, chosen)
 
-    def _choose(self, rows: list[Row], logits: Any) -> list[tuple[Row, Step]]:
-        """The rows' next tokens. Where a request's processors raise, that request fails, and no other."""
-        if not rows:
+    def _compute(self, plan: Plan, built: Built) -> Forward | None:
+        """The pass over the batch; None where it raised, and its requests have failed."""
+        taps = NO_TAPS if self._plain else taps_of(plan.groups, self.model)
+        try:
+            return self.model.step(built.batch, self.storage, taps)
+        except Exception as error:
+            for request in {id(group.request): group.request for group in plan.groups}.values():
+                self._fail(request, error)
+            return None
+
+    def _choose(self, groups: list[Group], forward: Forward, spans: dict[int, tuple[int, int]]) -> list[Chosen]:
+        """What the groups do next. Where a request's processors raise, that request fails, and no other."""
+        if not groups:
             return []
         try:
-            return list(zip(rows, self.chooser.choose(rows, logits), strict=True))
+            return self.chooser.choose(groups, forward, spans, self._ends)
         except Exception as error:
-            requests = {id(row.request): row.request for row in rows}
+            requests = {id(group.request): group.request for group in groups}
             if len(requests) == 1:
-                self._fail(rows[0].request, error)
+                self._fail(groups[0].request, error)
                 return []
-        xp, chosen = arrays.of(logits), []
+        chosen = []
         for request in requests.values():
-            places = np.array([index for index, row in enumerate(rows) if row.request is request], np.int32)
-            part = xp.take(logits, xp.asarray(places, "int32", like=logits))
-            chosen += self._choose([rows[index] for index in places], part)
+            chosen += self._choose([group for group in groups if group.request is request], forward, spans)
         return chosen
+
+    def _ends(self, group: Group) -> Ends:
+        return self.tickets[id(group.request)].ends(group)
 
     def _admit(self) -> None:
         while self.inbox:
             ticket = self.inbox.popleft()
             request = ticket.request
             self.tickets[id(request)] = ticket
-            leader = Row(request, 0, self.pool)
-            ticket.rows = [leader, *(Row(request, index, self.pool, leader) for index in range(1, request.rows))]
-            for row in ticket.rows:
-                self.scheduler.add(row)
+            self._plain = self._plain and request.recipe.is_plain
+            leader = Group(request, 0, self.pool)
+            count = request.rows if leader.search is None else 1
+            ticket.groups = [leader, *(Group(request, index, self.pool, leader) for index in range(1, count))]
+            for group in ticket.groups:
+                self.scheduler.add(group)
         for ticket in [ticket for ticket in self.tickets.values() if ticket.cancelled]:
             self._fail(ticket.request, CancelledError("the run was cancelled"))
 
-    def _commit(self, row: Row, step: Step) -> None:
-        """The row's next token: appended, delivered, and perhaps its last."""
-        ticket = self.tickets.get(id(row.request))
-        if ticket is None or row not in ticket.rows:
+    def _commit(self, group: Group, steps: list[Step]) -> None:
+        """A row's next tokens: appended and delivered as far as its drafts foresaw them; perhaps its last."""
+        ticket = self.tickets.get(id(group.request))
+        if ticket is None or group not in ticket.groups:
             return  # its request failed earlier in this step
-        row.append(step.token)
+        row, sink, kept = group.rows[0], group.request.sink, 0
         try:
-            row.request.sink.put(row.index, step)
-            reason = self._reason_to_end(row, ticket, step.token)
-            if reason is not None:
-                self._end(row, ticket, reason)
+            if row.scored_from is not None:
+                self._begin(group)
+            if row.drafts:
+                kept = accepted(row, steps)
+                judge(group, kept)
+                row.settle(row.length + kept)
+            for step in steps[: kept + 1]:
+                row.append(step.token)
+                sink.put(group.index, step)
+                completes = row.stops is not None and row.completes_stop_string(step.token)
+                reason = ticket.reason_to_end(row, step.token, completes)
+                if reason is not None:
+                    self._end(group, ticket)
+                    sink.end(group.index, reason)
+                    return
         except Exception as error:
-            self._fail(row.request, error)
+            self._fail(group.request, error)
 
-    def _reason_to_end(self, row: Row, ticket: Ticket, token: int) -> FinishReason | None:
-        limits = row.request.recipe.limits
-        if token in limits.eos or row.completes_stop_string(token):
-            return "stop"
-        if any(ends(row.tokens[: row.length], row.prompt_length) for ends in limits.ends):
-            return "stop"
-        if row.length >= limits.max_length:
-            return "length"
-        if limits.max_time is not None and time.monotonic() - ticket.started > limits.max_time:
-            return "time"
-        return None
+    def _move(self, group: Group, move: Move, kept: Kept | None) -> None:
+        """A search's move: its rows change, or its results are delivered."""
+        ticket = self.tickets.get(id(group.request))
+        if ticket is None or group not in ticket.groups:
+            return  # its request failed earlier in this step
+        sink = group.request.sink
+        try:
+            if group.rows[0].scored_from is not None:
+                self._begin(group)
+            if kept is not None:
+                sink.turned(kept)
+            for token in move.settled:
+                sink.put(group.index, Step(token))
+            group.settled += len(move.settled)
+            if move.finished is None:
+                group.carry = move.carry
+                group.move(move)
+                self.scheduler.moved(group)
+                return
+            self._end(group, ticket)
+            for place, hypothesis in enumerate(move.finished):
+                sink.found(place, hypothesis)
+                for token in hypothesis.tokens[group.settled :].tolist():
+                    sink.put(place, Step(token))
+                sink.end(place, hypothesis.reason)
+        except Exception as error:
+            self._fail(group.request, error)
 
-    def _end(self, row: Row, ticket: Ticket, reason: FinishReason) -> None:
-        self.scheduler.remove(row)
-        ticket.rows.remove(row)
-        if not ticket.rows:
+    def _begin(self, group: Group) -> None:
+        """The first turn of a group that gives what is wanted of the whole prompt."""
+        row = group.rows[0]
+        row.scored_from, row.at_once = None, False
+        if group.request.recipe.record.prompt:
+            group.request.sink.scored(PromptScores.of(row.prompt_scores))
+            row.prompt_scores = []
+
+    def _end(self, group: Group, ticket: Ticket) -> None:
+        self.scheduler.remove(group)
+        ticket.groups.remove(group)
+        forget(group)
+        if not ticket.groups:
             self._close(ticket)
-        row.request.sink.end(row.index, reason)
 
     def _fail(self, request: Request, error: BaseException) -> None:
         ticket = self.tickets.get(id(request))
         if ticket is None:
             return
-        for row in ticket.rows:
-            self.scheduler.remove(row)
-        ticket.rows = []
+        for group in ticket.groups:
+            self.scheduler.remove(group)
+            forget(group)
+        ticket.groups = []
         self._close(ticket)
         request.sink.fail(error)
 
     def _close(self, ticket: Ticket) -> None:
         ticket.done = True
         del self.tickets[id(ticket.request)]
+        self._plain = all(other.request.recipe.is_plain for other in self.tickets.values())
 
     def _grow(self, blocks: int) -> bool:
         """More cache, at least doubling it, up to the bound."""

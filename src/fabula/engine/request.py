@@ -2,14 +2,26 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Any, Protocol
 
 import numpy as np
 
 from fabula.decoding.recipe import Recipe
+from fabula.decoding.strategy import FinishReason, Hypothesis
 
-FinishReason = Literal["stop", "length", "time", "cancelled"]
+__all__ = ["FinishReason", "Kept", "PromptScores", "Request", "Sink", "Step"]
+
+
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """What a turn's record asks to be kept of the pass before it, one entry a row that took the turn. On the host."""
+
+    scores: Any = None  # Float["R V"]: after the processors
+    logits: Any = None  # Float["R V"]
+    hidden_states: tuple[Any, ...] | None = None  # a layer: R of Float["N D"], at the N positions newly computed
+    attentions: tuple[Any, ...] | None = None  # a layer: R of Float["heads N keys"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,15 +31,27 @@ class Step:
     token: int
     log_probability: float | None = None  # of the raw logits
     top: tuple[tuple[int, float], ...] = ()  # the most likely tokens and their log-probabilities
-    scores: object = None  # Float["V"], if recorded
-    logits: object = None  # Float["V"], if recorded
+    kept: Kept | None = None  # of this row alone, if anything was to be kept
+
+
+@dataclass(frozen=True, slots=True)
+class PromptScores:
+    """How likely the model found the prompt's tokens but the first, which nothing predicts."""
+
+    log_probabilities: np.ndarray  # Float["P-1"]
+    top: tuple[tuple[tuple[int, float], ...], ...]  # at each, the most likely tokens and their log-probabilities
+
+    @classmethod
+    def of(cls, pieces: Sequence[tuple[np.ndarray, Sequence[Any]]]) -> PromptScores:
+        """Several pieces of a prompt, one behind the other."""
+        return cls(np.concatenate([chances for chances, _ in pieces]), tuple(top for _, best in pieces for top in best))
 
 
 class Sink(Protocol):
     """Where a request's tokens go. Calls come from whichever thread runs the step."""
 
     def put(self, row: int, step: Step) -> None:
-        """The next token of the request's row."""
+        """The next token of the request's row; a search gives those of its results, best first."""
 
     def end(self, row: int, reason: FinishReason) -> None:
         """The row's last call when all went well."""
@@ -36,14 +60,37 @@ class Sink(Protocol):
         """The request ended without a result: its only further call."""
 
 
+class FullSink(Sink, Protocol):
+    """A sink of a request that searches, or that keeps more than tokens."""
+
+    def turned(self, kept: Kept) -> None:
+        """What was to be kept of a search's turn, of all its rows."""
+
+    def found(self, row: int, hypothesis: Hypothesis) -> None:
+        """A search's result, before its tokens."""
+
+    def scored(self, prompt: PromptScores) -> None:
+        """The prompt's log-probabilities, before the first token."""
+
+
 @dataclass(frozen=True, slots=True)
 class Request:
     """One prompt and the rows that continue it."""
 
     prompt: np.ndarray  # Int["P"]: int32, P >= 1, ids within the vocabulary, P < recipe.limits.max_length
     recipe: Recipe
-    sink: Sink
+    sink: Any  # a Sink; a FullSink where the recipe searches or keeps what only that takes
     seed: int = 0  # 64 bits
     stream: int = 0  # of the first row; row k draws from stream + k
-    rows: int = 1
+    rows: int = 1  # that a strategy continues; a search has its own number of results
     salt: bytes = b""  # cached prefixes are shared under one salt only
+    negative: np.ndarray | None = None  # Int["N"]: the negative prompt, whose rows get the same new tokens
+    memory: Any = None  # what the model's encoder made of the input
+    negative_memory: Any = None
+    vectors: Any = None  # Float["P D"]: inputs that take the place of the prompt's ids
+    past: Any = None  # a table over blocks of this engine's pool that hold the prompt's first positions, and how many
+
+    @property
+    def results(self) -> int:
+        """How many sequences the sink gets."""
+        return self.rows if self.recipe.search is None else self.recipe.search.results

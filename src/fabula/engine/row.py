@@ -2,76 +2,159 @@
 
 from __future__ import annotations
 
+from copy import copy
+from typing import Any
+
 import numpy as np
 
 from fabula.cache.blocks import BLOCK, BlockPool, Table
-from fabula.decoding.recipe import TextPieces
-from fabula.engine.request import Request
+from fabula.decoding.recipe import Limits, TextPieces
 from fabula.text.stop_strings import StopStrings
+
+Stops = tuple[TextPieces, StopStrings]  # a row's text, and the stop strings it may contain
 
 
 class Row:
-    """One continuation of a request's prompt; the engine's to change."""
+    """One continuation of a prompt; the engine's to change."""
 
-    __slots__ = ("computed", "index", "leader", "length", "preempted", "request", "stops", "table", "tokens")
+    __slots__ = (
+        "at_once",
+        "computed",
+        "drafts",
+        "length",
+        "memory",
+        "negative",
+        "prompt_length",
+        "prompt_scores",
+        "salt",
+        "scored_from",
+        "stops",
+        "stream",
+        "table",
+        "tokens",
+        "vectors",
+        "writable",
+    )
 
-    def __init__(self, request: Request, index: int, pool: BlockPool, leader: Row | None = None) -> None:
-        limits = request.recipe.limits
-        self.request = request
-        self.index = index  # among the request's rows
-        self.leader = leader  # the row whose prompt's cache this one forks
-        self.length = len(request.prompt)
-        self.tokens = np.zeros(limits.max_length, np.int32)  # [0, length) count
-        self.tokens[: self.length] = request.prompt
+    def __init__(self, prompt: np.ndarray, limits: Limits, pool: BlockPool, *, salt: bytes | None = b"") -> None:
+        """`salt` None: its blocks are nobody else's, since more than tokens is in them."""
+        self.length = self.prompt_length = len(prompt)
+        self.tokens = np.zeros(self.length + limits.new_tokens(len(prompt)), np.int32)  # [0, length + drafts) count
+        self.tokens[: self.length] = prompt
+        self.drafts = 0  # tokens behind `length` that wait to be judged
         self.computed = 0  # positions in the cache
+        self.writable = 0  # positions that its blocks hold and that no other row reads
+        self.scored_from: int | None = None  # the first position whose output is wanted; None: the last token's
         self.table = Table(pool)
-        self.preempted = 0  # how often its cache was taken away
-        self.stops = _stop_matcher(request)
+        self.salt = salt
+        self.stream = 0
+        self.stops: Stops | None = None
+        self.negative: Row | None = None  # the same new tokens after a negative prompt
+        self.prompt_scores: list[Any] = []  # so far, where the prompt is scored
+        self.memory: Any = None
+        self.vectors: Any = None
+        self.at_once = False  # whether its prompt is computed in one step, since its outputs belong together
 
     @property
     def missing(self) -> int:
         """Positions still to be computed before the next token can be chosen."""
-        return self.length - self.computed
+        return self.length + self.drafts - self.computed
 
     @property
-    def prompt_length(self) -> int:
-        return len(self.request.prompt)
+    def tail(self) -> int:
+        """The last positions, which say what comes next."""
+        return 1 + self.drafts
 
-    def start(self) -> None:
+    @property
+    def wanted_from(self) -> int:
+        """The first position whose output is wanted."""
+        return self.length - 1 if self.scored_from is None else self.scored_from
+
+    def start(self, leader: Row | None) -> None:
         """Takes over what is already computed: the leader's prompt, or a prefix that is still in the cache."""
-        if self.leader is not None and self.leader.computed >= self.length:
+        if leader is not None and leader.computed >= self.length:
             self.computed = self.length - 1
-            self.table = self.leader.table.fork(self.computed)
-        else:
+            self.table = leader.table.fork(self.computed)
+        elif self.salt is not None and self.scored_from is None:
             pool = self.table.pool
-            for block in pool.prefixes.find(self.tokens[: self.length], BLOCK, self.request.salt):
+            for block in pool.prefixes.find(self.tokens[: self.length], BLOCK, self.salt):
                 pool.hold(block)
                 self.table.blocks.append(block)
             self.computed = len(self.table.blocks) * BLOCK
-        self.leader = None
+        if self.negative is not None:
+            self.negative.start(None if leader is None else leader.negative)
 
     def release(self) -> None:
         """Gives the blocks back; the full ones can be found again by their tokens."""
         pool = self.table.pool
-        pool.prefixes.add(self.tokens[: self.computed], BLOCK, self.table.blocks, self.request.salt)
+        if self.salt is not None:
+            pool.prefixes.add(self.tokens[: self.computed], BLOCK, self.table.blocks, self.salt)
+        self.drop()
+        if self.negative is not None:
+            self.negative.release()
+
+    def drop(self) -> None:
+        """Gives the blocks back; drafts fall."""
         self.table.truncate(0)
-        self.computed = 0
+        self.computed = self.writable = self.drafts = 0
+        self.prompt_scores = []
 
     def append(self, token: int) -> None:
         """The chosen token becomes part of what has to be computed."""
         self.tokens[self.length] = token
         self.length += 1
+        if self.negative is not None:
+            self.negative.append(token)
+
+    def draft(self, tokens: np.ndarray) -> None:
+        """Puts tokens behind the last one, to be computed and judged with it."""
+        self.drafts = len(tokens)
+        self.tokens[self.length : self.length + self.drafts] = tokens
+        if self.negative is not None:
+            self.negative.draft(tokens)
+
+    def settle(self, length: int) -> None:
+        """After the first `length` positions nothing in the cache counts any more: drafts fell."""
+        self.drafts = 0
+        if self.computed > length:
+            self.computed = length
+            self.table.truncate(length)
+            self.writable = min(self.writable, len(self.table.blocks) * BLOCK)
+        if self.negative is not None:
+            self.negative.settle(length - self.prompt_length + self.negative.prompt_length)
+
+    def fork(self) -> Row:
+        """A second row that has the same past; nothing in the cache is copied until one of the two writes."""
+        twin = copy(self)
+        twin.tokens = self.tokens.copy()
+        twin.table = self.table.fork(self.computed)
+        twin.stops = fork_stops(self.stops)
+        self.writable = twin.writable = 0
+        twin.negative = None if self.negative is None else self.negative.fork()
+        return twin
 
     def completes_stop_string(self, token: int) -> bool:
-        """Whether the new tokens' text, with this one, contains a stop string."""
-        if self.stops is None:
-            return False
-        pieces, matcher = self.stops
-        return matcher.put(pieces.put(token))[1] is not None
+        """Whether the new tokens' text, with this one, contains a stop string; it is part of the row from then on."""
+        return self.stops is not None and _completes(self.stops, token)
+
+    def would_complete_stop_string(self, token: int) -> bool:
+        """Whether it would, with this one."""
+        stops = fork_stops(self.stops)
+        return stops is not None and _completes(stops, token)
 
 
-def _stop_matcher(request: Request) -> tuple[TextPieces, StopStrings] | None:
-    limits = request.recipe.limits
+def stops_of(limits: Limits) -> Stops | None:
+    """Where a new row's text meets its stop strings, if it has any."""
     if not limits.stop_strings or limits.pieces is None:
         return None
     return limits.pieces(), StopStrings(limits.stop_strings)
+
+
+def fork_stops(stops: Stops | None) -> Stops | None:
+    """The same text once more, to be continued otherwise."""
+    return None if stops is None else (stops[0].fork(), copy(stops[1]))
+
+
+def _completes(stops: Stops, token: int) -> bool:
+    pieces, matcher = stops
+    return matcher.put(pieces.put(token))[1] is not None

@@ -4,19 +4,27 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from fabula.cache.blocks import BLOCK, BlockPool
+from fabula.engine.group import Group
 from fabula.engine.row import Row
 from fabula.errors import OutOfMemoryError
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(eq=False, slots=True)
 class Plan:
-    """One step: rows with how many positions each computes, and the blocks to copy first."""
+    """One step: rows with how many positions each computes, and what to copy first."""
 
-    work: list[tuple[Row, int]]
-    copies: list[tuple[int, int]]  # (source, target)
+    work: list[tuple[Row, int]] = field(default_factory=list)
+    groups: list[Group] = field(default_factory=list)  # whose rows these are
+    ready: list[Group] = field(default_factory=list)  # those that choose after it
+    copies: list[tuple[int, int]] = field(default_factory=list)  # blocks (source, target)
+
+    @property
+    def steady(self) -> bool:
+        """Whether each row computes its last token, and each chooses for itself."""
+        return len(self.ready) == len(self.work) and not self.copies and all(count == 1 for _, count in self.work)
 
 
 class Scheduler:
@@ -27,67 +35,117 @@ class Scheduler:
         self.grow = grow  # asked for so many more blocks; False if there is no room
         self.tokens = tokens  # positions a step
         self.rows = rows  # rows that hold cache at once
-        self.waiting: deque[Row] = deque()
-        self.running: list[Row] = []  # oldest first
+        self.waiting: deque[Group] = deque()
+        self.running: list[Group] = []  # oldest first
+        self._last: Plan | None = None  # of the last step, if the same groups are running and it was steady
 
-    def add(self, row: Row) -> None:
-        """Queues a row."""
-        self.waiting.append(row)
+    def add(self, group: Group) -> None:
+        """Queues a group."""
+        self.waiting.append(group)
 
-    def remove(self, row: Row) -> None:
-        """Ends a row, wherever it is."""
-        if row in self.running:
-            self.running.remove(row)
-            row.release()
-        elif row in self.waiting:
-            self.waiting.remove(row)
+    def remove(self, group: Group) -> None:
+        """Ends a group, wherever it is."""
+        self._last = None
+        if group in self.running:
+            self.running.remove(group)
+            group.release()
+        elif group in self.waiting:
+            self.waiting.remove(group)
+
+    def moved(self, group: Group) -> None:
+        """Told when a search's rows have changed."""
+        self._last = None
 
     def plan(self) -> Plan:
-        """The next step. Raises OutOfMemoryError when the oldest row does not fit even alone."""
-        self._admit()
-        plan = Plan([], [])
+        """The next step; the same object as long as the same rows go on, a token each.
+
+        Raises OutOfMemoryError when the oldest group does not fit even alone.
+        """
+        if self.waiting:
+            self._admit()
+        if self._last is not None and self._goes_on(self._last):
+            return self._last
+        plan = Plan()
         budget = self.tokens
-        for row in sorted(self.running, key=lambda row: row.missing > 1):
-            count = min(row.missing, budget)
-            if count > 0 and row in self.running and self._reserve(row, count, plan):
-                budget -= count
+        for group in sorted(self.running, key=_computes_more_than_its_tails):
+            work, ready = self._share(group, budget, first=not plan.work)
+            if work and group in self.running and self._reserve(group, work, plan):
+                plan.work += work
+                plan.groups.append(group)
+                plan.ready += [group] if ready else []
+                budget -= sum(count for _, count in work)
+        self._last = plan if plan.steady and len(plan.ready) == len(self.running) else None
         return plan
 
-    def _admit(self) -> None:
-        for row in list(self.waiting):
-            if len(self.running) >= self.rows:
-                return
-            if row.leader is not None and row.leader in self.running and row.leader.computed < row.length:
-                continue  # its prompt is being computed
-            if row.leader is not None and row.leader in self.waiting:
-                continue
-            self.waiting.remove(row)
-            row.start()
-            self.running.append(row)
+    def _goes_on(self, plan: Plan) -> bool:
+        """Whether each of its rows has again one position to compute, and room for it."""
+        return all(row.missing == 1 and row.length <= row.writable for row, _ in plan.work)
 
-    def _reserve(self, row: Row, count: int, plan: Plan) -> bool:
-        """Gives the row the blocks that it is about to write, at the cost of younger rows; False: not in this step."""
-        while (need := row.table.missing(row.computed, row.computed + count) - len(self.pool.free)) > 0:
+    def _admit(self) -> None:
+        self._last = None
+        held = sum(group.width for group in self.running)
+        for group in list(self.waiting):
+            leader = group.leader
+            if held + group.width > self.rows and self.running:
+                return
+            if leader is not None and leader in self.running and leader.rows[0].computed < group.rows[0].length:
+                continue  # its prompt is being computed
+            if leader is not None and leader in self.waiting:
+                continue
+            self.waiting.remove(group)
+            group.start()
+            self.running.append(group)
+            held += group.width
+
+    def _share(self, group: Group, budget: int, first: bool) -> tuple[list[tuple[Row, int]], bool]:
+        """What the group computes within the budget, and whether it can choose then: all its rows end together."""
+        rows = [row for row in group.members if row.missing > 0]
+        missing = sum(row.missing for row in rows)
+        whole = all(row.missing <= row.tail or row.at_once for row in rows)
+        if missing <= budget or (first and whole):
+            return [(row, row.missing) for row in rows], missing > 0
+        if len(group.members) == 1 and not whole:
+            return ([(rows[0], budget)] if budget else []), False
+        work = []
+        for row in rows:
+            count = min(row.missing - row.tail, budget)
+            if count > 0 and not row.at_once:
+                work.append((row, count))
+                budget -= count
+        return work, False
+
+    def _reserve(self, group: Group, work: list[tuple[Row, int]], plan: Plan) -> bool:
+        """Gives the rows the blocks that they are about to write, at the cost of younger groups; False: not now."""
+        while (need := self._missing_blocks(work)) > 0:
             if self.grow(need):
                 continue
-            planned = [planned_row for planned_row, _ in plan.work]
-            victim = next(other for other in reversed(self.running) if other not in planned)
+            victim = next(other for other in reversed(self.running) if other not in plan.groups)
             if victim is not self.running[0]:
                 self._preempt(victim)
-            elif not planned:
+            elif not plan.work:
+                length = sum(row.length for row in group.members)
                 raise OutOfMemoryError(
-                    f"a row of {row.length} positions does not fit in the cache of {self.pool.blocks * BLOCK} positions"
+                    f"a row of {length} positions does not fit in the cache of {self.pool.blocks * BLOCK} positions"
                 )
-            if victim is row:
+            if victim is group:
                 return False
-        copy = row.table.write(row.computed, row.computed + count)
-        if copy is not None:
-            plan.copies.append(copy)
-        plan.work.append((row, count))
+        for row, count in work:
+            copy = row.table.write(row.computed, row.computed + count)
+            row.writable = len(row.table.blocks) * BLOCK
+            if copy is not None:
+                plan.copies.append(copy)
         return True
 
-    def _preempt(self, row: Row) -> None:
-        self.running.remove(row)
-        row.release()
-        row.preempted += 1
-        self.waiting.appendleft(row)
+    def _missing_blocks(self, work: list[tuple[Row, int]]) -> int:
+        return sum(row.table.missing(row.computed, row.computed + count) for row, count in work) - len(self.pool.free)
+
+    def _preempt(self, group: Group) -> None:
+        self._last = None
+        self.running.remove(group)
+        group.release()
+        group.preempted += 1
+        self.waiting.appendleft(group)
+
+
+def _computes_more_than_its_tails(group: Group) -> bool:
+    return any(row.missing > row.tail for row in group.members)

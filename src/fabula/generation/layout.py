@@ -57,6 +57,8 @@ def _stacked(collectors: list[Collector], kind: str, like: Any) -> tuple[Any, ..
     like = np.zeros(0) if like is None else like
     xp = arrays.of(like)
     return tuple(
-        xp.asarray(np.stack([getattr(steps[min(step, len(steps) - 1)], kind) for steps in rows]), "float32", like=like)
+        xp.asarray(
+            np.stack([getattr(steps[min(step, len(steps) - 1)].kept, kind) for steps in rows]), "float32", like=like
+        )
         for step in range(longest)
     )

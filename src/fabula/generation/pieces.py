@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from copy import copy
 from typing import Any, Protocol
 
 from fabula.text.detokenizer import Detokenizer
@@ -16,6 +17,8 @@ class Pieces(Protocol):
     """Takes ids one by one and gives the text that they complete."""
 
     def put(self, token_id: int) -> str: ...
+
+    def fork(self) -> Pieces: ...
 
     def end(self) -> str: ...
 
@@ -43,6 +46,12 @@ class DecodedPieces:
         self._window = self._window[self._given :]
         self._given, self._given_text = len(self._window), self._decode(self._window)
         return piece
+
+    def fork(self) -> DecodedPieces:
+        """The same text so far, to be continued otherwise."""
+        twin = copy(self)
+        twin._window = self._window.copy()
+        return twin
 
     def end(self) -> str:
         """What was held back; afterwards a new text begins."""

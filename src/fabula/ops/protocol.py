@@ -89,7 +89,8 @@ class Batch:
         np.ndarray
     )  # Int["R B"]: block ids; position p lies in tables[r, p // BLOCK], at p % BLOCK; unused entries 0
     scored: np.ndarray  # Int["S"]: indices into [0, T) whose logits are wanted, rising
-    vectors: Any = None  # Float["T D"]: inputs in place of token ids
+    vectors: Any = None  # Float["T D"]: inputs in place of token ids; of those at `places` alone, if it is given
+    places: np.ndarray | None = None  # Int["N"]: indices into [0, T), rising; then `vectors` are Float["N D"]
     memories: Sequence[Any] = ()  # what each row's encoder made of its input; (): a model without one
 
 

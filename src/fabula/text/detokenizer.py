@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from copy import copy
 from typing import TYPE_CHECKING
 
 from fabula.text.token_texts import TextStream, WholeText
@@ -34,6 +35,12 @@ class Detokenizer:
     def put_all(self, token_ids: Iterable[int]) -> str:
         """`put` for several ids."""
         return "".join([self.put(token_id) for token_id in token_ids])
+
+    def fork(self) -> Detokenizer:
+        """The same text so far, to be continued otherwise."""
+        twin = copy(self)
+        twin._stream = self._stream.fork()
+        return twin
 
     def end(self) -> str:
         """What was still held; incomplete characters are U+FFFD."""

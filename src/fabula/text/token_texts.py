@@ -8,6 +8,7 @@ from __future__ import annotations
 import codecs
 import json
 from collections.abc import Callable, Mapping
+from copy import copy
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -22,6 +23,8 @@ class TextStream(Protocol):
     def put(self, token: str) -> str: ...  # text that is sure now
 
     def end(self) -> str: ...  # what was still held
+
+    def fork(self) -> TextStream: ...  # the same text once more, to be continued otherwise
 
 
 @dataclass(frozen=True)
@@ -79,6 +82,11 @@ class ByteLevelText:
 
     def end(self) -> str:
         return self._decoder.decode(b"", final=True)
+
+    def fork(self) -> ByteLevelText:
+        twin = ByteLevelText(self._letters)
+        twin._decoder.setstate(self._decoder.getstate())
+        return twin
 
 
 @dataclass(frozen=True)
@@ -161,6 +169,11 @@ class ByteFallbackText:
             self._to_strip = 0
         return text
 
+    def fork(self) -> ByteFallbackText:
+        twin = copy(self)
+        twin._run = self._run.copy()
+        return twin
+
 
 class WholeText:
     """Any other decoder: all tokens are decoded at each step, and what the last token did not change is given.
@@ -188,6 +201,11 @@ class WholeText:
         piece = self._last[self._given :]
         self._given = len(self._last)
         return piece
+
+    def fork(self) -> WholeText:
+        twin = copy(self)
+        twin._tokens = self._tokens.copy()
+        return twin
 
 
 def _common(left: str, right: str) -> str:

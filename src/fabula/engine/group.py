@@ -1,0 +1,84 @@
+"""Rows that choose together: one row of a strategy, or all the rows of a search."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fabula.cache.blocks import BlockPool
+from fabula.decoding.strategy import Move
+from fabula.engine.request import Request
+from fabula.engine.row import Row, stops_of
+
+
+class Group:
+    """One sequence of a request, or one search; the engine's to change."""
+
+    __slots__ = ("carry", "index", "leader", "preempted", "request", "rows", "search", "settled")
+
+    def __init__(self, request: Request, index: int, pool: BlockPool, leader: Group | None = None) -> None:
+        self.request = request
+        self.index = index  # the first of the request's results that it gives
+        self.leader = leader  # the group whose prompt's cache this one forks
+        self.search = request.recipe.search
+        self.rows = [_row(request, index, pool, leader is None)]
+        self.carry: Any = None  # a search's own
+        self.settled = 0  # tokens of a search that have been shown
+        self.preempted = 0  # how often its cache was taken away
+
+    @property
+    def width(self) -> int:
+        """The most rows that it will have in the cache."""
+        most = 1 if self.search is None else self.search.width
+        return most if self.request.negative is None else 2 * most
+
+    @property
+    def members(self) -> list[Row]:
+        """The rows, and those of negative prompts."""
+        if self.request.negative is None:
+            return self.rows
+        return [*self.rows, *(row.negative for row in self.rows if row.negative is not None)]
+
+    def start(self) -> None:
+        """Takes over what is already computed."""
+        for row in self.rows:
+            row.start(None if self.leader is None else self.leader.rows[0])
+        self.leader = None
+
+    def release(self) -> None:
+        """Gives the blocks back; they can be found again."""
+        for row in self.rows:
+            row.release()
+
+    def move(self, move: Move) -> None:
+        """The rows become what a search says."""
+        old, taken, rows = self.rows, set(), []
+        for parent in move.parents.tolist():
+            rows.append(old[parent].fork() if parent in taken else old[parent])
+            taken.add(parent)
+        self.rows = rows
+        for place, row in enumerate(old):
+            if place not in taken:
+                row.drop()
+                if row.negative is not None:
+                    row.negative.drop()
+        for place, (row, token) in enumerate(zip(self.rows, move.tokens.tolist(), strict=True)):
+            row.completes_stop_string(token)
+            row.append(token)
+            row.stream = self.request.stream + place
+
+
+def _row(request: Request, index: int, pool: BlockPool, leads: bool) -> Row:
+    """A new row of the request; `leads`: what is wanted of the whole prompt is this one's to give."""
+    recipe = request.recipe
+    shared = request.memory is None and request.vectors is None
+    row = Row(request.prompt, recipe.limits, pool, salt=request.salt if shared else None)
+    row.stream = request.stream + index
+    row.stops = stops_of(recipe.limits)
+    row.memory, row.vectors = request.memory, request.vectors
+    if leads and recipe.wants_whole_prompt:
+        row.scored_from = 0
+        row.at_once = recipe.wants_outputs
+    if request.negative is not None:
+        row.negative = Row(request.negative, recipe.limits, pool, salt=request.salt if shared else None)
+        row.negative.memory = request.negative_memory
+    return row

@@ -1,0 +1,103 @@
+"""Who chooses in a turn: each row once, and once more for each draft, as if the drafts before it stood."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import accumulate
+from typing import Any
+
+import numpy as np
+
+from fabula import arrays
+from fabula.context import Context
+from fabula.decoding.strategy import Draw
+from fabula.engine.row import Row
+
+
+@dataclass(frozen=True, slots=True)
+class Seats:
+    """S places of a turn; a row with K drafts has K + 1 of them, one behind the other."""
+
+    distinct: list[Row]
+    rows: list[Row]  # S
+    owners: list[int]  # S: the place in `distinct` of each row
+    lengths: list[int]  # S: how many of the row's tokens count at this place
+    spans: list[tuple[int, int]]  # for each of `distinct`, its places
+    outputs: np.ndarray | None  # Int["S"]: where the outputs lie among the pass's; None: they are all of them
+
+    def take(self, values: Any) -> Any:
+        """Float["S ..."] of these places, from a pass's Float["N ..."]."""
+        if self.outputs is None:
+            return values
+        xp = arrays.of(values)
+        return xp.take(values, xp.asarray(self.outputs, "int32", like=values))
+
+    def draw(self, seeds: Sequence[int], sampled: Sequence[bool]) -> Draw:
+        """The keys of the places' random bits."""
+        return Draw.of(seeds, [row.stream for row in self.rows], self.lengths, sampled)
+
+
+def seats_of(rows: list[Row], spans: dict[int, tuple[int, int]]) -> Seats:
+    """The places of these rows, whose outputs are at `spans` of a pass; only the last ones of each say what is next."""
+    places = [spans[id(row)] for row in rows]
+    if all(row.drafts == 0 for row in rows):
+        outputs = np.array([end - 1 for _, end in places], np.int32)
+        every = range(len(rows))
+        whole = _is_whole(outputs, spans)
+        lengths = [row.length for row in rows]
+        return Seats(rows, rows, list(every), lengths, [(i, i + 1) for i in every], None if whole else outputs)
+    owners = [place for place, row in enumerate(rows) for _ in range(row.tail)]
+    outputs = np.concatenate([np.arange(end - row.tail, end) for row, (_, end) in zip(rows, places, strict=True)])
+    ends = list(accumulate(row.tail for row in rows))
+    return Seats(
+        rows,
+        [rows[owner] for owner in owners],
+        owners,
+        [row.length + depth for row in rows for depth in range(row.tail)],
+        [(end - row.tail, end) for row, end in zip(rows, ends, strict=True)],
+        None if _is_whole(outputs, spans) else outputs.astype(np.int32),
+    )
+
+
+def _is_whole(outputs: np.ndarray, spans: dict[int, tuple[int, int]]) -> bool:
+    """Whether these are all of the pass's outputs, in their order."""
+    total = next(reversed(spans.values()))[1]
+    return len(outputs) == total and bool((outputs == np.arange(total)).all())
+
+
+class Board:
+    """The rows' tokens side by side; as long as the same rows go on, only what is new is written."""
+
+    def __init__(self) -> None:
+        self._rows: list[Row] = []
+        self._lengths: list[int] = []
+        self._tokens = np.zeros((0, 0), np.int32)
+
+    def context(self, seats: Seats, like: Any, unconditional: Any = None) -> Context:
+        """What processors may know of the places, as arrays where `like` is."""
+        self._write(seats)
+        xp = arrays.of(like)
+        parts = (
+            self._tokens[:, : max(seats.lengths)],
+            np.array(seats.lengths, np.int32),
+            np.array([row.prompt_length for row in seats.rows], np.int32),
+        )
+        tokens, lengths, prompts = (xp.asarray(part, "int32", like=like) for part in parts)
+        return Context(tokens, lengths, prompts, unconditional=unconditional)
+
+    def _write(self, seats: Seats) -> None:
+        rows, lengths = seats.rows, seats.lengths
+        if len(seats.distinct) == len(rows) == len(self._rows) and all(map(_same, rows, self._rows)):
+            before = self._lengths
+        else:
+            self._tokens = np.zeros((len(rows), max(len(row.tokens) for row in rows)), np.int32)
+            before = [0] * len(rows)
+        for place, (row, start, end) in enumerate(zip(rows, before, lengths, strict=True)):
+            self._tokens[place, start:end] = row.tokens[start:end]
+        drafted = len(seats.distinct) != len(rows)
+        self._rows, self._lengths = ([], []) if drafted else (list(rows), list(lengths))
+
+
+def _same(row: Row, other: Row) -> bool:
+    return row is other

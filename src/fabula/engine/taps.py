@@ -1,0 +1,21 @@
+"""What a step's rows want of the pass beyond the logits, all of them together."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from fabula.engine.group import Group
+from fabula.taps import NO_TAPS, Taps
+
+
+def taps_of(groups: Iterable[Group], model: Any) -> Taps:
+    """The taps of the groups' strategies and records."""
+    found = NO_TAPS
+    for recipe in {id(group.request.recipe): group.request.recipe for group in groups}.values():
+        found = found | recipe.strategy.taps
+        if recipe.record.hidden_states or recipe.record.attentions:
+            every = tuple(range(len(model.layers)))
+            states, weights = recipe.record.hidden_states, recipe.record.attentions
+            found = found | Taps(every if states else (), every if weights else (), final_hidden=states)
+    return found
