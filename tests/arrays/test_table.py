@@ -21,6 +21,7 @@ TIES = np.array([[1, 3, 3, 0, 3], [2, 2, 2, 2, 2]], dtype=np.float32)
 WORDS = np.array([[0, 1, -1], [0x7FFFFFFF, -0x80000000, 12345]], dtype=np.int32)
 COLUMNS = np.array([[0, 3], [8, 8], [2, 1], [5, 4]], dtype=np.int32)
 TRUTHS = X > 0
+EVEN = np.array([[True, False], [False, True], [False, False], [True, True]])
 ROWS = np.array([2, 0], dtype=np.int32)
 
 
@@ -38,6 +39,13 @@ def put(x, rows, columns, values):
 def added(x, columns, values):
     result = x.copy()
     np.add.at(result, (np.arange(len(x))[:, None], columns), values)
+    return result
+
+
+def set_where(x, columns, chosen, value):
+    result = x.copy()
+    for row, column in np.argwhere(chosen):
+        result[row, columns[row, column]] = value if np.isscalar(value) else value[row, column]
     return result
 
 
@@ -103,6 +111,15 @@ CASES = [
     ("scatter_set", (X, COLUMNS[:, :1], Y[:, :1]), put(X, EACH, COLUMNS[:, :1], Y[:, :1])),
     ("scatter_set", (TRUTHS, COLUMNS, True), put(TRUTHS, EACH, COLUMNS, True)),
     ("scatter_add", (X, COLUMNS, Y[:, :2]), added(X, COLUMNS, Y[:, :2])),
+    ("scatter_where", (X, COLUMNS, COLUMNS > 2, -1.0), set_where(X, COLUMNS, COLUMNS > 2, -1)),
+    ("scatter_where", (X, COLUMNS, EVEN, Y[:, :2]), set_where(X, COLUMNS, EVEN, Y)),
+    ("scatter_where", (X, COLUMNS, COLUMNS > 99, -1.0), X),
+    ("without", (X, TRUTHS, -INFINITY), np.where(TRUTHS, np.float32(-INFINITY), X)),
+    ("without", (X, TRUTHS, 2.5), np.where(TRUTHS, np.float32(2.5), X)),
+    ("without", (X.astype(np.float64), TRUTHS, 2.5), np.where(TRUTHS, 2.5, X.astype(np.float64))),
+    ("mass_reach", (TIES, np.full_like(TIES, 0.2), 0.3), np.array([[1], [2]], np.float32)),
+    ("ones_like", (COLUMNS,), np.ones_like(COLUMNS)),
+    ("repeat", (X, 2), np.repeat(X, 2, axis=0)),
     ("set_rows", (X, ROWS, Y[:2]), put(X, ROWS, slice(None), Y[:2])),
     ("kth_value", (X, 3), np.sort(X, axis=-1)[:, -3:-2]),
     ("kth_value", (TIES, 2), np.array([[3], [2]], np.float32)),
@@ -161,6 +178,40 @@ def test_top_k_gives_what_a_whole_sort_gives(xp, k, holes):
     assert np.array_equal(values, np.take_along_axis(scores, columns, axis=-1))
 
 
+def test_nothing_is_surely_none_where_something_holds(xp):
+    assert xp.surely_none(convert(xp, X > 99)) is True
+    assert xp.surely_none(convert(xp, X > 0)) is False
+
+
+def test_what_nothing_is_set_in_stays_the_array_it_was(xp):
+    given = convert(xp, X)
+    assert xp.scatter_where(given, convert(xp, COLUMNS), convert(xp, COLUMNS > 99), 1.0) is given
+
+
+@pytest.mark.parametrize("kind", ["ordinary", "steep", "with ties", "all equal", "with holes"])
+@pytest.mark.parametrize("vocabulary", [7, 5000])
+def test_masses_are_those_of_a_whole_sort(xp, kind, vocabulary):
+    """Bins only say what need not be sorted."""
+    x = np.random.default_rng(1).normal(0, 3, (3, vocabulary)).astype(np.float32)
+    change = {"steep": lambda: x * 30, "with ties": lambda: np.round(x), "all equal": lambda: np.zeros_like(x)}
+    x = change.get(kind, lambda: x)()
+    if kind == "with holes":
+        x[:, 3::2] = -INFINITY
+    chances = exact_softmax(x).astype(np.float32)
+    for mass in (0.01, 0.3, 0.9, 0.999):
+        order = np.argsort(-x, axis=-1, kind="stable")
+        falling = np.take_along_axis(chances, order, axis=-1).astype(np.float64)
+        held = np.cumsum(falling[:, ::-1], axis=-1)[:, ::-1].astype(np.float32)
+        expected = np.zeros_like(x, dtype=bool)
+        np.put_along_axis(expected, order, (held > 1 - mass) | (np.arange(vocabulary) < 2), axis=-1)
+        got = xp.to_host(xp.top_mass(convert(xp, x), 1 - mass, 2))
+        np.testing.assert_array_equal(got & (x > -INFINITY), expected & (x > -INFINITY))
+        up_to = np.cumsum(falling, axis=-1).astype(np.float32)
+        place = np.minimum((up_to < mass).sum(-1, keepdims=True), vocabulary - 1)
+        reach = xp.to_host(xp.mass_reach(convert(xp, -x), convert(xp, chances), mass))
+        np.testing.assert_array_equal(reach, -np.take_along_axis(np.take_along_axis(x, order, -1), place, -1))
+
+
 def test_the_kth_value_may_differ_by_row(xp):
     ranks = np.array([[1], [9], [4], [4]], dtype=np.int32)
     expected = np.take_along_axis(-np.sort(-X, axis=-1), ranks - 1, axis=-1)
@@ -196,7 +247,7 @@ def test_every_framework_has_the_same_functions_with_the_same_parameters():
 
 
 def test_every_function_has_a_case():
-    covered = {name for name, _, _ in CASES} | {"top_k", "survivors", "to_host"}
+    covered = {name for name, _, _ in CASES} | {"top_k", "surely_none", "survivors", "to_host"}
     functions = {key for key, value in vars(reference).items() if inspect.isfunction(value)}
     assert functions == covered
     assert len(functions) <= 50

@@ -72,7 +72,7 @@ def assert_rows_are_independent(xp, recipes, exact):
         alone = xp.to_host(recipe.process(xp.take(scores, index), select(context, index)))[0]
         assert np.array_equal(np.isneginf(alone), np.isneginf(together[row]))
         if exact:
-            assert np.array_equal(alone, together[row])
+            assert np.array_equal(alone, together[row], equal_nan=True)
         finite = np.isfinite(alone)
         np.testing.assert_allclose(together[row][finite], alone[finite], rtol=1e-5, atol=1e-6)
 

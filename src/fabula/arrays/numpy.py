@@ -10,7 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from fabula.arrays.numpy_selections import kth_value, survivors, top_k, top_mass  # noqa: F401  # part of this module
+from fabula.arrays.numpy_masses import mass_reach, top_mass  # noqa: F401  # part of this module
+from fabula.arrays.numpy_selections import kth_value, survivors, top_k, without  # noqa: F401  # part of this module
 
 Array = np.ndarray
 
@@ -239,6 +240,24 @@ def scatter_set(x: Array, columns: Array, values: Any) -> Array:
     result = x.copy()
     np.put_along_axis(result, columns, values, axis=-1)
     return result
+
+
+def scatter_where(x: Array, columns: Array, chosen: Array, values: Any) -> Array:
+    """x ["R V"] with values, a number or ["R K"], at those columns Int["R K"] where chosen holds; nothing changed is x.
+
+    The chosen columns lie in [0, V); where one occurs twice, either value may stay. A CPU touches only these places.
+    """
+    rows, places = np.nonzero(chosen)
+    if not len(rows):
+        return x
+    result = x.copy()
+    result[rows, columns[rows, places]] = values[rows, places] if isinstance(values, np.ndarray) else values
+    return result
+
+
+def surely_none(x: Array) -> bool:
+    """Whether nothing in x holds, as far as is known without waiting for a device."""
+    return not x.any()
 
 
 def scatter_add(x: Array, columns: Array, values: Array) -> Array:

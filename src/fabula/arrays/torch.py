@@ -8,7 +8,15 @@ from typing import Any
 import numpy as np
 import torch
 
-from fabula.arrays.torch_selections import kth_value, survivors, top_k, top_mass  # noqa: F401  # part of this module
+from fabula.arrays import numpy as host
+from fabula.arrays.torch_selections import (  # noqa: F401  # part of this module
+    kth_value,
+    mass_reach,
+    survivors,
+    top_k,
+    top_mass,
+    without,
+)
 
 Array = torch.Tensor
 
@@ -236,6 +244,32 @@ def take_along_axis(x: Array, indices: Array, axis: int = -1) -> Array:
 def scatter_set(x: Array, columns: Array, values: Any) -> Array:
     """x ["R V"] with values at columns Int["R K"]; where a column occurs twice, either value may stay."""
     return torch.scatter(x, -1, columns.to(torch.int64), values)
+
+
+def scatter_where(x: Array, columns: Array, chosen: Array, values: Any) -> Array:
+    """x ["R V"] with values, a number or ["R K"], at those columns Int["R K"] where chosen holds; nothing changed is x.
+
+    The chosen columns lie in [0, V); where one occurs twice, either value may stay. A CPU touches only these places.
+    """
+    if x.device.type != "cpu":
+        return _scatter_where_unwaited(x, columns, chosen, values)
+    if x.requires_grad or x.dtype == torch.bfloat16:  # what NumPy does not know
+        return _scatter_where_unwaited(x, columns, chosen, values)
+    here, given = x.numpy(), values.detach().numpy() if isinstance(values, torch.Tensor) else values
+    changed = host.scatter_where(here, columns.numpy(), chosen.numpy(), given)
+    return x if changed is here else torch.from_numpy(changed)
+
+
+def _scatter_where_unwaited(x: Array, columns: Array, chosen: Array, values: Any) -> Array:
+    """scatter_where with shapes that do not depend on what is chosen: the rest goes to a column that is cut off."""
+    spare = torch.where(chosen, columns, x.shape[-1]).long()
+    padded = torch.nn.functional.pad(x, (0, 1))
+    return torch.scatter(padded, -1, spare, values)[:, : x.shape[-1]]
+
+
+def surely_none(x: Array) -> bool:
+    """Whether nothing in x holds, as far as is known without waiting for a device."""
+    return x.device.type == "cpu" and not x.any().item()
 
 
 def scatter_add(x: Array, columns: Array, values: Array) -> Array:

@@ -27,20 +27,33 @@ class SequenceBiasLogitsProcessor(LogitsProcessor):
     """
 
     def __init__(self, sequence_bias: Mapping[tuple[int, ...], float] | Sequence[Any]) -> None:
-        self.sequence_bias = _checked(sequence_bias)
-        self.groups = _by_length(self.sequence_bias)
+        self._take(_checked(sequence_bias))
+
+    def _take(self, sequences: Sequences) -> None:
+        """Sorts sequences by what is looked at and by what is changed: `last` holds each last token once."""
+        self.sequence_bias = dict(sequences)
+        self.groups = _by_length(sequences)
+        last = [sequence[-1] for sequence in sorted(sequences, key=len)]
+        self.last, self.places = np.unique(np.array(last, dtype=np.int32), return_inverse=True)
 
     def process(self, scores: Any, context: Context) -> Any:
         xp = arrays.of(scores)
+        if not self.groups:
+            return scores
         self._check_vocabulary(scores.shape[-1])
-        bias = xp.zeros_like(scores)
-        for prefixes, last, biases in self.groups:
+        parts = []
+        for prefixes, biases in self.groups:
             ends = last_tokens(xp, context, prefixes.shape[1])[:, None, :]
             matches = xp.all(ends == xp.asarray(prefixes, "int32", like=scores)[None, :, :])
-            added = xp.where(matches, xp.asarray(biases, "float32", like=scores)[None, :], 0.0)
-            columns = xp.broadcast_to(xp.asarray(last, "int32", like=scores)[None, :], added.shape)
-            bias = xp.scatter_add(bias, columns, added)
-        return scores + bias
+            parts.append(xp.where(matches, xp.asarray(biases, "float32", like=scores)[None, :], 0.0))
+        places = xp.asarray(self.places, "int32", like=scores)[None, :]
+        last = xp.asarray(self.last, "int32", like=scores)[None, :]
+        rows = (scores.shape[0], len(self.places))
+        sums = xp.zeros((rows[0], len(self.last)), "float32", like=scores)
+        sums = xp.scatter_add(sums, xp.broadcast_to(places, rows), xp.concat(parts))
+        columns = xp.broadcast_to(last, tuple(sums.shape))
+        found = xp.take_along_axis(scores, columns)
+        return xp.scatter_where(scores, columns, sums != 0, found + sums)
 
     def stack_key(self) -> Hashable:
         return tuple(self.sequence_bias.items())
@@ -64,8 +77,7 @@ class NoBadWordsLogitsProcessor(SequenceBiasLogitsProcessor):
             raise ArgumentError(f"`bad_words_ids` must hold a list of token ids a word, got {bad_words_ids!r}.")
         words = [token_ids("bad_words_ids", word) for word in bad_words_ids]
         ends = () if eos_token_id is None else token_ids("eos_token_id", eos_token_id)
-        self.sequence_bias = {word: -float("inf") for word in words if len(word) > 1 or word[0] not in ends}
-        self.groups = _by_length(self.sequence_bias)
+        self._take({word: -float("inf") for word in words if len(word) > 1 or word[0] not in ends})
 
     def stack_key(self) -> Hashable:
         return super().stack_key()
@@ -90,12 +102,12 @@ def _sequence(tokens: Any) -> list[int]:
     return list(tokens)
 
 
-def _by_length(sequences: Sequences) -> list[tuple[np.ndarray, np.ndarray, np.ndarray]]:
-    """Sequences of one length each: prefixes Int["S N-1"], last tokens Int["S"], biases Float["S"]."""
+def _by_length(sequences: Sequences) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Sequences of one length each, the shortest first: prefixes Int["S N-1"], biases Float["S"]."""
     ordered = sorted(sequences.items(), key=lambda pair: len(pair[0]))
     groups = []
     for length, members in groupby(ordered, key=lambda pair: len(pair[0])):
         pairs = list(members)
         tokens = np.array([sequence for sequence, _ in pairs], dtype=np.int32).reshape(len(pairs), length)
-        groups.append((tokens[:, :-1], tokens[:, -1], np.array([bias for _, bias in pairs], dtype=np.float32)))
+        groups.append((tokens[:, :-1], np.array([bias for _, bias in pairs], dtype=np.float32)))
     return groups

@@ -12,7 +12,7 @@ from fabula import arrays
 from fabula.context import Context
 from fabula.processors.arguments import between, whole
 from fabula.processors.processor import LogitsProcessor, column
-from fabula.processors.truncation import at_least
+from fabula.processors.truncation import at_least, is_one
 
 __all__ = ["EpsilonLogitsWarper", "EtaLogitsWarper", "TypicalLogitsWarper"]
 
@@ -31,16 +31,13 @@ class TypicalLogitsWarper(LogitsProcessor):
 
     def process(self, scores: Any, context: Context) -> Any:
         xp = arrays.of(scores)
-        surprise = -xp.log_softmax(scores)
-        distance = xp.abs(surprise - entropy(xp, surprise))
-        order = xp.argsort(distance)
-        held = xp.cumulative_sum(xp.softmax(xp.take_along_axis(scores, order)))
-        last = xp.sum(held < column(xp, self.mass, "float32", scores), keepdims=True)
-        rising = xp.take_along_axis(distance, order)
-        far = rising > xp.take_along_axis(rising, xp.minimum(last, scores.shape[-1] - 1))
-        rank = xp.arange(scores.shape[-1], like=scores)[None, :]
-        far = far & (rank >= column(xp, self.min_tokens_to_keep, "int32", scores))
-        return xp.where(xp.scatter_set(far, order, far), self.filter_value, scores)
+        chances = xp.log_softmax(scores)
+        probabilities = xp.exp(chances)
+        distance = xp.abs(entropy(xp, chances, probabilities) + chances)
+        reach = xp.mass_reach(distance, probabilities, column(xp, self.mass, "float32", scores))
+        if not is_one(self.min_tokens_to_keep):
+            reach = xp.maximum(reach, -at_least(xp, -distance, self.min_tokens_to_keep))
+        return xp.without(scores, distance > reach, self.filter_value)
 
     def stack_key(self) -> Hashable:
         return self.filter_value
@@ -60,7 +57,7 @@ class EpsilonLogitsWarper(LogitsProcessor):
         xp = arrays.of(scores)
         unlikely = xp.softmax(scores) < column(xp, self.epsilon, "float32", scores)
         removed = unlikely & (scores < at_least(xp, scores, self.min_tokens_to_keep))
-        return xp.where(removed, self.filter_value, scores)
+        return xp.without(scores, removed, self.filter_value)
 
     def stack_key(self) -> Hashable:
         return self.filter_value
@@ -80,17 +77,18 @@ class EtaLogitsWarper(LogitsProcessor):
 
     def process(self, scores: Any, context: Context) -> Any:
         xp = arrays.of(scores)
-        share = xp.exp(-entropy(xp, -xp.log_softmax(scores)))
+        chances = xp.log_softmax(scores)
+        probabilities = xp.exp(chances)
+        share = xp.exp(-entropy(xp, chances, probabilities))
         root = np.sqrt(self.epsilon) if isinstance(self.epsilon, np.ndarray) else math.sqrt(self.epsilon)
         eta = xp.minimum(share * column(xp, root, "float32", scores), column(xp, self.epsilon, "float32", scores))
-        removed = (xp.softmax(scores) < eta) & (scores < at_least(xp, scores, self.min_tokens_to_keep))
-        return xp.where(removed, self.filter_value, scores)
+        removed = (probabilities < eta) & (scores < at_least(xp, scores, self.min_tokens_to_keep))
+        return xp.without(scores, removed, self.filter_value)
 
     def stack_key(self) -> Hashable:
         return self.filter_value
 
 
-def entropy(xp: Any, surprise: Any) -> Any:
-    """["R 1"]: the entropy of distributions of which surprise ["R V"] is minus the log-probability."""
-    counted = xp.where(surprise < INFINITY, surprise, 0.0)
-    return xp.sum(counted * xp.exp(-surprise), keepdims=True)
+def entropy(xp: Any, chances: Any, probabilities: Any) -> Any:
+    """["R 1"]: the entropy of distributions, given as log-probabilities and probabilities ["R V"]."""
+    return -xp.sum(xp.where(probabilities > 0, chances, 0.0) * probabilities, keepdims=True)

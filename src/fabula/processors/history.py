@@ -1,4 +1,4 @@
-"""What rows have said so far, as arrays: which tokens occur, which came last, which vocabulary entries are meant."""
+"""What rows have said so far, as arrays: which tokens occur, which came last, which columns of scores are meant."""
 
 from __future__ import annotations
 
@@ -8,29 +8,27 @@ from typing import Any
 from fabula import arrays
 from fabula.context import Context
 
-__all__ = ["last_tokens", "mark", "marked", "seen_tokens"]
+__all__ = ["in_vocabulary", "last_tokens", "listed", "occurring"]
 
 
-def mark(xp: Any, tokens: Any, counts: Any, vocabulary: int) -> Any:
-    """Bool["R V"]: the tokens ["R K"] of each row that `counts` ["R K"] and that are in [0, V)."""
-    inside = counts & (tokens >= 0) & (tokens < vocabulary)
-    nothing = xp.zeros((tokens.shape[0], vocabulary + 1), "bool", like=tokens)
-    return xp.scatter_set(nothing, xp.where(inside, tokens, vocabulary), True)[:, :vocabulary]
+def in_vocabulary(tokens: Any, counts: Any, vocabulary: int) -> Any:
+    """Bool["R K"]: the tokens ["R K"] of each row that `counts` ["R K"] and that are in [0, V)."""
+    return counts & (tokens >= 0) & (tokens < vocabulary)
 
 
-def marked(scores: Any, tokens: Sequence[int]) -> Any:
-    """Bool["1 V"]: where the vocabulary entries of scores are among some tokens."""
+def listed(scores: Any, tokens: Sequence[int], rows: Any) -> tuple[Any, Any]:
+    """Int["R K"] and Bool["R K"]: some tokens as columns of scores, and where they count: in `rows` Bool["R 1"]."""
     xp = arrays.of(scores)
-    listed = xp.asarray([list(tokens)], "int32", like=scores)
-    return mark(xp, listed, listed >= 0, scores.shape[-1])
+    columns = xp.asarray([list(tokens)], "int32", like=scores)
+    columns = xp.broadcast_to(columns, (scores.shape[0], columns.shape[1]))
+    return columns, in_vocabulary(columns, rows, scores.shape[-1])
 
 
-def seen_tokens(xp: Any, context: Context, vocabulary: int, ignored: Any = 0) -> Any:
-    """Bool["R V"]: tokens that occur in each row after its first `ignored` ones, a number or Int["R 1"]."""
-    if context.seen is not None and isinstance(ignored, int) and ignored == 0:
-        return context.seen
+def occurring(xp: Any, context: Context, vocabulary: int, ignored: Any = 0) -> Any:
+    """Bool["R L"]: the context's tokens that count, without each row's first `ignored`, a number or Int["R 1"]."""
     places = xp.arange(context.tokens.shape[1], like=context.tokens)[None, :]
-    return mark(xp, context.tokens, (places < context.lengths[:, None]) & (places >= ignored), vocabulary)
+    counts = (places < context.lengths[:, None]) & (places >= ignored)
+    return in_vocabulary(context.tokens, counts, vocabulary)
 
 
 def last_tokens(xp: Any, context: Context, count: int) -> Any:

@@ -8,7 +8,7 @@ from typing import Any
 from fabula import arrays
 from fabula.context import Context
 from fabula.processors.arguments import matrix_of_tokens, whole
-from fabula.processors.history import last_tokens, mark
+from fabula.processors.history import in_vocabulary, last_tokens
 from fabula.processors.penalties import repeat_rows
 from fabula.processors.processor import LogitsProcessor
 
@@ -28,8 +28,7 @@ class NoRepeatNGramLogitsProcessor(LogitsProcessor):
             return scores
         xp = arrays.of(scores)
         prefix = last_tokens(xp, context, self.ngram_size - 1)
-        banned = completions(xp, context.tokens, context.lengths[:, None], prefix, scores.shape[-1])
-        return xp.where(banned, -INFINITY, scores)
+        return without_completions(scores, context.tokens, context.lengths[:, None], prefix)
 
     def stack_key(self) -> Hashable:
         return self.ngram_size
@@ -48,15 +47,16 @@ class EncoderNoRepeatNGramLogitsProcessor(LogitsProcessor):
         xp = arrays.of(scores)
         tokens = xp.asarray(repeat_rows(self.encoder_input_ids, scores.shape[0]), "int32", like=scores)
         prefix = last_tokens(xp, context, self.ngram_size - 1)
-        banned = completions(xp, tokens, xp.sum(tokens >= 0, keepdims=True), prefix, scores.shape[-1])
-        return xp.where(banned, -INFINITY, scores)
+        return without_completions(scores, tokens, xp.sum(tokens >= 0, keepdims=True), prefix)
 
 
-def completions(xp: Any, tokens: Any, lengths: Any, prefix: Any, vocabulary: int) -> Any:
-    """Bool["R V"]: what follows `prefix` ["R N-1"] anywhere in tokens ["R L"], of which `lengths` ["R 1"] count."""
+def without_completions(scores: Any, tokens: Any, lengths: Any, prefix: Any) -> Any:
+    """Scores with -inf at all that follows `prefix` ["R N-1"] in tokens ["R L"], of which `lengths` ["R 1"] count."""
+    xp = arrays.of(scores)
     before = prefix.shape[1]
     windows = tokens.shape[1] - before
     matches = xp.arange(windows, like=tokens)[None, :] + before < lengths
     for place in range(before):
         matches = matches & (tokens[:, place : place + windows] == prefix[:, place : place + 1])
-    return mark(xp, tokens[:, before:], matches, vocabulary)
+    ends = tokens[:, before:]
+    return xp.scatter_where(scores, ends, in_vocabulary(ends, matches, scores.shape[-1]), -INFINITY)

@@ -11,7 +11,7 @@ from fabula import arrays
 from fabula.context import Context
 from fabula.errors import ArgumentError
 from fabula.processors.arguments import above_zero, matrix_of_tokens, token_ids, whole
-from fabula.processors.history import mark, marked, seen_tokens
+from fabula.processors.history import in_vocabulary, listed, occurring
 from fabula.processors.processor import LogitsProcessor, column
 
 __all__ = [
@@ -37,8 +37,10 @@ class RepetitionPenaltyLogitsProcessor(LogitsProcessor):
     def process(self, scores: Any, context: Context) -> Any:
         xp = arrays.of(scores)
         ignored = column(xp, self.prompt_ignore_length, "int32", scores)
-        seen = seen_tokens(xp, context, scores.shape[-1], ignored)
-        return penalize(xp, scores, seen, column(xp, self.penalty, "float32", scores))
+        penalty = column(xp, self.penalty, "float32", scores)
+        if context.seen is not None and isinstance(ignored, int) and ignored == 0:
+            return xp.where(context.seen, worse(xp, scores, penalty), scores)
+        return penalize(xp, scores, context.tokens, occurring(xp, context, scores.shape[-1], ignored), penalty)
 
     def stack_key(self) -> Hashable | None:
         return None if isinstance(self.prompt_ignore_length, np.ndarray) else ()
@@ -54,7 +56,7 @@ class EncoderRepetitionPenaltyLogitsProcessor(LogitsProcessor):
     def process(self, scores: Any, context: Context) -> Any:
         xp = arrays.of(scores)
         tokens = xp.asarray(repeat_rows(self.encoder_input_ids, scores.shape[0]), "int32", like=scores)
-        return penalize(xp, scores, mark(xp, tokens, tokens >= 0, scores.shape[-1]), self.penalty)
+        return penalize(xp, scores, tokens, in_vocabulary(tokens, tokens >= 0, scores.shape[-1]), self.penalty)
 
 
 class ExponentialDecayLengthPenalty(LogitsProcessor):
@@ -73,19 +75,31 @@ class ExponentialDecayLengthPenalty(LogitsProcessor):
     def process(self, scores: Any, context: Context) -> Any:
         xp = arrays.of(scores)
         start = column(xp, self.regulation_start, "int32", scores)
-        steps = xp.astype(xp.maximum(context.lengths[:, None] - start, 0), "float32")
+        steps = context.lengths[:, None] - start
+        if xp.surely_none(steps > 0):
+            return scores
+        columns, chosen = listed(scores, self.eos_token_id, steps > 0)
+        ends = xp.take_along_axis(scores, xp.where(chosen, columns, 0))
+        chosen = chosen & xp.isfinite(ends)
+        ends = xp.where(chosen, ends, 0.0)
+        steps = xp.astype(xp.maximum(steps, 0), "float32")
         factor = xp.zeros_like(steps) + column(xp, self.regulation_factor, "float32", scores)
-        sizes = xp.abs(xp.where(xp.isfinite(scores), scores, 0.0))
-        raised = scores + sizes * (xp.power(factor, steps) - 1)
-        return xp.where(marked(scores, self.eos_token_id), raised, scores)
+        raised = ends + xp.abs(ends) * (xp.power(factor, steps) - 1)
+        return xp.scatter_where(scores, columns, chosen, raised)
 
     def stack_key(self) -> Hashable:
         return self.eos_token_id
 
 
-def penalize(xp: Any, scores: Any, chosen: Any, penalty: Any) -> Any:
-    """Scores where `chosen` Bool["R V"] holds made worse by penalty, a number or ["R 1"]."""
-    return xp.where(chosen, xp.where(scores < 0, scores * penalty, scores / penalty), scores)
+def penalize(xp: Any, scores: Any, tokens: Any, counts: Any, penalty: Any) -> Any:
+    """Scores of the tokens ["R L"] that `counts` Bool["R L"], made worse by penalty, a number or ["R 1"]."""
+    found = xp.take_along_axis(scores, xp.where(counts, tokens, 0))
+    return xp.scatter_where(scores, tokens, counts, worse(xp, found, penalty))
+
+
+def worse(xp: Any, scores: Any, penalty: Any) -> Any:
+    """Positive scores divided by the penalty, others times it."""
+    return xp.where(scores < 0, scores * penalty, scores / penalty)
 
 
 def repeat_rows(matrix: np.ndarray, count: int) -> np.ndarray:

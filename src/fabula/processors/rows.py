@@ -37,7 +37,8 @@ class Masked:
 
     def __call__(self, scores: Any, context: Context) -> Any:
         xp = arrays.of(scores)
-        return xp.where(column(xp, self.chosen, "bool", scores), apply(self.processor, scores, context), scores)
+        processed = apply(self.processor, scores, context)
+        return scores if processed is scores else xp.where(column(xp, self.chosen, "bool", scores), processed, scores)
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +51,9 @@ class Partial:
     def __call__(self, scores: Any, context: Context) -> Any:
         xp = arrays.of(scores)
         rows = xp.asarray(self.rows, "int32", like=scores)
-        return xp.set_rows(scores, rows, apply(self.processor, xp.take(scores, rows), select(context, rows)))
+        own = xp.take(scores, rows)
+        processed = apply(self.processor, own, select(context, rows))
+        return scores if processed is own else xp.set_rows(scores, rows, processed)
 
 
 def stack(per_row: Sequence[Sequence[Any]]) -> Process:

@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 from fabula import arrays
 from fabula.context import Context
 from fabula.processors.arguments import token_ids, whole
-from fabula.processors.history import marked
+from fabula.processors.history import listed
 from fabula.processors.processor import LogitsProcessor, column
 
 __all__ = [
@@ -125,11 +125,13 @@ class SuppressTokensAtBeginLogitsProcessor(LogitsProcessor):
 
 def suppress(scores: Any, rows: Any, tokens: Sequence[int]) -> Any:
     """Scores with -inf at tokens, where rows Bool["R 1"] holds."""
-    return arrays.of(scores).where(rows & marked(scores, tokens), -INFINITY, scores)
+    xp = arrays.of(scores)
+    return scores if xp.surely_none(rows) else xp.scatter_where(scores, *listed(scores, tokens, rows), -INFINITY)
 
 
 def force(scores: Any, rows: Any, tokens: Sequence[int]) -> Any:
     """Scores with 0 at tokens and -inf elsewhere, where rows Bool["R 1"] holds."""
     xp = arrays.of(scores)
-    only = xp.where(marked(scores, tokens), xp.zeros_like(scores), -INFINITY)
-    return xp.where(rows, only, scores)
+    if xp.surely_none(rows):
+        return scores
+    return xp.scatter_where(xp.where(rows, -INFINITY, scores), *listed(scores, tokens, rows), 0.0)

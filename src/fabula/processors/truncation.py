@@ -12,7 +12,7 @@ from fabula.context import Context
 from fabula.processors.arguments import between, whole
 from fabula.processors.processor import LogitsProcessor, column
 
-__all__ = ["MinPLogitsWarper", "TopHLogitsWarper", "TopKLogitsWarper", "TopPLogitsWarper", "at_least"]
+__all__ = ["MinPLogitsWarper", "TopHLogitsWarper", "TopKLogitsWarper", "TopPLogitsWarper", "at_least", "is_one"]
 
 INFINITY = float("inf")
 
@@ -31,7 +31,7 @@ class TopKLogitsWarper(LogitsProcessor):
     def process(self, scores: Any, context: Context) -> Any:
         xp = arrays.of(scores)
         removed = scores < at_least(xp, scores, self.top_k)
-        return xp.where(removed, self.filter_value, scores)
+        return xp.without(scores, removed, self.filter_value)
 
     def stack_key(self) -> Hashable:
         return self.filter_value
@@ -52,7 +52,7 @@ class TopPLogitsWarper(LogitsProcessor):
         xp = arrays.of(scores)
         tail = column(xp, self.tail, "float32", scores)
         kept = xp.top_mass(scores, tail, column(xp, self.min_tokens_to_keep, "int32", scores))
-        return xp.where(kept, scores, self.filter_value)
+        return xp.without(scores, ~kept, self.filter_value)
 
     def stack_key(self) -> Hashable:
         return self.filter_value
@@ -72,9 +72,10 @@ class MinPLogitsWarper(LogitsProcessor):
         xp = arrays.of(scores)
         probabilities = xp.softmax(scores)
         highest = xp.max(probabilities, keepdims=True)
-        unlikely = probabilities < column(xp, self.min_p, "float32", scores) * highest
-        removed = unlikely & (probabilities < at_least(xp, probabilities, self.min_tokens_to_keep))
-        return xp.where(removed, self.filter_value, scores)
+        removed = probabilities < column(xp, self.min_p, "float32", scores) * highest
+        if not is_one(self.min_tokens_to_keep):
+            removed = removed & (probabilities < at_least(xp, probabilities, self.min_tokens_to_keep))
+        return xp.without(scores, removed, self.filter_value)
 
     def stack_key(self) -> Hashable:
         return self.filter_value
@@ -102,12 +103,19 @@ class TopHLogitsWarper(LogitsProcessor):
         top_h = column(xp, self.top_h, "float32", scores)
         within = xp.cumulative_sum(shares) <= top_h * xp.sum(shares, keepdims=True)
         first = xp.arange(values.shape[-1], like=scores) == 0
-        kept = xp.scatter_set(scores < -INFINITY, tokens, (within & (probabilities > 0)) | first)
-        kept = kept | (xp.zeros_like(scores) + top_h == 0)
-        return xp.where(kept, scores, self.filter_value)
+        nothing = xp.zeros(tuple(scores.shape), "bool", like=scores)
+        kept = xp.scatter_set(nothing, tokens, (within & (probabilities > 0)) | first)
+        if isinstance(top_h, float):
+            return xp.without(scores, ~kept, self.filter_value)
+        return xp.without(scores, ~kept & (top_h != 0), self.filter_value)  # 0: a row that has no top_h
 
     def stack_key(self) -> Hashable:
         return self.filter_value
+
+
+def is_one(count: Any) -> bool:
+    """Whether a number, or each of a number a row, is 1."""
+    return bool(np.all(count == 1))
 
 
 def at_least(xp: Any, x: Any, count: int | np.ndarray) -> Any:
