@@ -1,0 +1,78 @@
+"""Small random models of every class in transformers' text generation mappings, built from configurations cut short."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import transformers
+from transformers.models.auto.modeling_auto import (
+    MODEL_FOR_CAUSAL_LM_MAPPING_NAMES,
+    MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING_NAMES,
+)
+
+CAUSAL, SEQ2SEQ = "causal", "seq2seq"
+VOCABULARY = 128
+
+# Keys that configurations have in common, and what they become where they are there.
+SHORT: dict[str, Any] = {
+    **dict.fromkeys(("vocab_size", "vocab_size_per_layer_input", "text_vocab_size", "encoder_vocab_size"), VOCABULARY),
+    **dict.fromkeys(("src_vocab_size", "tgt_vocab_size", "decoder_vocab_size", "t2u_vocab_size"), VOCABULARY),
+    **dict.fromkeys(("hidden_size", "d_model", "n_embd", "emb_dim", "dim", "embed_dim", "embedding_size"), 64),
+    **dict.fromkeys(("num_hidden_layers", "n_layer", "num_layers", "n_layers", "encoder_layers", "decoder_layers"), 2),
+    **dict.fromkeys(("num_decoder_layers", "num_encoder_layers"), 2),
+    **dict.fromkeys(("num_attention_heads", "n_head", "n_heads", "num_heads", "encoder_attention_heads"), 4),
+    **dict.fromkeys(("decoder_attention_heads", "num_decoder_attention_heads", "num_encoder_attention_heads"), 4),
+    **dict.fromkeys(("num_key_value_heads", "n_kv_heads", "num_kv_heads"), 2),
+    **dict.fromkeys(("intermediate_size", "ffn_dim", "n_inner", "encoder_ffn_dim", "decoder_ffn_dim", "d_ff"), 64),
+    **dict.fromkeys(("moe_intermediate_size", "shared_expert_intermediate_size", "ffn_hidden_size"), 32),
+    **dict.fromkeys(("max_position_embeddings", "n_positions", "max_target_positions", "max_source_positions"), 512),
+    **dict.fromkeys(("num_experts", "num_local_experts", "n_routed_experts", "moe_num_experts"), 4),
+    **dict.fromkeys(("num_experts_per_tok", "moe_topk", "moe_k"), 2),
+    "head_dim": 16,
+    "d_kv": 16,
+    "initializer_range": 0.1,
+    "init_std": 0.1,
+    "pad_token_id": 0,
+    "bos_token_id": 1,
+    "eos_token_id": 2,
+    "decoder_start_token_id": 1,
+}
+
+# What a kind of model needs beside that, or instead; None leaves a key as its configuration has it.
+EXTRA: dict[str, dict[str, Any]] = {}
+
+
+def model_types(mapping: str) -> dict[str, str]:
+    """The model types of a mapping, with the names of their classes."""
+    names = MODEL_FOR_CAUSAL_LM_MAPPING_NAMES if mapping == CAUSAL else MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING_NAMES
+    return {kind: name if isinstance(name, str) else name[0] for kind, name in names.items()}
+
+
+def tiny_config(kind: str) -> Any:
+    """The configuration of a small model of that type."""
+    made = type(transformers.AutoConfig.for_model(kind))
+    return made(**_short(made(), EXTRA.get(kind, {})))
+
+
+def tiny_model(kind: str, mapping: str = CAUSAL, seed: int = 0) -> Any:
+    """A model of that type with random weights, which never ends by itself."""
+    torch.manual_seed(seed)
+    auto = transformers.AutoModelForCausalLM if mapping == CAUSAL else transformers.AutoModelForSeq2SeqLM
+    model = auto.from_config(tiny_config(kind), dtype=torch.float32).eval()
+    settings = model.generation_config
+    settings.eos_token_id = settings.forced_eos_token_id = settings.forced_bos_token_id = None
+    settings.pad_token_id, settings.bos_token_id, settings.num_beams, settings.max_length = 0, 1, 1, None
+    return model
+
+
+def _short(config: Any, extra: dict[str, Any]) -> dict[str, Any]:
+    """The arguments that make a configuration like this one short, those of its parts too."""
+    values = config.to_dict()
+    short = {name: value for name, value in SHORT.items() if name in values or name in type(config).attribute_map}
+    for name in getattr(config, "sub_configs", {}):
+        part = getattr(config, name, None)
+        if part is not None:
+            short[name] = {"model_type": part.model_type, **_short(part, extra.get(name, {}))}
+    short.update({name: value for name, value in extra.items() if not isinstance(value, dict) or name not in short})
+    return {name: value for name, value in short.items() if value is not None}
