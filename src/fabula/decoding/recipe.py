@@ -37,10 +37,6 @@ class Limits:
     max_time: float | None = None  # seconds since the request was admitted to the engine
     ends: tuple[Ends, ...] = ()  # the caller's own criteria
 
-    def new_tokens(self, prompt: int) -> int:
-        """The most new tokens after a prompt of so many."""
-        return self.max_length - prompt
-
 
 @dataclass(frozen=True, slots=True)
 class Record:

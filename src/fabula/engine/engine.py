@@ -223,7 +223,8 @@ class Engine:
             self._end(group, ticket)
             for place, hypothesis in enumerate(move.finished):
                 sink.found(place, hypothesis)
-                for token in hypothesis.tokens[group.settled :].tolist():
+                shown = group.settled if place == 0 else 0
+                for token in hypothesis.tokens[shown:].tolist():
                     sink.put(place, Step(token))
                 sink.end(place, hypothesis.reason)
         except Exception as error:

@@ -71,7 +71,8 @@ def _row(request: Request, index: int, pool: BlockPool, leads: bool) -> Row:
     """A new row of the request; `leads`: what is wanted of the whole prompt is this one's to give."""
     recipe = request.recipe
     shared = request.memory is None and request.vectors is None
-    row = Row(request.prompt, recipe.limits, pool, salt=request.salt if shared else None)
+    most, salt = recipe.limits.max_length - len(request.prompt), request.salt if shared else None
+    row = Row(request.prompt, most, pool, salt=salt)
     row.stream = request.stream + index
     row.stops = stops_of(recipe.limits)
     row.memory, row.vectors = request.memory, request.vectors
@@ -79,6 +80,6 @@ def _row(request: Request, index: int, pool: BlockPool, leads: bool) -> Row:
         row.scored_from = 0
         row.at_once = recipe.wants_outputs
     if request.negative is not None:
-        row.negative = Row(request.negative, recipe.limits, pool, salt=request.salt if shared else None)
+        row.negative = Row(request.negative, most, pool, salt=salt)
         row.negative.memory = request.negative_memory
     return row

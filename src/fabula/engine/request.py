@@ -88,7 +88,6 @@ class Request:
     memory: Any = None  # what the model's encoder made of the input
     negative_memory: Any = None
     vectors: Any = None  # Float["P D"]: inputs that take the place of the prompt's ids
-    past: Any = None  # a table over blocks of this engine's pool that hold the prompt's first positions, and how many
 
     @property
     def results(self) -> int:

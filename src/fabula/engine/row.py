@@ -36,10 +36,10 @@ class Row:
         "writable",
     )
 
-    def __init__(self, prompt: np.ndarray, limits: Limits, pool: BlockPool, *, salt: bytes | None = b"") -> None:
-        """`salt` None: its blocks are nobody else's, since more than tokens is in them."""
+    def __init__(self, prompt: np.ndarray, most: int, pool: BlockPool, *, salt: bytes | None = b"") -> None:
+        """`most`: new tokens; `salt` None: its blocks are nobody else's, since more than tokens is in them."""
         self.length = self.prompt_length = len(prompt)
-        self.tokens = np.zeros(self.length + limits.new_tokens(len(prompt)), np.int32)  # [0, length + drafts) count
+        self.tokens = np.zeros(self.length + most, np.int32)  # [0, length + drafts) count
         self.tokens[: self.length] = prompt
         self.drafts = 0  # tokens behind `length` that wait to be judged
         self.computed = 0  # positions in the cache

@@ -7,7 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from fabula.engine.request import FinishReason, Step
+from fabula.decoding.strategy import Hypothesis
+from fabula.engine.request import FinishReason, Kept, PromptScores, Step
 
 
 class Collector:
@@ -17,6 +18,9 @@ class Collector:
         """`first_row`: what the streamer calls the first of these rows; None for a streamer of one row."""
         self.steps: list[list[Step]] = [[] for _ in range(rows)]
         self.reasons: list[FinishReason | None] = [None] * rows
+        self.turns: list[Kept] = []  # what was kept of a search's turns
+        self.hypotheses: list[Hypothesis | None] = [None] * rows  # a search's results
+        self.prompt: PromptScores | None = None
         self.error: BaseException | None = None
         self.first_token_at: float | None = None  # time.monotonic()
         self._streamer = streamer
@@ -37,6 +41,15 @@ class Collector:
         self.reasons[row] = reason
         if self._streamer is not None and self._first_row is not None:
             self._streamer.end_row(self._first_row + row)
+
+    def turned(self, kept: Kept) -> None:
+        self.turns.append(kept)
+
+    def found(self, row: int, hypothesis: Hypothesis) -> None:
+        self.hypotheses[row] = hypothesis
+
+    def scored(self, prompt: PromptScores) -> None:
+        self.prompt = prompt
 
     def fail(self, error: BaseException) -> None:
         self.error = error

@@ -13,24 +13,21 @@ import numpy as np
 from fabula.engine.request import Request
 from fabula.errors import ArgumentError, NotSupportedError
 from fabula.generation.callers_own import CallersOwn
-from fabula.generation.chain import Asked
 from fabula.generation.collector import Collector
 from fabula.generation.config import GenerationConfig
 from fabula.generation.layout import lay_out
-from fabula.generation.lengths import new_token_limits
+from fabula.generation.negatives import read_negatives
 from fabula.generation.positions import check_positions
 from fabula.generation.prompts import Prompts, check_rows, read_prompts
-from fabula.generation.recipe import build_recipe, token_ids
+from fabula.generation.recipe import token_ids
+from fabula.generation.requests import Given, build_requests
 from fabula.generation.rules import check_supported, resolve
-from fabula.generation.seeds import seeds_for
 
 _NO_CODE = "Fabula runs no code from a model's files"
 _REFUSED = {"custom_generate": _NO_CODE, "trust_remote_code": _NO_CODE, "synced_gpus": "one process computes the model"}
 _UNSUPPORTED = (  # arguments of transformers' generate() that are still to come
     "assistant_model",
     "assistant_tokenizer",
-    "negative_prompt_ids",
-    "negative_prompt_attention_mask",
     "inputs_embeds",
     "past_key_values",
 )
@@ -67,6 +64,7 @@ def prepare(
     _refuse_unsupported(call)
     tokenizer = call.pop("tokenizer", None)
     own = CallersOwn.taken_from(call)
+    negative = (call.pop("negative_prompt_ids", None), call.pop("negative_prompt_attention_mask", None))
     inputs, attention_mask, position_ids = _model_inputs(inputs, call)
     _check_config("model.generation_config", model.generation_config)
     if generation_config is not None:
@@ -82,10 +80,9 @@ def prepare(
     _check_streamer(streamer, prompts, config)
     if config.stop_strings and tokenizer is None:
         tokenizer = model.tokenizer
-    collectors = _collectors(prompts, config, streamer)
-    requests = _requests(
-        model, prompts, config, collectors, tokenizer, own.seen_as(prompts.given, model.vocabulary_size)
-    )
+    own = own.seen_as(prompts.given, model.vocabulary_size)
+    given = Given(prompts, config, tokenizer, own, read_negatives(negative, prompts, config, model))
+    collectors, requests = build_requests(model, given, streamer)
     return Call(prompts, config, requests, collectors, time.monotonic())
 
 
@@ -123,30 +120,6 @@ def _stream_prompts(streamer: Any, call: Call) -> None:
         return
     for row in range(rows * len(call.prompts.rows)):
         streamer.put(call.prompts.rows[row // rows].tolist(), row=row)
-
-
-def _collectors(prompts: Prompts, config: GenerationConfig, streamer: Any) -> list[Collector]:
-    rows = config.num_return_sequences or 1
-    if rows * len(prompts.rows) == 1:
-        return [Collector(1, streamer)]
-    return [Collector(rows, streamer, index * rows) for index in range(len(prompts.rows))]
-
-
-def _requests(
-    model: Any, prompts: Prompts, config: GenerationConfig, collectors: list[Collector], tokenizer: Any, own: CallersOwn
-) -> list[Request]:
-    rows = config.num_return_sequences or 1
-    seeds = seeds_for(config.seed if config.do_sample else 0, len(prompts.rows), rows, prompts.given)
-    limits = new_token_limits(config, prompts, model.context_length)
-    eos = token_ids(config.eos_token_id)
-    requests = []
-    for index, (prompt, collector, (seed, stream), (most, least)) in enumerate(
-        zip(prompts.rows, collectors, seeds, limits, strict=True)
-    ):
-        asked = Asked(config, prompt, len(prompt) + most, least, eos, own.allowed_for(index), own.processors)
-        recipe = build_recipe(asked, tokenizer=tokenizer, ends=own.ends)
-        requests.append(Request(prompt, recipe, collector, seed, stream, rows))
-    return requests
 
 
 def _check_config(name: str, config: Any) -> None:

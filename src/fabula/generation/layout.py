@@ -9,7 +9,7 @@ import numpy as np
 from fabula import arrays
 from fabula.generation.collector import Collector
 from fabula.generation.config import GenerationConfig
-from fabula.generation.outputs import GenerateDecoderOnlyOutput
+from fabula.generation.outputs import GenerateBeamDecoderOnlyOutput, GenerateDecoderOnlyOutput
 from fabula.generation.prompts import Prompts
 from fabula.generation.recipe import token_ids
 
@@ -19,13 +19,59 @@ def lay_out(prompts: Prompts, config: GenerationConfig, collectors: list[Collect
     sequences = _lists(prompts, collectors) if prompts.given is None else _rectangle(prompts, config, collectors)
     if not config.return_dict_in_generate:
         return sequences
+    if (config.num_beams or 1) > 1:
+        return _of_beams(sequences, prompts, config, collectors)
     like = prompts.given
     return GenerateDecoderOnlyOutput(
         sequences=sequences,
         scores=_stacked(collectors, "scores", like) if config.output_scores else None,
         logits=_stacked(collectors, "logits", like) if config.output_logits else None,
-        finish_reasons=[reason for collector in collectors for reason in collector.reasons],
+        finish_reasons=_reasons(collectors),
     )
+
+
+def _of_beams(sequences: Any, prompts: Prompts, config: GenerationConfig, collectors: list[Collector]) -> Any:
+    """A beam search's output; rows of `scores` and `logits` are all prompts' beams."""
+    like = np.zeros(0) if prompts.given is None else prompts.given
+    xp, beams = arrays.of(like), config.num_beams or 1
+    found = [found for collector in collectors for found in collector.hypotheses if found is not None]
+    longest = max(len(one.tokens) for one in found)
+    indices = np.full((len(found), longest), -1, np.int64)
+    for place, one in enumerate(found):
+        if one.rows is not None:
+            indices[place, : len(one.rows)] = one.rows + beams * (place // (len(found) // len(collectors)))
+    scores = np.array([one.score for one in found], np.float32)
+    return GenerateBeamDecoderOnlyOutput(
+        sequences=sequences,
+        sequences_scores=xp.asarray(scores, "float32", like=like) if config.output_scores else None,
+        scores=_turns(collectors, "scores", beams, like) if config.output_scores else None,
+        logits=_turns(collectors, "logits", beams, like) if config.output_logits else None,
+        beam_indices=xp.asarray(indices, "int64", like=like),
+        finish_reasons=_reasons(collectors),
+    )
+
+
+def _turns(collectors: list[Collector], kind: str, beams: int, like: Any) -> tuple[Any, ...]:
+    """For each turn what was kept of all prompts' beams, [R * beams, V]; a search that has ended repeats its last.
+
+    At the first turn there is one row, which stands for all beams.
+    """
+    kept = [[getattr(turn, kind) for turn in collector.turns] for collector in collectors]
+    xp, longest = arrays.of(like), max(len(turns) for turns in kept)
+
+    def rectangle(values: Any) -> np.ndarray:
+        return np.broadcast_to(values, (beams, values.shape[1])) if len(values) == 1 else values
+
+    return tuple(
+        xp.asarray(
+            np.concatenate([rectangle(turns[min(turn, len(turns) - 1)]) for turns in kept]), "float32", like=like
+        )
+        for turn in range(longest)
+    )
+
+
+def _reasons(collectors: list[Collector]) -> list[Any]:
+    return [reason for collector in collectors for reason in collector.reasons]
 
 
 def _lists(prompts: Prompts, collectors: list[Collector]) -> list[list[int]]:
@@ -52,13 +98,19 @@ def _rectangle(prompts: Prompts, config: GenerationConfig, collectors: list[Coll
 
 def _stacked(collectors: list[Collector], kind: str, like: Any) -> tuple[Any, ...]:
     """For each step the recorded scores of all rows, [R * n, V]; a row that has ended repeats its last."""
-    rows = [steps for collector in collectors for steps in collector.steps]
-    longest = max(len(steps) for steps in rows)
+    rows = [kept for collector in collectors for kept in _kept(collector, kind)]
+    longest = max(len(kept) for kept in rows)
     like = np.zeros(0) if like is None else like
     xp = arrays.of(like)
     return tuple(
-        xp.asarray(
-            np.stack([getattr(steps[min(step, len(steps) - 1)].kept, kind) for steps in rows]), "float32", like=like
-        )
+        xp.asarray(np.stack([kept[min(step, len(kept) - 1)] for kept in rows]), "float32", like=like)
         for step in range(longest)
     )
+
+
+def _kept(collector: Collector, kind: str) -> list[list[Any]]:
+    """What was recorded before each token of each row."""
+    if collector.turns:  # a search of one sequence
+        turns = [getattr(turn, kind) for turn in collector.turns]
+        return [[values[0] for values in turns if values is not None][: len(collector.steps[0])]]
+    return [[getattr(step.kept, kind) for step in steps] for steps in collector.steps]
