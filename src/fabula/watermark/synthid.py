@@ -65,18 +65,14 @@ class SynthIDTextWatermarkLogitsProcessor(LogitsProcessor):
         self._shown: Any = None  # Int["R N"]: the new tokens that __call__ was shown; `process` does not look at it
 
     def process(self, scores: Any, context: Context) -> Any:
-        xp = arrays.of(scores)
-        scores = xp.zeros_like(scores) + 1.0 if self.debug_mode else scores
-        hashes, marked = self._contexts(context)
-        if not marked.any():
-            return scores
-        columns = xp.asarray(marked[:, None], "bool", like=scores)
-        return xp.where(columns, self._marked(xp, scores, hashes), scores)
+        """Float["R V"]: marked scores, the logarithms of probabilities; a token that cannot come has -inf."""
+        return self._process(scores, context, lowest=-float("inf"))
 
     def __call__(self, input_ids: Any, scores: Any) -> Any:
         """As `process`, on the calls of one generation: the prompts are what the first call shows.
 
-        A call with another number of rows begins another generation.
+        A call with another number of rows begins another generation. A token that cannot come has, as in transformers,
+        the lowest float in a row that is marked.
         """
         if input_ids.ndim != 2:
             raise ArgumentError(f"`input_ids` must be of shape (batch_size, input_len), got {tuple(input_ids.shape)}.")
@@ -86,7 +82,7 @@ class SynthIDTextWatermarkLogitsProcessor(LogitsProcessor):
         self._shown = tokens[:, :0] if fresh else xp.concat([self._shown, tokens[:, -1:]], axis=1)
         rows, length = self._shown.shape
         lengths, nothing = (xp.full((rows,), count, "int32", like=tokens) for count in (length, 0))
-        return self.process(scores, Context(self._shown, lengths, nothing))
+        return self._process(scores, Context(self._shown, lengths, nothing), LOWEST)
 
     def stack_key(self) -> Hashable:
         return (
@@ -98,6 +94,15 @@ class SynthIDTextWatermarkLogitsProcessor(LogitsProcessor):
             self.skip_first_ngram_calls,
             self.debug_mode,
         )
+
+    def _process(self, scores: Any, context: Context, lowest: float) -> Any:
+        xp = arrays.of(scores)
+        scores = xp.zeros_like(scores) + 1.0 if self.debug_mode else scores
+        hashes, marked = self._contexts(context)
+        if not marked.any():
+            return scores
+        columns = xp.asarray(marked[:, None], "bool", like=scores)
+        return xp.where(columns, xp.maximum(self._marked(xp, scores, hashes), lowest), scores)
 
     def _contexts(self, context: Context) -> tuple[np.ndarray, np.ndarray]:
         """Uint64["R"], Bool["R"]: the hashes of the rows' last contexts, and which of them are to be marked."""
@@ -131,11 +136,12 @@ class SynthIDTextWatermarkLogitsProcessor(LogitsProcessor):
             won = g_at(depth)
             mass = xp.sum(xp.where(won, chances, 0.0), keepdims=True)
             chances = chances * (1.0 + xp.astype(won, "float64") - mass)
-        logs = xp.maximum(xp.astype(xp.log(chances), "float32"), LOWEST)
+        chances = xp.maximum(chances, 0.0)  # a mass may be rounded to more than 1
+        logs = xp.astype(xp.log(chances), "float32")
         if tokens.shape[-1] == scores.shape[-1]:
             return logs
         width = scores.shape[-1]
-        nothing = xp.full((scores.shape[0], width + 1), LOWEST, "float32", like=scores)
+        nothing = xp.full((scores.shape[0], width + 1), -float("inf"), "float32", like=scores)
         columns = xp.where(values > -float("inf"), tokens, width)  # short rows end in tokens that do not count
         return xp.scatter_set(nothing, columns, logs)[:, :width]
 
@@ -156,7 +162,7 @@ class SynthIDTextWatermarkLogitsProcessor(LogitsProcessor):
         for depth in range(g_values.shape[-1]):
             won = xp.astype(g_values[:, :, depth], "float32")
             chances = chances * (1 + won - xp.sum(won * chances, keepdims=True))
-        return xp.maximum(xp.log(chances), LOWEST)
+        return xp.maximum(xp.log(xp.maximum(chances, 0.0)), LOWEST)
 
     def compute_ngram_keys(self, ngrams: Any) -> Any:
         """Int64["B N D"]: the hash of n-grams Int["B N ngram_len"] with each key."""

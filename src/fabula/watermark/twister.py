@@ -51,11 +51,13 @@ def permutation(seed: int, size: int, count: int | None = None) -> np.ndarray:
 
 def in_front(seed: int, size: int, count: int) -> np.ndarray:
     """Bool["N"]: which values stand among the first `count` < size of `torch.randperm(size)`."""
-    last = _last_steps(size, _targets(seed, size, count))
-    behind = last[count:]
-    front = np.ones(size, dtype=bool)
-    front[count:] = behind >= 0
-    front[_origins(last, behind[behind >= 0])] = False
+    targets = _targets(seed, size, count)
+    last = _last_steps(size, targets)
+    behind = targets[targets >= count]  # places whose values come to the front, for values that go there
+    front = np.zeros(size, dtype=bool)
+    front[:count] = True
+    front[behind] = True
+    front[_origins(last, last[behind])] = False
     return front
 
 
@@ -74,24 +76,24 @@ def is_in_front(seed: int, size: int, count: int, value: int) -> bool:
 def _targets(seed: int, size: int, count: int) -> np.ndarray:
     """Int64["C"]: the place that each of the shuffle's first steps swaps with its own."""
     left = np.arange(size, size - count, -1, dtype=np.uint32)
-    return draws(seed, count) % left + np.arange(count)
+    return (draws(seed, count) % left).astype(np.int64) + np.arange(count)
 
 
 def _last_steps(size: int, targets: np.ndarray) -> np.ndarray:
     """Int64["N"]: the last step that put another place's value into each place; -1: none did."""
     last = np.full(size, -1)
-    steps = np.arange(len(targets))
-    moving = targets != steps
-    last[targets[moving]] = steps[moving]  # of several assignments to one place the last one stays
+    moving = np.flatnonzero(targets != np.arange(len(targets)))
+    last[targets[moving]] = moving  # of several assignments to one place the last one stays
     return last
 
 
 def _origins(last: np.ndarray, places: np.ndarray) -> np.ndarray:
     """Int64["P"]: the value at each of some places just before its own step, as it came from place to place."""
     origins = places.copy()
-    moved = np.arange(len(places))
+    before = last[places]
+    moved = np.flatnonzero(before >= 0)
     while len(moved):
-        before = last[origins[moved]]
+        origins[moved] = before = before[before >= 0]
+        before = last[before]
         moved = moved[before >= 0]
-        origins[moved] = before[before >= 0]
     return origins
