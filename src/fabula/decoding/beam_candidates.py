@@ -32,6 +32,25 @@ class Candidates:
     rows: np.ndarray  # Int["K"]: the beam that is continued
     tokens: np.ndarray  # Int["K"]
 
+    def __len__(self) -> int:
+        return len(self.values)
+
+    def at(self, places: Any) -> Candidates:
+        """Those at some places."""
+        return Candidates(self.values[places], self.rows[places], self.tokens[places])
+
+    def join(self, others: Candidates) -> Candidates:
+        """These, then the others."""
+        pairs = ((self.values, others.values), (self.rows, others.rows), (self.tokens, others.tokens))
+        return Candidates(*(np.concatenate(pair) for pair in pairs))
+
+    def fill(self, count: int) -> Candidates:
+        """As many as there are beams: where they are too few, the first again, far below the others."""
+        missing = max(0, count - len(self))
+        filled = self.at(np.concatenate([np.arange(min(len(self), count)), np.zeros(missing, np.int64)]))
+        filled.values[count - missing :] += SPARE
+        return filled
+
 
 def candidates_to_keep(beams: int, end_tokens: int) -> int:
     """So many that, whatever of them end with an end token, enough are left for every beam."""

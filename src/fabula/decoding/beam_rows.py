@@ -56,9 +56,15 @@ class Pool:
     def full(self) -> bool:
         return len(self.kept) == self.size
 
-    def closed_to(self, bound: Any) -> bool:
-        """Whether nothing that scores at most `bound` can come in."""
-        return self.full and not bound > self.kept[-1].score
+    def closed_to(self, total: Any, length: int, ranking: Ranking) -> bool:
+        """Whether nothing more is to come in from sequences whose best has this sum of log-probabilities."""
+        if not self.full or ranking.early_stopping is True:
+            return self.full
+        return not ranking.bound(total, length) > self.kept[-1].score
+
+    def results(self, count: int) -> tuple[Hypothesis, ...]:
+        """The best `count`: where there are fewer, the last is given again."""
+        return (self.kept + self.kept[-1:] * count)[:count]
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,13 +89,24 @@ class Beams:
         """New tokens of each beam."""
         return self.tokens.shape[1]
 
-    def hypothesis(
-        self, row: int, token: int, total: Any, reason: FinishReason, ranking: Ranking, came: int | None = None
-    ) -> Hypothesis:
-        """A beam that ends with a token; `came` is the number the beam goes by in the result."""
-        score = float(ranking.score(total, self.length + 1))
-        rows = np.append(self.rows[row], row if came is None else came).astype(np.int32)
-        return Hypothesis(np.append(self.tokens[row], token).astype(np.int32), reason, score, rows)
+    def ended(
+        self,
+        chosen: Candidates,
+        reasons: Sequence[FinishReason | None],
+        ranking: Ranking,
+        offset: int = 0,
+    ) -> list[Hypothesis]:
+        """Those candidates that end, for the reason that stands at their place; `offset` as in `go_on`."""
+        places = [place for place, reason in enumerate(reasons) if reason is not None]
+        return [
+            Hypothesis(
+                tokens=np.append(self.tokens[chosen.rows[place]], chosen.tokens[place]).astype(np.int32),
+                reason=reasons[place],  # type: ignore[arg-type]
+                score=float(ranking.score(chosen.values[place], self.length + 1)),
+                rows=np.append(self.rows[chosen.rows[place]], chosen.rows[place] + offset).astype(np.int32),
+            )
+            for place in places
+        ]
 
     def go_on(self, chosen: Candidates, pool: Pool, offset: int = 0) -> Beams:
         """The beams that the chosen candidates make; `offset` is the number of the group's first beam."""
@@ -98,10 +115,10 @@ class Beams:
         return Beams(chosen.values, tokens, rows, pool)
 
 
-def settled_tokens(groups: Sequence[Beams], shown: int) -> tuple[int, ...]:
+def settled_tokens(running: Sequence[Beams], pools: Sequence[Pool], shown: int) -> tuple[int, ...]:
     """What all running beams and all ended sequences share, beyond the `shown` tokens: no result can differ in it."""
-    texts = [beam for group in groups for beam in group.tokens]
-    texts += [one.tokens for group in groups for one in group.pool.kept]
+    texts = [beam for beams in running for beam in beams.tokens]
+    texts += [one.tokens for pool in pools for one in pool.kept]
     shortest = min(len(text) for text in texts)
     tails = np.stack([text[shown:shortest] for text in texts])
     differing = np.flatnonzero((tails != tails[0]).any(axis=0))

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
 from fabula import arrays
-from fabula.decoding.beam_candidates import SPARE, Candidates, candidates_to_keep, found, log_scores
-from fabula.decoding.beam_rows import BY_MEAN, Beams, Pool, Ranking, settled_tokens
+from fabula.decoding.beam_candidates import Candidates, candidates_to_keep, found, log_scores
+from fabula.decoding.beam_rows import BY_MEAN, Beams, Ranking, settled_tokens
 from fabula.decoding.strategy import Ends, FinishReason, Move, Turn
 from fabula.taps import NO_TAPS, Taps
 
@@ -55,14 +54,15 @@ class BeamSearch:
         candidates = found(scores, beams.scores, candidates_to_keep(self.num_beams, self.end_tokens), turn.draw)
         parents = np.zeros_like(candidates.rows) if first else candidates.rows
         reasons = [ends(int(row), int(token)) for row, token in zip(parents, candidates.tokens, strict=True)]
-        pool = self._pool(beams, candidates, reasons)
+        best = slice(self.num_beams)  # the rest are there so that enough go on
+        pool = beams.pool.add(beams.ended(candidates.at(best), reasons[best], self.ranking))
         recorded = arrays.of(scores).broadcast_to(scores, (self.num_beams, scores.shape[-1]))
         running = _running(candidates, reasons, self.num_beams)
-        if running is None or self._over(pool, running, beams.length + 1):
+        if running is None or pool.closed_to(running.values[0], beams.length + 1, self.ranking):
             nothing = np.zeros(0, np.int32)
-            return Move(None, nothing, nothing, finished=self._results(pool), scores=recorded)
+            return Move(None, nothing, nothing, finished=pool.results(self.results), scores=recorded)
         beams = beams.go_on(running, pool)
-        settled = settled_tokens([beams], carry.shown)
+        settled = settled_tokens([beams], [pool], carry.shown)
         return Move(
             carry=Carry(beams, carry.shown + len(settled)),
             parents=np.zeros_like(running.rows) if first else running.rows,
@@ -71,33 +71,10 @@ class BeamSearch:
             scores=recorded,
         )
 
-    def _pool(self, beams: Beams, candidates: Candidates, reasons: list[FinishReason | None]) -> Pool:
-        """The results so far: only the first `num_beams` candidates may come in, the rest are there to go on."""
-        first = list(zip(candidates.rows, candidates.tokens, candidates.values, reasons, strict=True))[: self.num_beams]
-        return beams.pool.add(
-            beams.hypothesis(int(row), int(token), value, reason, self.ranking)
-            for row, token, value, reason in first
-            if reason is not None
-        )
-
-    def _over(self, pool: Pool, running: Candidates, length: int) -> bool:
-        if pool.full and self.ranking.early_stopping is True:
-            return True
-        return pool.closed_to(self.ranking.bound(running.values[0], length))
-
-    def _results(self, pool: Pool) -> tuple[Any, ...]:
-        """So many as asked for: where fewer have ended, the last is given again."""
-        return (pool.kept + pool.kept[-1:] * self.results)[: self.results]
-
 
 def _running(candidates: Candidates, reasons: list[FinishReason | None], count: int) -> Candidates | None:
-    """The best of those that do not end, falling; where they are too few, the best again as a spare. None: all end."""
+    """The best of those that do not end, falling. None: all end."""
     living = np.array([place for place, reason in enumerate(reasons) if reason is None], np.int64)
     if not len(living):
         return None
-    order = living[np.argsort(-candidates.values[living], kind="stable")][:count]
-    missing = count - len(order)
-    places = np.concatenate([order, np.repeat(order[:1], missing)])
-    values = candidates.values[places]
-    values[len(order) :] += SPARE
-    return Candidates(values, candidates.rows[places], candidates.tokens[places])
+    return candidates.at(living[np.argsort(-candidates.values[living], kind="stable")]).fill(count)

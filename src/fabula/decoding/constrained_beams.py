@@ -1,0 +1,171 @@
+"""Constrained beam search: beams of which some are pushed to what the text must contain (Post and Vilar 2018).
+
+At each turn the best continuations stand beside those that bring a constraint forward. All are put into banks by how
+much of the constraints they have met, and the next beams are taken from the banks in turn, the fullest first: so that
+likely texts and those that have met much live side by side.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from fabula import arrays
+from fabula.decoding.beam_candidates import Candidates, candidates_to_keep, found, log_scores
+from fabula.decoding.beam_rows import BY_MEAN, Beams, Pool, Ranking, settled_tokens
+from fabula.decoding.beam_turns import Judged, judge, reasons_of
+from fabula.decoding.constraints import Constraint, ConstraintListState
+from fabula.decoding.strategy import Ends, Move, Turn
+from fabula.taps import NO_TAPS, Taps
+
+__all__ = ["ConstrainedBeamSearch"]
+
+BANK = 100  # what a bank is worth in the order of candidates, in log-probability
+
+
+@dataclass(frozen=True, slots=True)
+class Carry:
+    """What the search keeps between turns."""
+
+    beams: Beams
+    states: tuple[ConstraintListState, ...]  # W: how far each beam is
+    shown: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Pushed:
+    """The candidates for the next beams, and how far each of them is."""
+
+    candidates: Candidates
+    states: tuple[ConstraintListState, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class ConstrainedBeamSearch:
+    """Beam search for texts that meet every constraint; what the prompt meets counts.
+
+    A text that ends before it meets all is no result. Where a limit ends the search and fewer running beams than
+    `results` meet all, every running beam is a result, and the best are given: as in transformers 4.49 to 4.56, but
+    that a token which the processors rule out, or which ends the text, is never forced (there at a score of -inf).
+    """
+
+    num_beams: int
+    constraints: tuple[Constraint, ...]
+    results: int = 1  # at most num_beams
+    ranking: Ranking = BY_MEAN
+    end_tokens: int = 0  # how many tokens end a text
+    taps: Taps = NO_TAPS
+    whole_prompt: bool = False
+
+    @property
+    def width(self) -> int:
+        return self.num_beams
+
+    def advance(self, turn: Turn, ends: Ends, carry: Carry | None) -> Move:
+        """The next beams. Raises NumericalError where no beam has a finite score, or one has NaN."""
+        parents = np.zeros(self.num_beams, np.int32) if carry is None else np.arange(self.num_beams, dtype=np.int32)
+        carry = carry or self._start(turn)
+        beams, states = carry.beams, carry.states
+        scores = log_scores(turn)
+        candidates = found(scores, beams.scores, candidates_to_keep(self.num_beams, self.end_tokens), turn.draw)
+        reasons = reasons_of(candidates, parents, ends)
+        stops = [reason == "stop" for reason in reasons]
+        complete = [stop and _after(states, candidates, place).completed for place, stop in enumerate(stops)]
+        judged = judge(beams, candidates, reasons, self.ranking, complete)
+        pushed = self._pushed(judged, carry, scores, parents, ends)
+        recorded = arrays.of(scores).broadcast_to(scores, (self.num_beams, scores.shape[-1]))
+        if pushed is None or judged.over or judged.limit:
+            pool = judged.pool if pushed is None or judged.over else self._at_limit(beams, judged, pushed)
+            pool = pool if pool.kept else pool.add(beams.ended(candidates, reasons, self.ranking))
+            nothing = np.zeros(0, np.int32)
+            return Move(None, nothing, nothing, finished=pool.results(self.results), scores=recorded)
+        running = pushed.candidates
+        beams = beams.go_on(running, judged.pool)
+        settled = settled_tokens([beams], [beams.pool], carry.shown)
+        return Move(
+            carry=Carry(beams, pushed.states, carry.shown + len(settled)),
+            parents=parents[running.rows],
+            tokens=running.tokens,
+            settled=settled,
+            scores=recorded,
+        )
+
+    def _start(self, turn: Turn) -> Carry:
+        xp = arrays.of(turn.context.tokens)
+        prompt = xp.to_host(turn.context.tokens)[0, : int(xp.to_host(turn.context.lengths)[0])]
+        state = ConstraintListState([constraint.copy() for constraint in self.constraints])
+        state.reset(prompt.tolist())
+        return Carry(Beams.start(self.num_beams), (state,) * self.num_beams)
+
+    def _pushed(self, judged: Judged, carry: Carry, scores: Any, parents: np.ndarray, ends: Ends) -> Pushed | None:
+        """The next beams, from the best continuations and from those that bring a constraint forward."""
+        running = judged.running
+        if running is None:
+            return None
+        states = [_after(carry.states, running, place) for place in range(len(running))]
+        rows, tokens = _steps_forward(carry, running)
+        values = carry.beams.scores[rows] + _values_at(scores, parents[rows], tokens)
+        ahead = Candidates(values, rows, tokens)
+        stops = [reason == "stop" for reason in reasons_of(ahead, parents, ends)]
+        ahead = ahead.at(np.flatnonzero((values > -np.inf) & ~np.array(stops, bool)))
+        states += [_after(carry.states, ahead, place) for place in range(len(ahead))]
+        every = running.join(ahead)
+        places = _bank_order(every.values, [state.get_bank() for state in states])[: self.num_beams]
+        return Pushed(every.at(places), tuple(states[place] for place in places))
+
+    def _at_limit(self, beams: Beams, judged: Judged, pushed: Pushed) -> Pool:
+        """The results when a limit ends the running beams: those that meet all, or, if these are too few, all."""
+        complete = [state.completed for state in pushed.states]
+        enough = sum(complete) >= self.results
+        reasons = [judged.limit if met or not enough else None for met in complete]
+        return judged.pool.add(beams.ended(pushed.candidates, reasons, self.ranking))
+
+
+def _after(states: Sequence[ConstraintListState], candidates: Candidates, place: int) -> ConstraintListState:
+    """How far the candidate at a place is."""
+    state = states[candidates.rows[place]].copy()
+    state.add(int(candidates.tokens[place]))
+    return state
+
+
+def _steps_forward(carry: Carry, running: Candidates) -> tuple[np.ndarray, np.ndarray]:
+    """Beams Int["P"] and tokens Int["P"] that bring a constraint forward, and make no text that is there already."""
+    texts = [tuple(text) for text in carry.beams.tokens.tolist()]
+    known = {(texts[row], int(token)) for row, token in zip(running.rows, running.tokens, strict=True)}
+    rows, tokens = [], []
+    for row, state in enumerate(carry.states):
+        for token in state.advance() or ():
+            if (texts[row], token) not in known:
+                known.add((texts[row], token))
+                rows.append(row)
+                tokens.append(token)
+    return np.array(rows, np.int32), np.array(tokens, np.int32)
+
+
+def _values_at(scores: Any, rows: np.ndarray, tokens: np.ndarray) -> np.ndarray:
+    """Float32["P"]: the scores Float["R V"] at rows Int["P"] and tokens Int["P"]; only so many go to the host."""
+    if not len(rows):
+        return np.zeros(0, np.float32)
+    order = np.argsort(rows, kind="stable")
+    counts = np.bincount(rows, minlength=scores.shape[0])
+    places = np.arange(len(rows)) - np.repeat(np.cumsum(counts) - counts, counts)
+    columns = np.zeros((scores.shape[0], counts.max()), np.int32)
+    columns[rows[order], places] = tokens[order]
+    xp = arrays.of(scores)
+    found_there = xp.to_host(xp.take_along_axis(scores, xp.asarray(columns, "int32", like=scores)))
+    values = np.empty(len(rows), np.float32)
+    values[order] = found_there[rows[order], places]
+    return values
+
+
+def _bank_order(values: np.ndarray, banks: Sequence[int]) -> np.ndarray:
+    """Int["N"]: the best of each bank, the fullest bank first, then the second best of each, and so on."""
+    bank = np.array(banks)
+    order = np.argsort(-(bank.astype(np.float32) * BANK + values), kind="stable")
+    starts = np.concatenate([[True], bank[order][1:] != bank[order][:-1]])
+    firsts = np.flatnonzero(starts)
+    rank = np.arange(len(order)) - np.repeat(firsts, np.diff(np.append(firsts, len(order))))
+    return order[np.argsort(rank, kind="stable")]
