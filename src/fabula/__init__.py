@@ -43,6 +43,7 @@ _EXPORTS = {
         "TextStreamer",
     ),
     "generation.watermarking_config": (
+        "BaseWatermarkingConfig",
         "SynthIDTextWatermarkingConfig",
         "WatermarkingConfig",
     ),
@@ -94,6 +95,15 @@ _EXPORTS = {
         "StoppingCriteriaList",
     ),
     "text.encoding": ("BatchEncoding",),
+    "watermark.bayesian": ("BayesianDetectorConfig", "BayesianDetectorModel", "BayesianWatermarkDetectorModelOutput"),
+    "watermark.green_detector": ("WatermarkDetector", "WatermarkDetectorOutput"),
+    "watermark.green_list": ("WatermarkLogitsProcessor",),
+    "watermark.synthid": ("SynthIDTextWatermarkLogitsProcessor",),
+    "watermark.synthid_detector": (
+        "SynthIDTextScoreDetector",
+        "SynthIDTextScoreDetectorOutput",
+        "SynthIDTextWatermarkDetector",
+    ),
 }
 _HOMES = {name: f"fabula.{module}" for module, names in _EXPORTS.items() for name in names}
 
@@ -127,6 +137,7 @@ if TYPE_CHECKING:  # the same table, for type checkers and editors
     from fabula.generation.streamers import BaseStreamer as BaseStreamer
     from fabula.generation.streamers import TextIteratorStreamer as TextIteratorStreamer
     from fabula.generation.streamers import TextStreamer as TextStreamer
+    from fabula.generation.watermarking_config import BaseWatermarkingConfig as BaseWatermarkingConfig
     from fabula.generation.watermarking_config import SynthIDTextWatermarkingConfig as SynthIDTextWatermarkingConfig
     from fabula.generation.watermarking_config import WatermarkingConfig as WatermarkingConfig
     from fabula.hub.auto import AutoConfig as AutoConfig
@@ -173,6 +184,16 @@ if TYPE_CHECKING:  # the same table, for type checkers and editors
     from fabula.stopping import StoppingCriteriaList as StoppingCriteriaList
     from fabula.stopping import StopStringCriteria as StopStringCriteria
     from fabula.text.encoding import BatchEncoding as BatchEncoding
+    from fabula.watermark.bayesian import BayesianDetectorConfig as BayesianDetectorConfig
+    from fabula.watermark.bayesian import BayesianDetectorModel as BayesianDetectorModel
+    from fabula.watermark.bayesian import BayesianWatermarkDetectorModelOutput as BayesianWatermarkDetectorModelOutput
+    from fabula.watermark.green_detector import WatermarkDetector as WatermarkDetector
+    from fabula.watermark.green_detector import WatermarkDetectorOutput as WatermarkDetectorOutput
+    from fabula.watermark.green_list import WatermarkLogitsProcessor as WatermarkLogitsProcessor
+    from fabula.watermark.synthid import SynthIDTextWatermarkLogitsProcessor as SynthIDTextWatermarkLogitsProcessor
+    from fabula.watermark.synthid_detector import SynthIDTextScoreDetector as SynthIDTextScoreDetector
+    from fabula.watermark.synthid_detector import SynthIDTextScoreDetectorOutput as SynthIDTextScoreDetectorOutput
+    from fabula.watermark.synthid_detector import SynthIDTextWatermarkDetector as SynthIDTextWatermarkDetector
 
 
 def __getattr__(name: str) -> Any:
