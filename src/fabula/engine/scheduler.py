@@ -73,7 +73,7 @@ class Scheduler:
                 plan.work += work
                 plan.groups.append(group)
                 plan.ready += [group] if ready else []
-                budget -= sum(count for _, count in work)
+                budget = max(0, budget - sum(count for _, count in work))
         self._last = plan if plan.steady and len(plan.ready) == len(self.running) else None
         return plan
 
