@@ -15,6 +15,7 @@ from fabula.decoding.sample import choose_tokens
 from fabula.decoding.strategy import Draftable, Draw
 from fabula.engine.draft_cache import DraftCache, DraftModel, DraftRow
 from fabula.errors import OutOfMemoryError
+from fabula.processors.guidance import UnbatchedClassifierFreeGuidanceLogitsProcessor
 from fabula.processors.rows import Process, stack
 
 __all__ = ["DraftLimits", "ModelDrafter"]
@@ -155,9 +156,15 @@ class ModelDrafter:
         chains = [draft.asked.processors for draft in drafts]
         known, process = self._stacked
         if len(chains) != len(known) or any(a is not b for a, b in zip(chains, known, strict=True)):
-            process = stack(chains)
+            process = stack([_without_guidance(chain) for chain in chains])
             self._stacked = (chains, process)
         return process
+
+
+def _without_guidance(chain: Sequence[Any]) -> Sequence[Any]:
+    """A row's processors, without what needs the target's logits after a negative prompt."""
+    guided = [isinstance(each, UnbatchedClassifierFreeGuidanceLogitsProcessor) for each in chain]
+    return [each for each, out in zip(chain, guided, strict=True) if not out] if any(guided) else chain
 
 
 def _context(drafts: Sequence[_Draft], like: Any) -> Context:
