@@ -63,7 +63,7 @@ def _within(scores: Array, tail: np.float32, keep: int) -> Array:
         weights = np.exp(-distances)
         weights /= weights.sum()
     kept, open_to, below = _around_limit(distances, weights, tail)
-    sure = np.count_nonzero(kept)
+    sure = int(np.count_nonzero(kept))
     if sure + len(open_to) < keep:
         kept, open_to, below, sure = np.zeros(len(scores), dtype=bool), np.arange(len(scores)), 0.0, 0
     falling = open_to[np.argsort(-scores[open_to], kind="stable")]
@@ -102,8 +102,8 @@ def _reach(x: Array, weights: Array, mass: np.float32) -> Any:
         near = bins == limit
         x, weights = (x[near], weights[near]) if near.any() else (x, weights)
     rising = np.argsort(x, kind="stable")
-    held = before + np.cumsum(weights[rising], dtype=np.float64)
-    place = min(int(np.count_nonzero(held.astype(np.float32) < mass)), len(x) - 1)
+    near_held = before + np.cumsum(weights[rising], dtype=np.float64)
+    place = min(int(np.count_nonzero(near_held.astype(np.float32) < mass)), len(x) - 1)
     return x[rising[place]]
 
 

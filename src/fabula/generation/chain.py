@@ -23,6 +23,7 @@ class Asked:
     eos: tuple[int, ...]
     allowed: Callable[[int, Any], Any] | None = None  # prefix_allowed_tokens_fn of this prompt
     own: tuple[Any, ...] = ()  # the caller's processors
+    healing: tuple[Any, ...] = ()  # what heals the prompt (healing.py)
 
     @property
     def length(self) -> int:
@@ -38,8 +39,10 @@ class Asked:
 Maker = Callable[[Asked, Any], Any]  # (what was asked, the field's value) -> the processor
 
 # (field, its value when off, maker)
-_ON_LOGITS: tuple[tuple[str, Any, Maker], ...] = (
+_GUIDANCE: tuple[tuple[str, Any, Maker], ...] = (
     ("guidance_scale", 1, lambda a, v: p.UnbatchedClassifierFreeGuidanceLogitsProcessor(v, None)),
+)
+_ON_LOGITS: tuple[tuple[str, Any, Maker], ...] = (
     ("sequence_bias", None, lambda a, v: p.SequenceBiasLogitsProcessor(v)),
     ("encoder_repetition_penalty", 1, lambda a, v: p.EncoderRepetitionPenaltyLogitsProcessor(v, a.prompt[None])),
     ("repetition_penalty", 1, lambda a, v: p.RepetitionPenaltyLogitsProcessor(v)),
@@ -73,7 +76,9 @@ _WHEN_SAMPLED: tuple[tuple[str, Any, Maker], ...] = (
 
 def build_chain(asked: Asked, sampled: bool) -> p.LogitsProcessorList:
     """The processors of one prompt's rows."""
-    chain = p.LogitsProcessorList(_made(_ON_LOGITS, asked))
+    chain = p.LogitsProcessorList(_made(_GUIDANCE, asked))
+    chain += asked.healing
+    chain += _made(_ON_LOGITS, asked)
     if asked.min_new_tokens > 0 and asked.eos:
         chain.append(p.MinNewTokensLengthLogitsProcessor(asked.length, asked.min_new_tokens, list(asked.eos)))
     if asked.allowed is not None:

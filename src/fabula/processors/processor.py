@@ -25,6 +25,7 @@ class LogitsProcessor:
     """
 
     numbers: ClassVar[Mapping[str, float]] = {}  # attribute -> the value with which a row's scores stay as they are
+    acts_until: int | None = None  # the length beyond which a row's scores stay as they are; None: there is none
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         """Whichever of the two a class overrides, the other follows it."""

@@ -51,6 +51,9 @@ class Partial:
     def __call__(self, scores: Any, context: Context) -> Any:
         xp = arrays.of(scores)
         rows = xp.asarray(self.rows, "int32", like=scores)
+        last = getattr(self.processor, "acts_until", None)
+        if last is not None and xp.surely_none(xp.take(context.lengths, rows) <= last):
+            return scores
         own = xp.take(scores, rows)
         processed = apply(self.processor, own, select(context, rows))
         return scores if processed is own else xp.set_rows(scores, rows, processed)
