@@ -351,8 +351,6 @@ def test_the_models_own_config_holds_where_the_call_says_nothing(folder):
         ([[1]], {"do_sample": True, "seed": [1, 2]}, ArgumentError, "one seed a prompt"),
         ([[1]], {"num_return_sequences": 2}, ArgumentError, "num_return_sequences"),
         ([[1, 2, 3]], {"max_length": 3}, ArgumentError, "max_length"),
-        ([[1]], {"num_beams": 4}, NotSupportedError, "num_beams"),
-        ([[1]], {"penalty_alpha": 0.6, "top_k": 4}, NotSupportedError, "penalty_alpha"),
         ([[1]], {"negative_prompt_ids": [[1]]}, ArgumentError, "guidance_scale"),
         ([[1, 2]], {"token_type_ids": [[0, 1]]}, NotSupportedError, "token_type_ids"),
         ([[1]], {"assistant_model": object()}, NotSupportedError, "assistant_model"),

@@ -169,11 +169,7 @@ class TestSupport:
     @pytest.mark.parametrize(
         "call",
         [
-            {"num_beams": 4},
             {"use_cache": False},
-            {"penalty_alpha": 0.6, "top_k": 4},
-            {"dola_layers": "low"},
-            {"guidance_scale": 1.5},
             {"prompt_lookup_num_tokens": 3},
             {"constraints": [1]},
             {"cache_implementation": "quantized"},

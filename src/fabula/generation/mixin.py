@@ -25,6 +25,7 @@ class GenerationMixin:
     `torch.nn.Module` with nothing but `forward(input_ids) -> logits`, or with more of transformers' arguments.
     """
 
+    config: Any = None  # what the model was made from; None: a module of somebody's own
     tokenizer_loader: Any = None  # () -> the tokenizer that came with the model's files
     _engine: _Running | None = None
     _tokenizer: Any = None
@@ -63,6 +64,16 @@ class GenerationMixin:
         return arrays.part(self, "fabula.adapters").step(self, batch, cache, taps)
 
     @property
+    def layer_count(self) -> int:
+        """How many layers the model has."""
+        return int(getattr(self.config, "num_hidden_layers", 0))
+
+    @property
+    def is_tied(self) -> bool:
+        """Whether the embeddings are the head too."""
+        return bool(getattr(self.config, "tie_word_embeddings", False))
+
+    @property
     def engine(self) -> Engine:
         """The engine that runs this model's calls, as long as the model lives; a forked process gets one of its own."""
         running = self._engine
@@ -75,9 +86,9 @@ class GenerationMixin:
             return Engine(_Apart(self), max_positions=64 * self.context_length)
         return engine
 
-    def step_apart(self, batch: Batch, cache: Any) -> Forward:
+    def step_apart(self, batch: Batch, cache: Any, taps: Taps = NO_TAPS) -> Forward:
         """A step whose logits are the caller's to keep, while other threads, or an outer step, are under way."""
-        return self.step(batch, cache)
+        return self.step(batch, cache, taps)
 
     @property
     def tokenizer(self) -> Any:
@@ -160,7 +171,7 @@ class _Apart:
 
     def step(self, batch: Batch, cache: Any, taps: Taps = NO_TAPS) -> Forward:
         """One step."""
-        return self.model.step_apart(batch, cache)
+        return self.model.step_apart(batch, cache, taps)
 
 
 _CALL_ARGUMENTS = (  # what generate() names and passes on with the rest of the call

@@ -7,6 +7,8 @@ from functools import partial
 from typing import Any
 
 from fabula.decoding.recipe import Ends, Limits, Recipe, Record
+from fabula.decoding.sample import SAMPLE
+from fabula.decoding.strategy import Drafter, Search, Strategy
 from fabula.errors import ArgumentError
 from fabula.generation.chain import Asked, build_chain
 from fabula.generation.config import GenerationConfig
@@ -20,7 +22,14 @@ def token_ids(value: int | Sequence[int] | None) -> tuple[int, ...]:
     return tuple(int(one) for one in value) if isinstance(value, Sequence) else (int(value),)
 
 
-def build_recipe(asked: Asked, *, tokenizer: Any = None, ends: Sequence[Ends] = ()) -> Recipe:
+def build_recipe(
+    asked: Asked,
+    *,
+    strategy: Strategy | Search = SAMPLE,
+    drafter: Drafter | None = None,
+    tokenizer: Any = None,
+    ends: Sequence[Ends] = (),
+) -> Recipe:
     """The recipe of one prompt's rows; `ends` are the caller's criteria."""
     config = asked.config
     sampled = bool(config.do_sample) and config.temperature != 0
@@ -36,6 +45,8 @@ def build_recipe(asked: Asked, *, tokenizer: Any = None, ends: Sequence[Ends] = 
         ),
         sampled=sampled,
         record=_record(config),
+        strategy=strategy,
+        drafter=drafter,
     )
 
 

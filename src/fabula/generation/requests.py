@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from fabula.decoding.strategy import Drafter
 from fabula.engine.request import Request
 from fabula.generation.callers_own import CallersOwn
 from fabula.generation.chain import Asked
@@ -15,6 +16,7 @@ from fabula.generation.config import GenerationConfig
 from fabula.generation.lengths import new_token_limits
 from fabula.generation.prompts import Prompts
 from fabula.generation.recipe import build_recipe, token_ids
+from fabula.generation.searches import Searched, strategy_of
 from fabula.generation.seeds import seeds_for
 
 
@@ -27,6 +29,7 @@ class Given:
     tokenizer: Any
     own: CallersOwn
     negatives: list[np.ndarray] | None = None  # a negative prompt for each prompt
+    drafter: Drafter | None = None
 
 
 def build_requests(model: Any, given: Given, streamer: Any) -> tuple[list[Collector], list[Request]]:
@@ -43,7 +46,8 @@ def build_requests(model: Any, given: Given, streamer: Any) -> tuple[list[Collec
         if negative is not None:
             most = min(most, model.context_length - len(negative))
         asked = Asked(config, prompt, len(prompt) + most, least, eos, own.allowed_for(index), own.processors)
-        recipe = build_recipe(asked, tokenizer=given.tokenizer, ends=own.ends)
+        strategy = strategy_of(Searched(config, most, len(eos), model.layer_count, model.is_tied))
+        recipe = build_recipe(asked, strategy=strategy, drafter=given.drafter, tokenizer=given.tokenizer, ends=own.ends)
         requests.append(Request(prompt, recipe, collectors[index], seed, stream, rows, negative=negative))
     return collectors, requests
 

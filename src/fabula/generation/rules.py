@@ -90,7 +90,25 @@ SUPPORTED: Mapping[str, Check] = MappingProxyType(
         "cache_implementation": one_of("dynamic"),
         "disable_compile": ANYTHING,  # nothing is compiled behind the caller's back
         "guidance_scale": ANYTHING,
-        "penalty_alpha": one_of(0),
+        "num_beams": ANYTHING,
+        "length_penalty": ANYTHING,
+        "early_stopping": ANYTHING,
+        "num_beam_groups": ANYTHING,
+        "diversity_penalty": ANYTHING,
+        "constraints": ANYTHING,
+        "force_words_ids": ANYTHING,
+        "penalty_alpha": ANYTHING,
+        "low_memory": ANYTHING,  # candidates share all of their past anyway
+        "dola_layers": ANYTHING,
+        "prompt_lookup_num_tokens": ANYTHING,
+        "max_matching_ngram_size": ANYTHING,
+        "assistant_early_exit": ANYTHING,
+        "is_assistant": ANYTHING,
+        "num_assistant_tokens": ANYTHING,
+        "num_assistant_tokens_schedule": ANYTHING,
+        "assistant_confidence_threshold": ANYTHING,
+        "assistant_lookbehind": ANYTHING,
+        "target_lookbehind": ANYTHING,
     }
 )
 
