@@ -62,10 +62,11 @@ def streams_for(
 ) -> list[tuple[int, int]]:
     """For each prompt its seed and the stream of its first sequence, `configs` being what configs_for() gave.
 
-    One seed serves all prompts, whose sequences take streams in order; a config of a prompt's own, or a list of seeds,
-    gives that prompt a seed of its own, and streams from 0. `inputs` say whose generator is asked where there is none.
+    One seed serves all prompts, whose sequences or beams take streams in order; a config of a prompt's own, or a list
+    of seeds, gives that prompt a seed of its own, and streams from 0. `inputs` say whose generator is asked where there
+    is none.
     """
-    counts = [config.num_return_sequences or 1 for config in configs]
+    counts = [max(config.num_return_sequences or 1, config.num_beams or 1) for config in configs]
     first = list(accumulate(counts, initial=0))
     drawn = [config.seed if config.do_sample else 0 for config in configs]
     if isinstance(given, (list, tuple)) and "seed" not in call:
