@@ -26,6 +26,7 @@ BY_KIND = {
 PLAIN = {field.name: BY_KIND[field.kind] for field in FIELDS.values() if field.kind in BY_KIND}
 PLAIN |= {
     "num_return_sequences": st.just(1),
+    "num_beam_groups": st.just(1),
     "suppress_tokens": st.just([0]),
     "early_stopping": st.sampled_from([True, False, "never"]),
     "cache_implementation": st.sampled_from(["dynamic", "static", "quantized"]),

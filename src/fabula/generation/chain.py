@@ -31,6 +31,11 @@ class Asked:
         return len(self.prompt)
 
     @property
+    def least(self) -> int:
+        """Tokens that sampling leaves to choose from: in beams one more than end a text, so that some go on."""
+        return max(2, 1 + len(self.eos)) if (self.config.num_beams or 1) > 1 else 1
+
+    @property
     def begin(self) -> int:
         """Where generated text begins: behind the prompt, and behind a forced first token."""
         return self.length + (self.length == 1 and self.config.forced_bos_token_id is not None)
@@ -65,12 +70,12 @@ _ON_TOKENS: tuple[tuple[str, Any, Maker], ...] = (
 _WHEN_SAMPLED: tuple[tuple[str, Any, Maker], ...] = (
     ("temperature", 1, lambda a, v: p.TemperatureLogitsWarper(v)),
     ("top_h", None, lambda a, v: p.TopHLogitsWarper(v)),
-    ("top_k", 0, lambda a, v: p.TopKLogitsWarper(v)),
-    ("top_p", 1, lambda a, v: p.TopPLogitsWarper(v)),
-    ("min_p", None, lambda a, v: p.MinPLogitsWarper(v)),
-    ("typical_p", 1, lambda a, v: p.TypicalLogitsWarper(v)),
-    ("epsilon_cutoff", 0, lambda a, v: p.EpsilonLogitsWarper(v)),
-    ("eta_cutoff", 0, lambda a, v: p.EtaLogitsWarper(v)),
+    ("top_k", 0, lambda a, v: p.TopKLogitsWarper(v, min_tokens_to_keep=a.least)),
+    ("top_p", 1, lambda a, v: p.TopPLogitsWarper(v, min_tokens_to_keep=a.least)),
+    ("min_p", None, lambda a, v: p.MinPLogitsWarper(v, min_tokens_to_keep=a.least)),
+    ("typical_p", 1, lambda a, v: p.TypicalLogitsWarper(v, min_tokens_to_keep=a.least)),
+    ("epsilon_cutoff", 0, lambda a, v: p.EpsilonLogitsWarper(v, min_tokens_to_keep=a.least)),
+    ("eta_cutoff", 0, lambda a, v: p.EtaLogitsWarper(v, min_tokens_to_keep=a.least)),
 )
 
 

@@ -36,7 +36,15 @@ CALL_ONLY = (
 )
 
 
-COMPARED = ("num_beams", "num_beam_groups", "num_return_sequences", "pad_token_id", "penalty_alpha", "top_k")
+COMPARED = (
+    "num_beams",
+    "num_beam_groups",
+    "diversity_penalty",
+    "num_return_sequences",
+    "pad_token_id",
+    "penalty_alpha",
+    "top_k",
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +66,26 @@ def _more_than_beams(settings: Any) -> bool:
     return beams > 1 and (settings.num_return_sequences or 1) > beams
 
 
+def _grouped(settings: Any) -> bool:
+    return (settings.num_beam_groups or 1) > 1
+
+
+def _uneven_groups(settings: Any) -> bool:
+    return _grouped(settings) and settings.num_beams is not None and settings.num_beams % settings.num_beam_groups != 0
+
+
+def _alike_groups(settings: Any) -> bool:
+    return _grouped(settings) and settings.diversity_penalty is not None and not settings.diversity_penalty > 0
+
+
+def _constrained(settings: Any) -> bool:
+    return settings.constraints is not None or settings.force_words_ids is not None
+
+
+def _drawn(settings: Any) -> bool:
+    return settings.do_sample is True and settings.temperature != 0
+
+
 def _forced_and_suppressed(name: str) -> Callable[[Any], bool]:
     def broken(settings: Any) -> bool:
         forced = getattr(settings, name)
@@ -76,6 +104,20 @@ def _idle_reserve(settings: Any) -> bool:
 
 _ALIKE = "`num_return_sequences` must be 1 in greedy search, got {num_return_sequences}. Set do_sample=True."
 _BEAMS = "`num_return_sequences` must be at most `num_beams`={num_beams}, got {num_return_sequences}. Raise num_beams."
+_UNEVEN = (
+    "`num_beams` must be a multiple of `num_beam_groups`={num_beam_groups}, got {num_beams}. "
+    "Every group has as many beams: set num_beams to a multiple."
+)
+_DRAWN_GROUPS = "`do_sample` must be False with `num_beam_groups`={num_beam_groups}, got True. Use one or the other."
+_ALIKE_GROUPS = (
+    "`diversity_penalty` must be above 0 with `num_beam_groups`={num_beam_groups}, got {diversity_penalty}: all groups "
+    "would be alike. Set diversity_penalty=1.0."
+)
+_ONE_BEAM = "`num_beams` must be above 1 with `constraints` or `force_words_ids`, got {num_beams}. Set num_beams=4."
+_DRAWN_WORDS = "`do_sample` must be False with `constraints` or `force_words_ids`, got True. Use one or the other."
+_GROUPED_WORDS = (
+    "`num_beam_groups` must be 1 with `constraints` or `force_words_ids`, got {num_beam_groups}. Use one or the other."
+)
 _FORCED = "must not all be in `suppress_tokens`: nothing could be chosen. Remove them from one of the two."
 _PAD = "`pad_token_id` should be at least 0, got {pad_token_id}. Set the id of a token that fills finished rows."
 _IDLE = "`max_cache_len` acts only with a static cache, not with `cache_implementation={cache_implementation}`."
@@ -83,6 +125,12 @@ _IDLE = "`max_cache_len` acts only with a static cache, not with `cache_implemen
 REFUSALS = (
     Rule("num_return_sequences", _many_alike, _ALIKE),
     Rule("num_return_sequences", _more_than_beams, _BEAMS),
+    Rule("num_beam_groups", _uneven_groups, _UNEVEN),
+    Rule("num_beam_groups", lambda settings: _grouped(settings) and _drawn(settings), _DRAWN_GROUPS),
+    Rule("diversity_penalty", _alike_groups, _ALIKE_GROUPS),
+    Rule("num_beams", lambda settings: _constrained(settings) and settings.num_beams == 1, _ONE_BEAM),
+    Rule("do_sample", lambda settings: _constrained(settings) and _drawn(settings), _DRAWN_WORDS),
+    Rule("num_beam_groups", lambda settings: _constrained(settings) and _grouped(settings), _GROUPED_WORDS),
     Rule("forced_bos_token_id", _forced_and_suppressed("forced_bos_token_id"), "`forced_bos_token_id` " + _FORCED),
     Rule("forced_eos_token_id", _forced_and_suppressed("forced_eos_token_id"), "`forced_eos_token_id` " + _FORCED),
 )
