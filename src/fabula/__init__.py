@@ -50,6 +50,7 @@ _EXPORTS = {
     "hub.auto": (
         "AutoConfig",
         "AutoModelForCausalLM",
+        "AutoModelForSeq2SeqLM",
         "AutoTokenizer",
     ),
     "models.config": ("ModelConfig",),
@@ -142,6 +143,7 @@ if TYPE_CHECKING:  # the same table, for type checkers and editors
     from fabula.generation.watermarking_config import WatermarkingConfig as WatermarkingConfig
     from fabula.hub.auto import AutoConfig as AutoConfig
     from fabula.hub.auto import AutoModelForCausalLM as AutoModelForCausalLM
+    from fabula.hub.auto import AutoModelForSeq2SeqLM as AutoModelForSeq2SeqLM
     from fabula.hub.auto import AutoTokenizer as AutoTokenizer
     from fabula.models.config import ModelConfig as ModelConfig
     from fabula.pipelines.tasks import pipeline as pipeline

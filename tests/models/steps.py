@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,9 @@ from fabula.ops.protocol import NO_TAPS, Batch, Taps
 Chunks = Callable[[int], int]  # how many of the missing positions the next step computes
 
 
-def stepped_logits(model: Any, rows: list[list[int]], chunk: Chunks, seed: int = 0) -> list[np.ndarray]:
+def stepped_logits(
+    model: Any, rows: list[list[int]], chunk: Chunks, seed: int = 0, memories: Sequence[Any] = ()
+) -> list[np.ndarray]:
     """For each row Float["L V"]: the logits of all its positions, computed in chunks, rows mixed at random."""
     random = np.random.default_rng(seed)
     tables, blocks = shuffled_tables(rows, random)
@@ -26,6 +29,8 @@ def stepped_logits(model: Any, rows: list[list[int]], chunk: Chunks, seed: int =
         random.shuffle(chosen)
         counts = [min(len(rows[i]) - computed[i], max(1, chunk(len(rows[i]) - computed[i]))) for i in chosen]
         batch = make_batch(rows, chosen, computed, counts, tables)
+        if memories:
+            batch = replace(batch, memories=[memories[i] for i in chosen])
         logits = np.asarray(model.step(batch, cache).logits).copy()
         for i, count, start in zip(chosen, counts, batch.starts, strict=False):
             found[i].append(logits[start : start + count])

@@ -153,7 +153,7 @@ def _format(rest: dict[str, Any]) -> str | None:
     dtype = rest.pop("dtype", None)
     old = rest.pop("torch_dtype", None)
     if old is not None:
-        warnings.warn("`torch_dtype` is deprecated! Use `dtype` instead!", FutureWarning, stacklevel=4)
+        warnings.warn("`torch_dtype` is deprecated! Use `dtype` instead!", FutureWarning, stacklevel=5)
         if dtype not in (None, old):
             raise ArgumentError(f"give `dtype` or `torch_dtype`, not both, got {dtype!r} and {old!r}.")
         dtype = old

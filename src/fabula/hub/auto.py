@@ -1,4 +1,4 @@
-"""The three doors of loading: AutoConfig, AutoTokenizer and AutoModelForCausalLM, each from any source."""
+"""The doors of loading, each from any source: configurations, tokenizers, models with an encoder and without."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 from fabula.errors import ArgumentError
 from fabula.generation.config import GenerationConfig
 from fabula.hub.arguments import read_arguments, read_source_arguments
-from fabula.hub.load import load_model
+from fabula.hub.load import check_kind, load_model
 from fabula.hub.open import open_checkpoint, open_config, open_tokenizer
 from fabula.hub.source_options import SourceOptions
 from fabula.hub.vocabulary import check_vocabulary, directory_vocabulary
@@ -68,22 +68,39 @@ class AutoModelForCausalLM:
         matrices in groups of 32; `backend` is "native" (default on a CPU) or "torch"; `threads` bounds the native one.
         Raises UnknownArgumentError, NotSupportedError or ArgumentError for arguments, ModelFileError for files.
         """
-        config = arguments.pop("config", None)
-        generation_config = arguments.pop("generation_config", None)
-        if config is not None and not isinstance(config, ModelConfig):
-            raise ArgumentError(
-                f"`config` must be a ModelConfig (AutoConfig.from_pretrained), got {type(config).__name__}."
-            )
-        if generation_config is not None and not isinstance(generation_config, GenerationConfig):
-            raise ArgumentError(
-                f"`generation_config` must be a GenerationConfig, got {type(generation_config).__name__}."
-            )
-        source = _source(source, arguments)
-        load, options = read_arguments(arguments)
-        model = load_model(open_checkpoint(source, **_where(options)), load, config)
-        if generation_config is not None:
-            model.generation_config = generation_config
-        return model
+        return _model("AutoModelForCausalLM", source, arguments)
+
+
+class AutoModelForSeq2SeqLM:
+    """Reads a model that answers a text with another: an encoder and a decoder."""
+
+    @staticmethod
+    def from_pretrained(source: Source | None = None, **arguments: Any) -> Any:
+        """The model of a directory or a hub id, ready to generate.
+
+        The arguments and what is raised are those of AutoModelForCausalLM; `backend` is "torch".
+        """
+        return _model("AutoModelForSeq2SeqLM", source, arguments)
+
+
+def _model(door: str, source: Source | None, arguments: dict[str, Any]) -> Any:
+    """The model that one of the doors was asked for."""
+    config = arguments.pop("config", None)
+    generation_config = arguments.pop("generation_config", None)
+    if config is not None and not isinstance(config, ModelConfig):
+        raise ArgumentError(
+            f"`config` must be a ModelConfig (AutoConfig.from_pretrained), got {type(config).__name__}."
+        )
+    if generation_config is not None and not isinstance(generation_config, GenerationConfig):
+        raise ArgumentError(f"`generation_config` must be a GenerationConfig, got {type(generation_config).__name__}.")
+    source = _source(source, arguments)
+    load, options = read_arguments(arguments)
+    checkpoint = open_checkpoint(source, **_where(options))
+    check_kind(door, checkpoint, config)
+    model = load_model(checkpoint, load, config)
+    if generation_config is not None:
+        model.generation_config = generation_config
+    return model
 
 
 def _where(options: SourceOptions) -> dict[str, Any]:

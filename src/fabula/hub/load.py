@@ -13,10 +13,10 @@ from fabula.hub.checkpoint import Checkpoint
 from fabula.hub.progress import late_bar
 from fabula.hub.vocabulary import check_vocabulary
 from fabula.models.config import ModelConfig
-from fabula.models.families import family_for
-from fabula.models.family import Family
+from fabula.models.families import family_class, family_for
+from fabula.models.family import EncoderDecoder, Family
 from fabula.models.native import NativeCausalLM
-from fabula.models.weights import placed_entries
+from fabula.models.weights import all_entries
 from fabula.quant.convert import ConvertedTensors, QuantizedTensors
 from fabula.quant.formats import StoredTensor
 from fabula.text.files import TokenizerFiles
@@ -29,15 +29,13 @@ def load_model(checkpoint: Checkpoint, options: LoadOptions, config: ModelConfig
     family = family_for(config or ModelConfig.from_dict(checkpoint.config))
     tensors = _in_format(checkpoint.tensors, family, options)
     device = _place(options)
-    if _backend(options, device) == "native":
+    if _backend(options, device, family) == "native":
         with late_bar("packing weights") as progress:
             model: Any = NativeCausalLM(family, tensors, threads=options.threads, loaded=progress)
     else:
         importlib.import_module("fabula.models.torch_devices").check_device(device)
-        torch_models = importlib.import_module("fabula.models.torch")
-        model = torch_models.TorchCausalLM.from_tensors(
-            family, tensors, dtype=_torch_dtype(checkpoint, options), device=device
-        )
+        kind = _torch_class(family)
+        model = kind.from_tensors(family, tensors, dtype=_torch_dtype(checkpoint, options, family), device=device)
     model.name_or_path = checkpoint.source
     model.generation_config = _generation_config(checkpoint, family)
     if checkpoint.tokenizer is not None:
@@ -45,6 +43,26 @@ def load_model(checkpoint: Checkpoint, options: LoadOptions, config: ModelConfig
         vocabulary = family.config.vocab_size
         model.tokenizer_loader = lambda: _tokenizer(files, vocabulary)
     return model
+
+
+def check_kind(door: str, checkpoint: Checkpoint, config: ModelConfig | None) -> None:
+    """Raises ArgumentError for a model with an encoder at the door of those without, or the other way round."""
+    values = checkpoint.config if config is None else config.to_dict()
+    kind = family_class(ModelConfig.from_dict(values).to_dict())
+    right = "AutoModelForSeq2SeqLM" if issubclass(kind, EncoderDecoder) else "AutoModelForCausalLM"
+    if door != right:
+        has = "an encoder" if issubclass(kind, EncoderDecoder) else "no encoder"
+        raise ArgumentError(
+            f"{checkpoint.source} must be loaded by {right}, got {door}: "
+            f"a {values.get('model_type')} model has {has}. Use {right}.from_pretrained."
+        )
+
+
+def _torch_class(family: Family) -> Any:
+    """What computes the family in PyTorch."""
+    if isinstance(family, EncoderDecoder):
+        return importlib.import_module("fabula.models.torch_seq2seq").TorchSeq2SeqLM
+    return importlib.import_module("fabula.models.torch").TorchCausalLM
 
 
 def _refuse_other_quantization(checkpoint: Checkpoint) -> None:
@@ -61,9 +79,10 @@ def _in_format(tensors: Mapping[str, StoredTensor], family: Family, options: Loa
     if options.format is not None:
         tensors = ConvertedTensors(tensors, options.format)
     if options.bits is not None:
-        outside = frozenset(entry.name for entry in family.weights().values())
-        turned = frozenset(entry.name for _, _, entry in placed_entries(family) if entry.transposed)
-        tensors = QuantizedTensors(tensors, options.bits, keep=outside, inputs_first=turned)
+        outside = frozenset(entry.name for stack in family.stacks for entry in stack.weights().values())
+        tables = frozenset(entry.name for _, entry in all_entries(family) if entry.table)
+        turned = frozenset(entry.name for _, entry in all_entries(family) if entry.transposed)
+        tensors = QuantizedTensors(tensors, options.bits, keep=outside, inputs_first=turned, untouched=tables)
     return tensors
 
 
@@ -82,23 +101,34 @@ def _place(options: LoadOptions) -> str:
     return importlib.import_module("fabula.models.torch_devices").best_device()
 
 
-def _backend(options: LoadOptions, device: str) -> str:
-    backend = options.backend or ("native" if device == "cpu" else "torch")
+def _backend(options: LoadOptions, device: str, family: Family) -> str:
+    encodes = isinstance(family, EncoderDecoder)
+    backend = options.backend or ("native" if device == "cpu" and not encodes else "torch")
+    if backend == "native" and encodes:
+        raise NotSupportedError(
+            f"`backend` must be 'torch' for {family.config.model_type}, got 'native'. Leave it out."
+        )
     if backend == "native" and device != "cpu":
         raise ArgumentError(f"`backend` 'native' computes on the CPU only, got device {device!r}. Use backend='torch'.")
     if backend == "torch" and importlib.util.find_spec("torch") is None:
-        raise MissingDependencyError("backend 'torch' needs PyTorch: pip install 'fabula[torch]'.")
+        which = f"{family.config.model_type} models need" if encodes else "backend 'torch' needs"
+        raise MissingDependencyError(f"{which} PyTorch: pip install 'fabula[torch]'.")
     return backend
 
 
-def _torch_dtype(checkpoint: Checkpoint, options: LoadOptions) -> str:
-    """The parameters' type: the one asked for, the checkpoint's, or float32 for packed weights."""
+def _torch_dtype(checkpoint: Checkpoint, options: LoadOptions, family: Family) -> str:
+    """The parameters' type: the one asked for, the checkpoint's, or float32 for packed weights.
+
+    A family with an encoder exceeds float16, so that its weights in it are widened unless somebody insists.
+    """
     asked = {"F32": "float32", "BF16": "bfloat16", "F16": "float16"}
     if options.format is not None:
         return asked[options.format]
     formats = {
         tensor.format for tensor in (checkpoint.tensors[name] for name in checkpoint.tensors) if len(tensor.shape) > 1
     }
+    if isinstance(family, EncoderDecoder):
+        formats.discard("F16")
     return asked[formats.pop()] if len(formats) == 1 and formats <= set(asked) else "float32"
 
 

@@ -24,6 +24,7 @@ class Entry:
     optional: bool = False  # absent from some checkpoints; the family then sees None
     tied: str | None = None  # the field that serves where this one is absent or the configuration ties them
     own: bool = False  # tied only where the checkpoint has nothing else for it, whatever the configuration says
+    table: bool = False  # of two dimensions, but looked up and no factor: never packed
 
 
 class Stack(ABC):

@@ -42,7 +42,7 @@ class T5Stack(Stack):
         first = f"{self.side}.block.0.layer.{self.places['attention']}.relative_attention_bias.weight"
         return {
             **self.attention_weights("attention", ""),
-            "bias": Entry(first, (config.relative_attention_num_buckets, config.num_heads)),
+            "bias": Entry(first, (config.relative_attention_num_buckets, config.num_heads), table=True),
             "mlp_norm": Entry(f"{block}{self.places['mlp'][0]}.layer_norm.weight", (config.d_model,)),
             **{
                 field: Entry(f"{block}{self.places['mlp']}.{name}.weight", (config.d_ff, config.d_model))

@@ -77,10 +77,24 @@ class TorchSeq2SeqLM(TorchCausalLM):
         hidden = last_hidden_state(encoder_outputs)
         return make_memories(self.family, self.weights(), hidden, tensor_of(attention_mask))
 
-    @torch.no_grad()
     def encode(self, input_ids: Any, attention_mask: Any = None) -> list[Memory]:
         """One memory a row, for `Batch.memories`: the encoder's output, and every layer's keys and values of it."""
-        return self.memories(self.run_encoder(input_ids, attention_mask), attention_mask).each()
+        return self.encode_call(input_ids, attention_mask)[1]
+
+    @torch.no_grad()
+    def encode_call(
+        self,
+        input_ids: Any = None,
+        attention_mask: Any = None,
+        encoder_outputs: Any = None,
+        output_hidden_states: bool = False,
+        output_attentions: bool = False,
+    ) -> tuple[Any, list[Memory]]:
+        """The encoder's outputs, computed unless they are given, and one memory a row."""
+        if encoder_outputs is None:
+            shown = (output_hidden_states, output_attentions)
+            encoder_outputs = self.run_encoder(input_ids, attention_mask, None, *shown)
+        return encoder_outputs, self.memories(encoder_outputs, attention_mask).each()
 
     def forward(  # type: ignore[override]
         self,
@@ -124,7 +138,8 @@ class TorchSeq2SeqLM(TorchCausalLM):
 
     def prepare_decoder_input_ids_from_labels(self, labels: torch.Tensor) -> torch.Tensor:
         """The labels one place to the right, behind the start token; where there is no label, the pad token."""
-        start = self.config.get("decoder_start_token_id", self.generation_config.decoder_start_token_id)
+        start = self.config.get("decoder_start_token_id")
+        start = self.generation_config.decoder_start_token_id if start is None else start
         pad = self.config.get("pad_token_id")
         for name, value in (("decoder_start_token_id", start), ("pad_token_id", pad)):
             if value is None:

@@ -56,7 +56,7 @@ class MemoryLayout:
     """Who reads what in one step."""
 
     readers: tuple[Readers, ...]
-    restore: torch.Tensor | None  # Int["T"]: where each position lies in the rectangles end to end; None: in order
+    restore: torch.Tensor | None  # Int["T"]: where each position lies in the rectangles end to end; None: one, in order
 
 
 def memory_layout(batch: Batch, device: torch.device | str) -> MemoryLayout | None:
@@ -79,7 +79,7 @@ def memory_layout(batch: Batch, device: torch.device | str) -> MemoryLayout | No
             start = int(batch.starts[row])
             restore[start : start + count] = place + line * index.shape[1] + begin + np.arange(count)
         place += index.size
-    regular = place == len(restore) and np.array_equal(restore, np.arange(place))
+    regular = len(plans) == 1 and place == len(restore) and np.array_equal(restore, np.arange(place))
     moved = to_device([restore, *(array for lines, index, _ in plans for array in (lines, index))], device)
     readers = [
         _readers(memories, plan, moved[2 * i + 1], moved[2 * i + 2])

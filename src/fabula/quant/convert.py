@@ -44,20 +44,27 @@ class ConvertedTensors(Mapping[str, StoredTensor]):
 class QuantizedTensors(Mapping[str, StoredTensor]):
     """A checkpoint's weights with the floating-point matrices in groups of 32 of 4 or 8 bits.
 
-    `keep` names matrices that take 8 bits in any case: embeddings and head, which lose most by 4.
+    `keep` names matrices that take 8 bits in any case: embeddings and head, which lose most by 4. `untouched` names
+    tables that are no matrices.
     """
 
     def __init__(
-        self, tensors: Mapping[str, StoredTensor], bits: int, keep: frozenset[str], inputs_first: frozenset[str]
+        self,
+        tensors: Mapping[str, StoredTensor],
+        bits: int,
+        keep: frozenset[str],
+        inputs_first: frozenset[str],
+        untouched: frozenset[str] = frozenset(),
     ) -> None:
         self._tensors = tensors
         self._format = {4: "Q4_1", 8: "Q8_0"}[bits]
         self._keep = keep
+        self._untouched = untouched
         self._inputs_first = inputs_first  # stored (in, out); groups run along the inputs, so they are turned
 
     def __getitem__(self, name: str) -> StoredTensor:
         tensor = self._tensors[name]
-        if len(tensor.shape) != 2 or tensor.format not in FLOATS:
+        if len(tensor.shape) != 2 or tensor.format not in FLOATS or name in self._untouched:
             return tensor
         if name in self._inputs_first and not tensor.transposed:
             tensor = turned(tensor)

@@ -1,0 +1,61 @@
+"""Small random models with an encoder, written by transformers."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from tests.models.configurations import Case
+
+SMALL_T5 = {
+    "vocab_size": 61,
+    "d_model": 24,
+    "d_kv": 6,
+    "d_ff": 40,
+    "num_layers": 2,
+    "num_heads": 4,
+    "decoder_start_token_id": 0,
+    "dropout_rate": 0.0,
+}
+
+
+def _case(name: str, **values: Any) -> Case:
+    return Case(name, "T5Config", {**SMALL_T5, **values})
+
+
+CASES = (
+    _case("t5-1.0"),
+    _case("t5-1.1", feed_forward_proj="gated-gelu", tie_word_embeddings=False),
+    _case("t5-few-buckets", relative_attention_num_buckets=8, relative_attention_max_distance=20, num_decoder_layers=3),
+    _case(
+        "t5-odd-buckets",
+        relative_attention_num_buckets=7,
+        relative_attention_max_distance=11,
+        num_heads=3,
+        d_kv=5,
+        num_layers=3,
+        num_decoder_layers=1,
+        feed_forward_proj="gelu",
+    ),
+    _case("t5-gated-silu", feed_forward_proj="gated-silu", layer_norm_epsilon=1e-3, tie_word_embeddings=False),
+)
+OWN_HEAD = ("t5-1.1",)  # the head's weights are its own
+
+
+def write(case: Case, directory: Path) -> Any:
+    """A random model of transformers, in float32 and eval mode, and its files in `directory`."""
+    import torch
+    import transformers
+
+    transformers.utils.logging.set_verbosity_error()
+    transformers.utils.logging.disable_progress_bar()
+    torch.manual_seed(sum(map(ord, case.name)))
+    config = getattr(transformers, case.writer)(**case.values)
+    model = transformers.AutoModelForSeq2SeqLM.from_config(config, attn_implementation="eager").eval()
+    if case.name in OWN_HEAD:
+        model.lm_head.weight = torch.nn.Parameter(torch.randn_like(model.lm_head.weight))
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter += 0.2 * torch.randn_like(parameter)
+    model.save_pretrained(directory)
+    return model
