@@ -136,8 +136,13 @@ class Search(Protocol):
     Its first turn has one row, the prompt's, and carry None; later ones have the rows of its last move, in that order.
     """
 
-    taps: Taps
-    whole_prompt: bool  # whether it needs what its taps say of all of the prompt's positions, not only the last
+    @property
+    def taps(self) -> Taps:
+        """What it needs of a forward pass beyond the logits."""
+
+    @property
+    def whole_prompt(self) -> bool:
+        """Whether it needs what its taps say of all of the prompt's positions, not only the last."""
 
     @property
     def width(self) -> int:

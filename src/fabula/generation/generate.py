@@ -15,6 +15,7 @@ from fabula.errors import ArgumentError, NotSupportedError
 from fabula.generation.callers_own import CallersOwn
 from fabula.generation.collector import Collector
 from fabula.generation.config import GenerationConfig
+from fabula.generation.drafts import Assistance, chosen_fields, drafter_of
 from fabula.generation.layout import lay_out
 from fabula.generation.negatives import read_negatives
 from fabula.generation.positions import check_positions
@@ -26,8 +27,6 @@ from fabula.generation.rules import check_supported, resolve
 _NO_CODE = "Fabula runs no code from a model's files"
 _REFUSED = {"custom_generate": _NO_CODE, "trust_remote_code": _NO_CODE, "synced_gpus": "one process computes the model"}
 _UNSUPPORTED = (  # arguments of transformers' generate() that are still to come
-    "assistant_model",
-    "assistant_tokenizer",
     "inputs_embeds",
     "past_key_values",
 )
@@ -63,6 +62,7 @@ def prepare(
     """Checks everything before anything runs. Raises ArgumentError or NotSupportedError, naming the argument."""
     _refuse_unsupported(call)
     tokenizer = call.pop("tokenizer", None)
+    assistants = (call.pop("assistant_model", None), call.pop("assistant_tokenizer", None))
     own = CallersOwn.taken_from(call)
     negative = (call.pop("negative_prompt_ids", None), call.pop("negative_prompt_attention_mask", None))
     inputs, attention_mask, position_ids = _model_inputs(inputs, call)
@@ -80,8 +80,9 @@ def prepare(
     _check_streamer(streamer, prompts, config)
     if config.stop_strings and tokenizer is None:
         tokenizer = model.tokenizer
+    drafter = drafter_of(model, Assistance(config, chosen_fields(call, generation_config), tokenizer, *assistants))
     own = own.seen_as(prompts.given, model.vocabulary_size)
-    given = Given(prompts, config, tokenizer, own, read_negatives(negative, prompts, config, model))
+    given = Given(prompts, config, tokenizer, own, read_negatives(negative, prompts, config, model), drafter)
     collectors, requests = build_requests(model, given, streamer)
     return Call(prompts, config, requests, collectors, time.monotonic())
 

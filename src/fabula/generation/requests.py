@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from fabula.decoding.sample import SAMPLE
 from fabula.decoding.strategy import Drafter
 from fabula.engine.request import Request
 from fabula.generation.callers_own import CallersOwn
@@ -46,7 +47,8 @@ def build_requests(model: Any, given: Given, streamer: Any) -> tuple[list[Collec
         if negative is not None:
             most = min(most, model.context_length - len(negative))
         asked = Asked(config, prompt, len(prompt) + most, least, eos, own.allowed_for(index), own.processors)
-        strategy = strategy_of(Searched(config, most, len(eos), model.layer_count, model.is_tied))
+        searched = Searched(config, most, len(eos), model.layer_count, model.is_tied)
+        strategy = strategy_of(searched) if given.drafter is None else SAMPLE
         recipe = build_recipe(asked, strategy=strategy, drafter=given.drafter, tokenizer=given.tokenizer, ends=own.ends)
         requests.append(Request(prompt, recipe, collectors[index], seed, stream, rows, negative=negative))
     return collectors, requests

@@ -30,8 +30,6 @@ from fabula.ops.native import NativeModel, native_library
 from fabula.ops.protocol import NO_TAPS, Batch, Forward, Taps
 from fabula.quant.formats import StoredTensor
 
-_APART = Taps(final_hidden=True)  # a program with outputs of its own
-
 
 class NativeCausalLM(GenerationMixin):
     """A loaded model. It generates, and gives logits when called; training and moving need backend="torch"."""
@@ -79,10 +77,10 @@ class NativeCausalLM(GenerationMixin):
         with self._alone:
             return self._native.step(batch, cache, taps)
 
-    def step_apart(self, batch: Batch, cache: Any) -> Forward:
+    def step_apart(self, batch: Batch, cache: Any, taps: Taps = NO_TAPS) -> Forward:
         """A step that leaves alone the logits of the engine's last one, which it may still be choosing from."""
         with self._alone:
-            return Forward(self._native.step(batch, cache, _APART).logits.copy())
+            return self._native.step_apart(batch, cache, taps)
 
     @property
     def _alone(self) -> threading.RLock:

@@ -27,6 +27,7 @@ from fabula.ops.native_weights import NativeWeights, Precision
 from fabula.ops.protocol import NO_TAPS, Batch, Forward, Taps
 from fabula.quant.formats import StoredTensor
 
+_Buffer = Callable[[int, int, int], np.ndarray]  # (output's number, rows, features) -> where it is written
 Placed = Mapping[tuple[int | None, str], StoredTensor | None]  # (layer or None, field) -> the stored weight
 
 
@@ -72,11 +73,18 @@ class NativeModel:
 
     def step(self, batch: Batch, cache: NativeCache, taps: Taps = NO_TAPS) -> Forward:
         """Writes the batch's keys and values; the logits of its scored positions, valid until the next step."""
+        return self._step(batch, cache, taps, partial(self._kept, taps))
+
+    def step_apart(self, batch: Batch, cache: NativeCache, taps: Taps = NO_TAPS) -> Forward:
+        """The same, with outputs that are the caller's to keep."""
+        return self._step(batch, cache, taps, lambda number, rows, width: np.empty((rows, width), np.float32))
+
+    def _step(self, batch: Batch, cache: NativeCache, taps: Taps, buffer: _Buffer) -> Forward:
         program = self._program(taps)
         if isinstance(program, PlainProgram):
             outputs = program.run(batch, cache.data)
         else:
-            outputs = self._run(program, batch, cache, taps)
+            outputs = self._run(program, batch, cache, buffer)
         return _forward(taps, outputs)
 
     def _record(self, taps: Taps) -> list[Node]:
@@ -99,11 +107,10 @@ class NativeModel:
             )
         return self._programs[taps]
 
-    def _run(self, program: CompiledProgram, batch: Batch, cache: NativeCache, taps: Taps) -> list[np.ndarray]:
+    def _run(self, program: CompiledProgram, batch: Batch, cache: NativeCache, buffer: _Buffer) -> list[np.ndarray]:
         assert self._pool is not None
         outputs = [
-            self._buffer((taps, number), len(batch.scored), buffer.width)
-            for number, buffer in enumerate(program.program.outputs)
+            buffer(number, len(batch.scored), output.width) for number, output in enumerate(program.program.outputs)
         ]
         arrays = [np.ascontiguousarray(each, np.int32) for each in (batch.tokens, batch.starts, batch.first)]
         arrays += [np.ascontiguousarray(each, np.int32) for each in (batch.tables, batch.scored)]
@@ -116,8 +123,9 @@ class NativeModel:
         program.run(self._pool, step)
         return outputs
 
-    def _buffer(self, key: tuple[Taps, int], rows: int, width: int) -> np.ndarray:
+    def _kept(self, taps: Taps, number: int, rows: int, width: int) -> np.ndarray:
         """The first rows of an output's buffer, which is kept for the next step."""
+        key = (taps, number)
         if key not in self._buffers or len(self._buffers[key]) < rows:
             self._buffers[key] = np.empty((rows, width), np.float32)
         return self._buffers[key][:rows]

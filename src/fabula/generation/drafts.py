@@ -1,0 +1,164 @@
+"""Who drafts in a call: the text itself, the model's first layers, or another model, even one of another tokenizer."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from fabula.decoding.draft_length import DraftLength
+from fabula.decoding.prompt_lookup import PromptLookup
+from fabula.decoding.strategy import Drafter
+from fabula.engine.draft_model import DraftLimits, ModelDrafter
+from fabula.engine.draft_translation import TranslatedDrafter
+from fabula.engine.early_exit import EarlyExit
+from fabula.errors import ArgumentError
+from fabula.generation.config import GenerationConfig
+from fabula.generation.config_fields import FIELDS
+from fabula.generation.modes import GenerationMode
+from fabula.generation.recipe import token_ids
+from fabula.ops.protocol import NO_TAPS, Batch, Forward, Taps
+
+__all__ = ["Assistance", "chosen_fields", "drafter_of"]
+
+LOOKED_UP = 2  # tokens of the largest n-gram that is looked up
+
+
+@dataclass(frozen=True, slots=True)
+class Assistance:
+    """What a call says about drafts."""
+
+    config: GenerationConfig  # every field settled
+    chosen: Collection[str] = ()  # the fields that the call itself, or the config passed to it, sets
+    tokenizer: Any = None  # of the model, if the call brought one
+    assistant: Any = None  # `assistant_model`
+    assistant_tokenizer: Any = None
+
+    def setting(self, name: str) -> Any:
+        """A field of drafting: as the call says, else as the assistant's own config does, else the default."""
+        own = getattr(getattr(self.assistant, "generation_config", None), name, None)
+        return getattr(self.config, name) if name in self.chosen or own is None else own
+
+
+@dataclass(frozen=True, slots=True)
+class Aside:
+    """A model that drafts: its steps leave those of an engine that runs it alone."""
+
+    model: Any
+
+    def new_cache(self, blocks: int) -> Any:
+        """Storage for so many blocks."""
+        return self.model.new_cache(blocks)
+
+    def step(self, batch: Batch, cache: Any, taps: Taps = NO_TAPS) -> Forward:
+        """One step."""
+        return self.model.step_apart(batch, cache, taps)
+
+
+def chosen_fields(call: Mapping[str, Any], given: GenerationConfig | None) -> frozenset[str]:
+    """The fields that a call, or the config passed to it, sets."""
+    return frozenset(name for name in FIELDS if call.get(name) is not None or getattr(given, name, None) is not None)
+
+
+def drafter_of(model: Any, asked: Assistance) -> Drafter | None:
+    """The drafter of all rows of a call; None where nothing drafts.
+
+    Raises ArgumentError for layers that the model does not have, and for an assistant whose tokens are other ones and
+    whose tokenizer is not known.
+    """
+    config = asked.config
+    if config.get_generation_mode(asked.assistant) != GenerationMode.ASSISTED_GENERATION:
+        return None
+    _one_only(asked)
+    if config.assistant_early_exit is not None:
+        return ModelDrafter(EarlyExit(Aside(model), _exit(model, config.assistant_early_exit)), _limits(model, asked))
+    if config.prompt_lookup_num_tokens is not None:
+        largest = config.max_matching_ngram_size or LOOKED_UP
+        return PromptLookup(config.prompt_lookup_num_tokens, largest, frozenset(token_ids(config.eos_token_id)))
+    return _by_assistant(model, asked)
+
+
+def _one_only(asked: Assistance) -> None:
+    fields = ("assistant_early_exit", "prompt_lookup_num_tokens")
+    drafting = [name for name in fields if getattr(asked.config, name) is not None]
+    drafting += ["assistant_model"] if asked.assistant is not None else []
+    if len(drafting) > 1:
+        raise ArgumentError(
+            f"`{drafting[0]}` must not be set beside `{drafting[1]}`: one drafts. Leave one of them out."
+        )
+
+
+def _exit(model: Any, layers: int) -> int:
+    if not 1 <= layers < model.layer_count:
+        raise ArgumentError(
+            f"`assistant_early_exit` must be in [1, {model.layer_count}), the layers that are left out being the gain, "
+            f"got {layers}. Try a third of the layers."
+        )
+    return layers
+
+
+def _limits(model: Any, asked: Assistance, ends: Any = None) -> DraftLimits:
+    """When a draft ends; `ends`: the drafting model's own end tokens, where they are not the call's."""
+    drafting = model if asked.assistant is None else asked.assistant
+    return DraftLimits(
+        length=DraftLength(asked.setting("num_assistant_tokens"), asked.setting("num_assistant_tokens_schedule")),
+        confidence=asked.setting("assistant_confidence_threshold") or None,
+        eos=frozenset(token_ids(asked.config.eos_token_id if ends is None else ends)),
+        vocabulary=model.vocabulary_size if ends is None else None,
+        own_vocabulary=drafting.vocabulary_size,
+        context=drafting.context_length,
+    )
+
+
+def _by_assistant(model: Any, asked: Assistance) -> Drafter:
+    assistant = asked.assistant
+    for name in ("new_cache", "step_apart", "vocabulary_size"):
+        if not hasattr(assistant, name):
+            raise ArgumentError(
+                f"`assistant_model` must be a model that Fabula can run, got {type(assistant).__name__}. "
+                "Load it with fabula.AutoModelForCausalLM."
+            )
+    own, ours = _tokenizers(model, asked)
+    if own is None:
+        return ModelDrafter(Aside(assistant), _limits(model, asked), learnt=_remembered(assistant))
+    ends = token_ids(assistant.generation_config.eos_token_id)
+    target_ends = token_ids(asked.config.eos_token_id)
+    return TranslatedDrafter(
+        ModelDrafter(Aside(assistant), _limits(model, asked, ends), learnt=_remembered(assistant)),
+        ours,
+        own,
+        target_lookbehind=asked.setting("target_lookbehind"),
+        own_lookbehind=asked.setting("assistant_lookbehind"),
+        ends=(frozenset(ends), target_ends[0] if target_ends else None),
+    )
+
+
+def _tokenizers(model: Any, asked: Assistance) -> tuple[Any, Any]:
+    """The assistant's tokenizer and the model's, if their tokens are not the same; else two times None."""
+    if asked.assistant_tokenizer is None and model.vocabulary_size == asked.assistant.vocabulary_size:
+        return None, None
+    own = _first(asked.assistant_tokenizer, asked.assistant, "assistant_tokenizer")
+    ours = _first(asked.tokenizer, model, "tokenizer")
+    same = own.get_vocab() == ours.get_vocab()
+    return (None, None) if same else (own, ours)
+
+
+def _first(given: Any, model: Any, name: str) -> Any:
+    """The tokenizer that was passed, or the one that came with the model."""
+    if given is not None:
+        return given
+    try:
+        return model.tokenizer
+    except (ArgumentError, AttributeError) as error:
+        raise ArgumentError(
+            f"`{name}` must be given where the two models have other vocabularies, got None. Pass both tokenizers."
+        ) from error
+
+
+def _remembered(assistant: Any) -> Any:
+    """Keeps the number of tokens to draft that a schedule found, for the assistant's next call."""
+
+    def learnt(number: int) -> None:
+        assistant.generation_config.num_assistant_tokens = number
+
+    return learnt
