@@ -9,6 +9,12 @@ __version__ = "0.1.0"
 
 # Module -> the public names it defines; nothing is imported until one of them is asked for.
 _EXPORTS = {
+    "decoding.constraints": (
+        "Constraint",
+        "ConstraintListState",
+        "DisjunctiveConstraint",
+        "PhrasalConstraint",
+    ),
     "errors": (
         "ArgumentError",
         "CancelledError",
@@ -65,6 +71,7 @@ _EXPORTS = {
         "ExponentialDecayLengthPenalty",
         "ForcedBOSTokenLogitsProcessor",
         "ForcedEOSTokenLogitsProcessor",
+        "HammingDiversityLogitsProcessor",
         "InfNanRemoveLogitsProcessor",
         "LogitNormalization",
         "LogitsProcessor",
@@ -111,6 +118,10 @@ _HOMES = {name: f"fabula.{module}" for module, names in _EXPORTS.items() for nam
 __all__ = ["__version__", *sorted(_HOMES)]
 
 if TYPE_CHECKING:  # the same table, for type checkers and editors
+    from fabula.decoding.constraints import Constraint as Constraint
+    from fabula.decoding.constraints import ConstraintListState as ConstraintListState
+    from fabula.decoding.constraints import DisjunctiveConstraint as DisjunctiveConstraint
+    from fabula.decoding.constraints import PhrasalConstraint as PhrasalConstraint
     from fabula.errors import ArgumentError as ArgumentError
     from fabula.errors import CancelledError as CancelledError
     from fabula.errors import ContextLengthError as ContextLengthError
@@ -156,6 +167,7 @@ if TYPE_CHECKING:  # the same table, for type checkers and editors
     from fabula.processors import ExponentialDecayLengthPenalty as ExponentialDecayLengthPenalty
     from fabula.processors import ForcedBOSTokenLogitsProcessor as ForcedBOSTokenLogitsProcessor
     from fabula.processors import ForcedEOSTokenLogitsProcessor as ForcedEOSTokenLogitsProcessor
+    from fabula.processors import HammingDiversityLogitsProcessor as HammingDiversityLogitsProcessor
     from fabula.processors import InfNanRemoveLogitsProcessor as InfNanRemoveLogitsProcessor
     from fabula.processors import LogitNormalization as LogitNormalization
     from fabula.processors import LogitsProcessor as LogitsProcessor

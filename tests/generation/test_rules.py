@@ -171,7 +171,6 @@ class TestSupport:
         [
             {"use_cache": False},
             {"prompt_lookup_num_tokens": 3},
-            {"constraints": [1]},
             {"cache_implementation": "quantized"},
             {"prefill_chunk_size": 16},
             {"output_attentions": True, "return_dict_in_generate": True},

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from fabula.processors.bias import NoBadWordsLogitsProcessor, SequenceBiasLogitsProcessor
 from fabula.processors.constraint import PrefixConstrainedLogitsProcessor
+from fabula.processors.diversity import HammingDiversityLogitsProcessor
 from fabula.processors.entropy import EpsilonLogitsWarper, EtaLogitsWarper, TypicalLogitsWarper
 from fabula.processors.guidance import (
     ClassifierFreeGuidanceLogitsProcessor,
@@ -36,6 +37,7 @@ __all__ = [
     "ExponentialDecayLengthPenalty",
     "ForcedBOSTokenLogitsProcessor",
     "ForcedEOSTokenLogitsProcessor",
+    "HammingDiversityLogitsProcessor",
     "InfNanRemoveLogitsProcessor",
     "LogitNormalization",
     "LogitsProcessor",
