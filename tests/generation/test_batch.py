@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from fabula import AutoModelForCausalLM, GenerationConfig, StoppingCriteriaList, set_seed
 from fabula.errors import ArgumentError, GenerationError, NotSupportedError, UnknownArgumentError
-from fabula.generation.batch import GenerationOutput, RequestStatus, generate_batch
+from fabula.generation.batch import GenerationOutput, RequestStatus
 from fabula.generation.configs import configs_for, streams_for
 from fabula.testing.tiny_model import write_tiny_model
 
@@ -28,7 +28,7 @@ def new(model, prompt, *arguments, **named):
 
 
 def test_answers_are_those_of_generate_in_the_order_of_the_prompts(model):
-    outputs = generate_batch(model, PROMPTS, max_new_tokens=8)
+    outputs = model.generate_batch(PROMPTS, max_new_tokens=8)
     assert list(outputs) == ["req_0", "req_1", "req_2"]
     for output, prompt in zip(outputs.values(), PROMPTS, strict=True):
         assert output.prompt_ids == prompt
@@ -39,9 +39,9 @@ def test_answers_are_those_of_generate_in_the_order_of_the_prompts(model):
 
 
 def test_prompts_may_be_arrays_and_none_at_all(model):
-    assert generate_batch(model, []) == {}
-    arrays = generate_batch(model, [np.array(prompt) for prompt in PROMPTS], max_new_tokens=4)
-    lists = generate_batch(model, PROMPTS, max_new_tokens=4)
+    assert model.generate_batch([]) == {}
+    arrays = model.generate_batch([np.array(prompt) for prompt in PROMPTS], max_new_tokens=4)
+    lists = model.generate_batch(PROMPTS, max_new_tokens=4)
     assert [one.generated_tokens for one in arrays.values()] == [one.generated_tokens for one in lists.values()]
     assert [one.prompt_ids for one in arrays.values()] == PROMPTS
 
@@ -52,7 +52,7 @@ def test_each_prompt_may_have_a_config_of_its_own(model):
         GenerationConfig(max_new_tokens=9, do_sample=True, seed=5, num_return_sequences=2),
         GenerationConfig(max_new_tokens=6, repetition_penalty=1.5),
     ]
-    outputs = generate_batch(model, PROMPTS, configs)
+    outputs = model.generate_batch(PROMPTS, configs)
     assert list(outputs) == ["req_0", "req_1", "req_1__child#0", "req_2"]
     expected = [row for prompt, config in zip(PROMPTS, configs, strict=True) for row in new(model, prompt, config)]
     assert [one.generated_tokens for one in outputs.values()] == expected
@@ -62,7 +62,7 @@ def test_each_prompt_may_have_a_config_of_its_own(model):
 def test_one_seed_gives_the_sequences_that_generate_gives(model, seed):
     call = {"do_sample": True, "seed": seed, "num_return_sequences": 2, "max_new_tokens": 6}
     rows = model.generate(PROMPTS, **call)
-    outputs = generate_batch(model, PROMPTS, **call)
+    outputs = model.generate_batch(PROMPTS, **call)
     assert [one.prompt_ids + one.generated_tokens for one in outputs.values()] == rows
 
 
@@ -71,16 +71,16 @@ def test_without_a_seed_the_callers_generator_decides(model):
     texts = []
     for _ in range(2):
         set_seed(1)
-        texts.append([one.generated_tokens for one in generate_batch(model, [PROMPTS[0]] * 2, **call).values()])
+        texts.append([one.generated_tokens for one in model.generate_batch([PROMPTS[0]] * 2, **call).values()])
     assert texts[0] == texts[1]
     assert texts[0][0] != texts[0][1]
-    assert [one.generated_tokens for one in generate_batch(model, [PROMPTS[0]] * 2, **call).values()] != texts[0]
+    assert [one.generated_tokens for one in model.generate_batch([PROMPTS[0]] * 2, **call).values()] != texts[0]
 
 
 def test_a_prompt_that_cannot_be_answered_says_why_and_the_others_are(model):
     told = []
     prompts = [PROMPTS[0], [], [9999], [1] * 600, ["a"], "text", PROMPTS[1]]
-    outputs = generate_batch(model, prompts, max_new_tokens=4, on_result=told.append)
+    outputs = model.generate_batch(prompts, max_new_tokens=4, on_result=told.append)
     failed = {name: one.error for name, one in outputs.items() if one.status == RequestStatus.FAILED}
     assert list(failed) == ["req_1", "req_2", "req_3", "req_4", "req_5"]
     assert "must lie in [0, 259)" in failed["req_2"] and "context is 512" in failed["req_3"]
@@ -89,7 +89,7 @@ def test_a_prompt_that_cannot_be_answered_says_why_and_the_others_are(model):
 
 
 def test_a_limit_below_one_prompt_fails_that_prompt_alone(model):
-    outputs = generate_batch(model, PROMPTS, max_length=6)
+    outputs = model.generate_batch(PROMPTS, max_length=6)
     assert [one.status for one in outputs.values()] == [
         RequestStatus.FINISHED,
         RequestStatus.FINISHED,
@@ -104,7 +104,7 @@ def test_a_criterion_that_raises_fails_the_rows_it_was_asked_about(model):
             raise GenerationError("broken")
         return False
 
-    outputs = generate_batch(model, PROMPTS, max_new_tokens=4, stopping_criteria=StoppingCriteriaList([breaks]))
+    outputs = model.generate_batch(PROMPTS, max_new_tokens=4, stopping_criteria=StoppingCriteriaList([breaks]))
     assert [one.error for one in outputs.values()] == [None, "broken", None]
     assert [outputs["req_2"].generated_tokens] == new(model, PROMPTS[2], max_new_tokens=4)
 
@@ -112,7 +112,7 @@ def test_a_criterion_that_raises_fails_the_rows_it_was_asked_about(model):
 def test_results_come_as_they_end(model):
     told = []
     configs = [GenerationConfig(max_new_tokens=count) for count in (9, 2, 5)]
-    outputs = generate_batch(model, PROMPTS, configs, on_result=told.append)
+    outputs = model.generate_batch(PROMPTS, configs, on_result=told.append)
     assert [one.request_id for one in told] == ["req_1", "req_2", "req_0"]
     assert all(one is outputs[one.request_id] for one in told)
 
@@ -135,17 +135,17 @@ def test_what_on_result_raises_ends_the_call(model):
     model.step = step
     try:
         with pytest.raises(KeyError, match="enough"):
-            generate_batch(model, PROMPTS, configs, on_result=stop)
+            model.generate_batch(PROMPTS, configs, on_result=stop)
     finally:
         del model.step
     assert told == ["req_1"] and len(computed) < 10
-    assert [generate_batch(model, PROMPTS[:1], max_new_tokens=4)["req_0"].generated_tokens] == new(
+    assert [model.generate_batch(PROMPTS[:1], max_new_tokens=4)["req_0"].generated_tokens] == new(
         model, PROMPTS[0], max_new_tokens=4
     )
 
 
 def test_log_probabilities_and_timestamps_on_request(model):
-    outputs = generate_batch(model, PROMPTS, max_new_tokens=5, return_logprobs=True, record_timestamps=True)
+    outputs = model.generate_batch(PROMPTS, max_new_tokens=5, return_logprobs=True, record_timestamps=True)
     scores = model.generate(PROMPTS[:1], max_new_tokens=5, return_dict_in_generate=True, output_logits=True)
     expected = [
         logits[0, token] - np.log(np.exp(logits[0]).sum())
@@ -164,24 +164,24 @@ def test_the_callers_function_is_told_which_prompt_it_is_about(model):
         asked.add((prompt, int(ids[0])))
         return [70 + prompt]
 
-    outputs = generate_batch(model, PROMPTS, max_new_tokens=2, prefix_allowed_tokens_fn=allowed)
+    outputs = model.generate_batch(PROMPTS, max_new_tokens=2, prefix_allowed_tokens_fn=allowed)
     assert asked == {(0, 72), (1, 65), (2, 49)}
     assert [one.generated_tokens for one in outputs.values()] == [[70, 70], [71, 71], [72, 72]]
 
 
 def test_stop_strings_and_end_tokens_say_so(model):
     (tokens,) = new(model, PROMPTS[0], max_new_tokens=8)
-    output = generate_batch(model, PROMPTS[:1], max_new_tokens=8, eos_token_id=tokens[-1])["req_0"]
+    output = model.generate_batch(PROMPTS[:1], max_new_tokens=8, eos_token_id=tokens[-1])["req_0"]
     assert (output.finish_reason, output.generated_tokens) == ("stop", tokens[: tokens.index(tokens[-1]) + 1])
     text = model.tokenizer.decode(tokens)
-    output = generate_batch(model, PROMPTS[:1], max_new_tokens=8, stop_strings=text[2])["req_0"]
+    output = model.generate_batch(PROMPTS[:1], max_new_tokens=8, stop_strings=text[2])["req_0"]
     assert output.finish_reason == "stop" and text[2] in model.tokenizer.decode(output.generated_tokens)
 
 
 def test_a_bar_counts_sequences(model, capsys):
-    generate_batch(model, PROMPTS, max_new_tokens=2, num_return_sequences=2, do_sample=True, progress_bar=True)
+    model.generate_batch(PROMPTS, max_new_tokens=2, num_return_sequences=2, do_sample=True, progress_bar=True)
     assert "6/6" in capsys.readouterr().err
-    generate_batch(model, PROMPTS, max_new_tokens=2)
+    model.generate_batch(PROMPTS, max_new_tokens=2)
     assert capsys.readouterr().err == ""
 
 
@@ -202,12 +202,12 @@ def test_a_bar_counts_sequences(model, capsys):
 def test_settings_that_make_no_sense_are_refused_before_anything_runs(model, arguments, error, message):
     told = []
     with pytest.raises(error, match=re.escape(message)):
-        generate_batch(model, **{"inputs": PROMPTS, "on_result": told.append, **arguments})
+        model.generate_batch(**{"inputs": PROMPTS, "on_result": told.append, **arguments})
     assert told == []
 
 
 def test_arguments_of_transformers_that_have_nothing_to_do_are_accepted(model):
-    output = generate_batch(model, PROMPTS[:1], max_new_tokens=2, warmup=False, persistent_manager=True)["req_0"]
+    output = model.generate_batch(PROMPTS[:1], max_new_tokens=2, warmup=False, persistent_manager=True)["req_0"]
     assert output.status == RequestStatus.FINISHED
 
 
@@ -275,6 +275,6 @@ def test_any_mixture_gives_each_prompt_what_it_gets_alone(model, rows):
         if not config["do_sample"]:
             config.pop("num_return_sequences", None)
     prompts, configs = [prompt for prompt, _ in rows], [GenerationConfig(**config) for _, config in rows]
-    outputs = generate_batch(model, prompts, configs)
+    outputs = model.generate_batch(prompts, configs)
     expected = [row for prompt, config in zip(prompts, configs, strict=True) for row in new(model, prompt, config)]
     assert [one.generated_tokens for one in outputs.values()] == expected

@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
-from fabula import AutoModelForCausalLM, LogitsProcessorList, StoppingCriteriaList, TextStreamer
-from fabula.errors import ArgumentError, ContextLengthError, UnknownArgumentError
-from fabula.generation.custom import generate_custom, next_inputs, with_outputs
+from fabula import AutoModelForCausalLM, LogitsProcessorList, StoppingCriteriaList, TextIteratorStreamer, TextStreamer
+from fabula.errors import ArgumentError, ContextLengthError, NotSupportedError, UnknownArgumentError
+from fabula.generation.custom import next_inputs, with_outputs
 from fabula.testing.tiny_model import write_tiny_model
 
 torch = pytest.importorskip("torch")
@@ -30,10 +30,8 @@ def reference(folder):
     return transformers.AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
 
 
-def call(model, loop, inputs, generation_config=None, streamer=None, **named):
-    if isinstance(model, torch.nn.Module) and hasattr(model, "prepare_inputs_for_generation"):
-        return model.generate(inputs, generation_config, streamer=streamer, custom_generate=loop, **named)
-    return generate_custom(model, loop, inputs, generation_config, streamer, named)
+def call(model, loop, inputs, generation_config=None, **named):
+    return model.generate(inputs, generation_config, custom_generate=loop, **named)
 
 
 def greedy(model, input_ids, logits_processor, stopping_criteria, generation_config, **model_kwargs):
@@ -186,6 +184,22 @@ def test_helpers_reach_a_loop_that_names_them(model, capsys):
 
 def seen_nothing(model, input_ids, **named):
     raise AssertionError("must not run")
+
+
+def test_a_reader_is_told_what_the_loop_raises(model):
+    def loop(model, input_ids, streamer, **named):
+        raise KeyError("broken")
+
+    streamer = TextIteratorStreamer(model.tokenizer, timeout=10)
+    with pytest.raises(KeyError, match="broken"):
+        call(model, loop, LEFT[1:], streamer=streamer, max_new_tokens=1)
+    with pytest.raises(KeyError, match="broken"):
+        list(streamer)
+
+
+def test_code_that_is_named_is_not_run(model):
+    with pytest.raises(NotSupportedError, match="`custom_generate` is not supported: Fabula runs no code"):
+        call(model, "somebody/their-loop", LEFT[1:])
 
 
 def test_what_generate_refuses_is_refused_before_the_loop_runs(model):

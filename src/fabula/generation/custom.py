@@ -43,8 +43,20 @@ def generate_custom(
     `input_ids` Int["R L"] hold each prompt as many times as there are beams or sequences, padded on the left if they
     came as lists; `attention_mask` is None where nothing is padding; the two lists hold what the settings ask for, and
     the caller's own; `generation_config` has every field settled, lengths in all. What else the call holds goes to the
-    parameter of its name. Raises ArgumentError for a streamer that the loop does not take, and what generate() raises.
+    parameter of its name. Raises ArgumentError for a streamer that the loop does not take, what generate() raises, and
+    what the loop does, which the streamer is told.
     """
+    try:
+        return _run(model, loop, inputs, generation_config, streamer, call)
+    except BaseException as error:
+        if hasattr(streamer, "fail"):
+            streamer.fail(error)
+        raise
+
+
+def _run(
+    model: Any, loop: Callable[..., Any], inputs: Any, generation_config: Any, streamer: Any, call: dict[str, Any]
+) -> Any:
     call = {name: value for name, value in call.items() if name != "custom_generate" and value is not None}
     named = set(inspect.signature(loop).parameters) - set(_ALWAYS)
     given = {name: call[name] for name in _HELPERS if name in call and name in named}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import weakref
+from collections.abc import Callable, Sequence
 from functools import cached_property
 from typing import Any, NamedTuple
 
@@ -14,7 +15,9 @@ from fabula import arrays
 from fabula.decoding.scores import compute_transition_scores
 from fabula.engine.engine import Engine
 from fabula.errors import ArgumentError
+from fabula.generation.batch import GenerationOutput, generate_batch
 from fabula.generation.config import GenerationConfig
+from fabula.generation.custom import generate_custom
 from fabula.generation.generate import generate
 from fabula.generation.recipe import token_ids
 from fabula.ops.protocol import NO_TAPS, Batch, Forward, Taps
@@ -125,12 +128,48 @@ class GenerationMixin:
 
         `logits_processor`, `stopping_criteria` and `prefix_allowed_tokens_fn` are the caller's own: they see arrays of
         the framework of `inputs`, processors the rows that choose in a step (left-padded), criteria one row [1, L].
+        `custom_generate` is a function that takes generate()'s place, called as custom.generate_custom() says.
 
         Raises ArgumentError for values out of range, UnknownArgumentError for unknown names, NotSupportedError for
         what cannot be done yet, ContextLengthError for a prompt longer than the model's context.
         """
         given = {name: value for name, value in locals().items() if name in _CALL_ARGUMENTS}
+        if callable(custom_generate):
+            call = {**kwargs, **given}
+            return generate_custom(self, custom_generate, inputs, generation_config, streamer, call)
         return generate(self, inputs, generation_config, streamer, {**kwargs, **given})
+
+    def generate_batch(
+        self,
+        inputs: Sequence[Any],
+        generation_config: GenerationConfig | Sequence[GenerationConfig | None] | None = None,
+        *,
+        record_timestamps: bool = False,
+        return_logprobs: bool = False,
+        progress_bar: bool = False,
+        on_result: Callable[[GenerationOutput], Any] | None = None,
+        **kwargs: Any,
+    ) -> dict[str, GenerationOutput]:
+        """An output for each sequence of each prompt, by its id: "req_0", "req_0__child#0", "req_1", ...
+
+        `inputs` are lists of ids, of any lengths; `generation_config` is one for all or a list of one a prompt, and
+        fields by name win over both. A prompt that cannot be answered says why in its output's `error`; the others
+        are answered as if each had been alone. `on_result` is called with each output as it ends, from whichever
+        thread runs the step; what it raises ends the call. `return_logprobs` and `record_timestamps` fill `logprobs`
+        and `timestamps`, an entry a new token.
+
+        Raises ArgumentError, UnknownArgumentError and NotSupportedError for settings that no prompt could have.
+        """
+        return generate_batch(
+            self,
+            inputs,
+            generation_config,
+            record_timestamps=record_timestamps,
+            return_logprobs=return_logprobs,
+            progress_bar=progress_bar,
+            on_result=on_result,
+            **kwargs,
+        )
 
     def compute_transition_scores(
         self, sequences: Any, scores: Any, beam_indices: Any = None, normalize_logits: bool = False
