@@ -31,6 +31,7 @@ SHORT: dict[str, Any] = {
     **dict.fromkeys(("num_experts_per_tok", "moe_topk", "moe_k"), 2),
     "head_dim": 16,
     "d_kv": 16,
+    "rotary_dim": 8,
     "initializer_range": 0.1,
     "init_std": 0.1,
     "pad_token_id": 0,
@@ -40,7 +41,30 @@ SHORT: dict[str, Any] = {
 }
 
 # What a kind of model needs beside that, or instead; None leaves a key as its configuration has it.
-EXTRA: dict[str, dict[str, Any]] = {}
+EXTRA: dict[str, dict[str, Any]] = {
+    "bailing_hybrid": {"layer_group_size": 2},
+    "bamba": {"attn_layer_indices": [1]},
+    "cohere_compass_text": {"rope_parameters": {"full_attention": {"rope_type": "default", "rope_theta": 10000.0}}},
+    "dots1": {"n_shared_experts": 1},
+    "dots3_note": {"num_key_value_heads": 4},
+    "dots3_note_text": {"num_key_value_heads": 4},
+    "gemma3n_text": {"num_kv_shared_layers": 0},
+    "gemma4_assistant": {"text_config": {"hidden_size_per_layer_input": 0}},
+    "gemma4_unified_assistant": {"text_config": {"num_kv_shared_layers": 0}},
+    "gpt_neo": {"attention_types": [[["global", "local"], 1]]},
+    "granitemoehybrid": {"layer_types": ["mamba", "attention"]},
+}
+
+# Attention through a short vector, whose heads have two parts: the keys of all such configurations.
+LATENT = {
+    "kv_lora_rank": 16,
+    "q_lora_rank": 32,
+    "qk_rope_head_dim": 8,
+    "qk_nope_head_dim": 16,
+    "v_head_dim": 16,
+    "num_key_value_heads": 4,
+    "head_dim": None,
+}
 
 
 def model_types(mapping: str) -> dict[str, str]:
@@ -59,7 +83,10 @@ def tiny_model(kind: str, mapping: str = CAUSAL, seed: int = 0) -> Any:
     """A model of that type with random weights, which never ends by itself."""
     torch.manual_seed(seed)
     auto = transformers.AutoModelForCausalLM if mapping == CAUSAL else transformers.AutoModelForSeq2SeqLM
-    model = auto.from_config(tiny_config(kind), dtype=torch.float32).eval()
+    config = tiny_config(kind)
+    if mapping == CAUSAL and hasattr(config, "is_decoder"):
+        config.is_decoder = True
+    model = auto.from_config(config, dtype=torch.float32).eval()
     settings = model.generation_config
     settings.eos_token_id = settings.forced_eos_token_id = settings.forced_bos_token_id = None
     settings.pad_token_id, settings.bos_token_id, settings.num_beams, settings.max_length = 0, 1, 1, None
@@ -69,7 +96,8 @@ def tiny_model(kind: str, mapping: str = CAUSAL, seed: int = 0) -> Any:
 def _short(config: Any, extra: dict[str, Any]) -> dict[str, Any]:
     """The arguments that make a configuration like this one short, those of its parts too."""
     values = config.to_dict()
-    short = {name: value for name, value in SHORT.items() if name in values or name in type(config).attribute_map}
+    wanted = {**SHORT, **(LATENT if "kv_lora_rank" in values else {})}
+    short = {name: value for name, value in wanted.items() if name in values or name in type(config).attribute_map}
     for name in getattr(config, "sub_configs", {}):
         part = getattr(config, name, None)
         if part is not None:

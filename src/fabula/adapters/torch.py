@@ -74,7 +74,7 @@ def new_cache(blocks: int) -> RememberedTokens:
 
 
 @torch.no_grad()
-def step(module: torch.nn.Module, batch: Batch, cache: RememberedTokens, taps: Taps = NO_TAPS) -> Forward:
+def step(module: Any, batch: Batch, cache: RememberedTokens, taps: Taps = NO_TAPS) -> Forward:
     """Computes the rows of which something is scored; the others wait with their tokens until it is.
 
     Raises NotSupportedError for vectors in place of ids, and for what the module does not return.
@@ -86,10 +86,10 @@ def step(module: torch.nn.Module, batch: Batch, cache: RememberedTokens, taps: T
     rows = cache.rows(batch)
     asked = _asked(batch, rows, adapted.call.last_only)
     if not asked:
-        return Forward(torch.zeros((0, vocabulary_size(module)), device=adapted.call.device))
+        return Forward(torch.zeros((0, module.vocabulary_size), device=adapted.call.device))
     if adapted.way is None:
         with evaluating(module):
-            adapted.way = choose_way(adapted.call, vocabulary_size(module), _two_memories(asked))
+            adapted.way = choose_way(adapted.call, module.vocabulary_size, _two_memories(asked))
     lanes = _lanes(module, cache)
     hidden = taps.final_hidden or bool(taps.hidden_states or taps.layer_logits)
     return _forward(adapted.call, lanes.compute(adapted.call, adapted.way, asked, hidden), taps)

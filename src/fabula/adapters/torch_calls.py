@@ -62,7 +62,11 @@ class ModuleCall(Protocol):
 
     @property
     def ways(self) -> Sequence[Way]:
-        """In the order in which they are tried; the last one must be right."""
+        """In the order in which they are tried."""
+
+    @property
+    def truth(self) -> Way:
+        """The way that is right for a row alone, taken where no other gives the same."""
 
     @property
     def head(self) -> Callable[[torch.Tensor], torch.Tensor] | None:
@@ -105,8 +109,12 @@ class OwnCall:
         masked = "attention_mask" in self.accepts
         cached = {"past_key_values", "use_cache"} <= self.accepts
         ways = [Way("own", "left")] * (cached and masked) + [Way("own", "none")] * cached
-        ways += [Way("none", "right")] + [Way("none", "left")] * masked
-        return (*ways, Way("none", "none"))
+        return (*ways, Way("none", "right"), *[Way("none", "left")] * masked)
+
+    @property
+    def truth(self) -> Way:
+        """Nothing kept."""
+        return Way("none", "none")
 
     def __call__(self, columns: Columns, past: Any, way: Way) -> Computed:
         """See ModuleCall."""

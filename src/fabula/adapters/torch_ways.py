@@ -18,13 +18,13 @@ _TOLERANCE = {torch.float64: 1e-6, torch.float32: 1e-4, torch.float16: 2e-2, tor
 
 def choose_way(call: ModuleCall, vocabulary: int, memories: Sequence[object] = (None, None)) -> Way:
     """The first of the call's ways whose logits are those of each row alone, for rows that are padded, reordered,
-    forked and taken back; the last one where none is. `memories`: what an encoder made of two inputs.
+    forked and taken back; the call's truth where none is. `memories`: what an encoder made of two inputs.
 
     Logits are the same if none differs by more than a share of their spread: 1e-4 in float32, more in shorter types.
     """
     steps = list(_steps(vocabulary, memories))
-    truth = [_alone(call, step) for step in steps]
-    for way in call.ways[:-1]:
+    truth = [[_alone(call, row, prompt) for row, prompt in step] for step in steps]
+    for way in call.ways:
         try:
             lanes = Lanes()
             if all(
@@ -37,7 +37,7 @@ def choose_way(call: ModuleCall, vocabulary: int, memories: Sequence[object] = (
             raise
         except Exception:  # a module that cannot be called like this: the next way may suit it
             continue
-    return call.ways[-1]
+    return call.truth
 
 
 @contextmanager
@@ -53,29 +53,35 @@ def evaluating(module: torch.nn.Module) -> Iterator[None]:
             one.training = True
 
 
-def _steps(vocabulary: int, memories: Sequence[object]) -> Iterator[list[Wanted]]:
-    """Two rows of different lengths, then continued; changed in order, one of them twice; and one with a token less."""
+def _steps(vocabulary: int, memories: Sequence[object]) -> Iterator[list[tuple[Wanted, int]]]:
+    """Two rows of different lengths, then continued; changed in order, one of them twice; and one with a token less.
+
+    With each row the length of its prompt.
+    """
     tokens = (np.arange(24) * 37 + 11) % vocabulary
     long, short = tokens[:9].astype(np.int32), tokens[10:15].astype(np.int32)
     other = np.append(short[:4], (short[4] + 1) % vocabulary).astype(np.int32)
     again = np.append(long[:7], (long[7] + 1) % vocabulary).astype(np.int32)
     first, second = memories
-    yield [_wanted(long[:7], first), _wanted(short[:3], second)]
-    yield [_wanted(long[:8], first), _wanted(short[:4], second)]
-    yield [_wanted(short, second), _wanted(long, first), _wanted(other, second)]
-    yield [_wanted(again, first)]
+    yield [(_wanted(long[:7], first), 7), (_wanted(short[:3], second), 3)]
+    yield [(_wanted(long[:8], first), 7), (_wanted(short[:4], second), 3)]
+    yield [(_wanted(short, second), 3), (_wanted(long, first), 7), (_wanted(other, second), 3)]
+    yield [(_wanted(again, first), 7)]
 
 
 def _wanted(tokens: np.ndarray, memory: object) -> Wanted:
     return Wanted(tokens, len(tokens) - 1, memory)
 
 
-def _alone(call: ModuleCall, step: list[Wanted]) -> list[torch.Tensor]:
-    return [Lanes().compute(call, call.ways[-1], [row])[0].logits[-1] for row in step]
+def _alone(call: ModuleCall, row: Wanted, prompt: int) -> torch.Tensor:
+    """The row's last logits by the call's truth: its prompt at once, then token by token, if it keeps anything."""
+    lanes, lengths = Lanes(), range(prompt, len(row.tokens) + 1)
+    steps = [_wanted(row.tokens[:length], row.memory) for length in (lengths if call.truth.cache != "none" else ())]
+    return [lanes.compute(call, call.truth, [step])[0].logits[-1] for step in steps or [row]][-1]
 
 
-def _last_logits(call: ModuleCall, way: Way, lanes: Lanes, step: list[Wanted]) -> list[torch.Tensor]:
-    return [output.logits[-1] for output in lanes.compute(call, way, step)]
+def _last_logits(call: ModuleCall, way: Way, lanes: Lanes, step: list[tuple[Wanted, int]]) -> list[torch.Tensor]:
+    return [output.logits[-1] for output in lanes.compute(call, way, [row for row, _ in step])]
 
 
 def _same(mine: torch.Tensor, right: torch.Tensor) -> bool:

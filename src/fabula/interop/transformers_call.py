@@ -8,9 +8,10 @@ from typing import Any
 
 import torch
 from transformers import PreTrainedModel
-from transformers.cache_utils import DynamicCache
+from transformers.cache_utils import DynamicCache, EncoderDecoderCache
 
-from fabula.adapters.torch_calls import Columns, Computed, Way, head_of
+from fabula.adapters.torch_calls import Cache, Columns, Computed, Padding, Way, head_of
+from fabula.interop.transformers_memory import encoder_inputs, memory_width
 
 _PASTS = {  # what models call what they keep: in their output -> in their inputs
     "past_key_values": "past_key_values",
@@ -48,8 +49,14 @@ class TransformersCall:
     @property
     def ways(self) -> tuple[Way, ...]:
         """With a cache whose columns can be moved, with the model's own, and without any."""
-        columns = [Way("columns", "left")] * self._has_columns
-        return (*columns, Way("own", "left"), Way("own", "none"), Way("none", "left"), Way("none", "none"))
+        caches: list[Cache] = ["columns", "own"] if self._has_columns else ["own"]
+        sides: list[Padding] = ["left", "none"]
+        return (*(Way(cache, side) for cache in caches for side in sides), Way("none", "left"), Way("none", "none"))
+
+    @property
+    def truth(self) -> Way:
+        """What the model's own generate() does with one prompt."""
+        return Way("own", "none")
 
     @property
     def _has_columns(self) -> bool:
@@ -69,10 +76,13 @@ class TransformersCall:
     def _arguments(self, columns: Columns, past: Any, way: Way) -> dict[str, Any]:
         """What the model's own hook makes of the rectangle."""
         given: dict[str, Any] = {"use_cache": way.cache != "none"}
-        if "attention_mask" in self.takes:
-            given["attention_mask"] = columns.mask.long() if columns.padded else None
-        if "position_ids" in self.takes:
-            given["position_ids"] = (columns.mask.long().cumsum(1) - 1).clamp(min=0)
+        side = "decoder_" if columns.memory else ""
+        if f"{side}attention_mask" in self.takes:
+            given[f"{side}attention_mask"] = columns.mask.long() if columns.padded else None
+        if f"{side}position_ids" in self.takes and (columns.padded or not side):
+            given[f"{side}position_ids"] = (columns.mask.long().cumsum(1) - 1).clamp(min=0)
+        if columns.memory:
+            given.update(encoder_inputs(columns.memory, memory_width(past)))
         if "logits_to_keep" in self.takes:
             given["logits_to_keep"] = columns.scored
         if columns.hidden:
@@ -89,11 +99,16 @@ class TransformersCall:
         """An empty cache; None where the model makes its own, or is to keep nothing."""
         if way.cache == "none" or not type(self.module)._supports_default_dynamic_cache():
             return None
-        return DynamicCache() if way.cache == "columns" else DynamicCache(config=self.config)
+        settings: dict[str, Any] = {} if way.cache == "columns" else {"config": self.config}
+        if not self.module.config.is_encoder_decoder:
+            return DynamicCache(**settings)
+        return EncoderDecoderCache(DynamicCache(**settings), DynamicCache(**settings))
 
 
 def _adds_a_token(model: Any) -> bool:
     """Whether the model appends a token of its own, in whose place it predicts: then no other place says anything."""
+    if model.config.is_encoder_decoder:
+        return False
     ids = torch.zeros((1, 3), dtype=torch.int64, device=model.device)
     prepared = model.prepare_inputs_for_generation(ids, is_first_iteration=True, use_cache=False)
     return prepared["input_ids"].shape[1] != ids.shape[1]
