@@ -101,6 +101,7 @@ _EXPORTS = {
         "StopStringCriteria",
         "StoppingCriteria",
         "StoppingCriteriaList",
+        "validate_stopping_criteria",
     ),
     "text.encoding": ("BatchEncoding",),
     "watermark.bayesian": ("BayesianDetectorConfig", "BayesianDetectorModel", "BayesianWatermarkDetectorModelOutput"),
@@ -197,6 +198,7 @@ if TYPE_CHECKING:  # the same table, for type checkers and editors
     from fabula.stopping import StoppingCriteria as StoppingCriteria
     from fabula.stopping import StoppingCriteriaList as StoppingCriteriaList
     from fabula.stopping import StopStringCriteria as StopStringCriteria
+    from fabula.stopping import validate_stopping_criteria as validate_stopping_criteria
     from fabula.text.encoding import BatchEncoding as BatchEncoding
     from fabula.watermark.bayesian import BayesianDetectorConfig as BayesianDetectorConfig
     from fabula.watermark.bayesian import BayesianDetectorModel as BayesianDetectorModel

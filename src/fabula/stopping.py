@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import inspect
 import time
 import warnings
 from collections.abc import Callable, Sequence
+from copy import deepcopy
 from typing import Any, Protocol
 
 import numpy as np
@@ -24,6 +26,7 @@ __all__ = [
     "StoppingCriteria",
     "StoppingCriteriaList",
     "ended",
+    "validate_stopping_criteria",
 ]
 
 
@@ -49,10 +52,13 @@ def per_row(answer: Any, like: Any) -> Any:
 def _on_whole_rows(done: Callable[..., Any]) -> Callable[..., Any]:
     """A `__call__` that does what a class's `done` does."""
 
+    known = inspect.signature(done).parameters
+
     def __call__(self: StoppingCriteria, input_ids: Any, scores: Any = None, **kwargs: Any) -> Any:
         xp = arrays.of(input_ids)
         lengths = xp.full((input_ids.shape[0],), input_ids.shape[1], "int32", like=input_ids)
-        return done(self, Context(xp.astype(input_ids, "int32"), lengths, lengths), scores, **kwargs)
+        wanted = {name: value for name, value in kwargs.items() if name in known}  # a list passes on all it is given
+        return done(self, Context(xp.astype(input_ids, "int32"), lengths, lengths), scores, **wanted)
 
     return __call__
 
@@ -198,6 +204,19 @@ class StoppingCriteriaList(list):  # a plain list of criteria or callables, as i
     def max_length(self) -> int | None:
         """What the first MaxLengthCriteria among them allows."""
         return next((criterion.max_length for criterion in self if isinstance(criterion, MaxLengthCriteria)), None)
+
+
+def validate_stopping_criteria(stopping_criteria: StoppingCriteriaList, max_length: int) -> StoppingCriteriaList:
+    """A copy that ends at `max_length` if it had no maximal length; warns where it has another one."""
+    criteria = deepcopy(stopping_criteria)
+    if criteria.max_length is None:
+        criteria.append(MaxLengthCriteria(max_length))
+    elif criteria.max_length != max_length:
+        warnings.warn(
+            f"`max_length` is {max_length}, but the criteria end rows at {criteria.max_length}. Give both the same.",
+            stacklevel=2,
+        )
+    return criteria
 
 
 def ended(criterion: Any, context: Context, scores: Sequence[Any] | None = None) -> Any:

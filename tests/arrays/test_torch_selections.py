@@ -7,6 +7,7 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
+from fabula.arrays import torch as functions  # noqa: E402  # needs torch
 from fabula.arrays import torch_selections as selections  # noqa: E402  # needs torch
 
 
@@ -19,6 +20,23 @@ def test_top_mass_by_sorting_keeps_the_tokens_that_the_host_keeps(vocabulary, ke
     sorted_out = selections.top_mass_by_sorting(scores, tail, keep)
     finite = scores > -torch.inf
     assert torch.equal(sorted_out & finite, selections.top_mass(scores, tail, keep) & finite)
+
+
+@pytest.mark.parametrize("mass", [0.01, 0.5, 0.9, 1.5])
+@pytest.mark.parametrize("vocabulary", [1, 60, 4000])
+def test_mass_reach_by_sorting_reaches_what_the_host_reaches(vocabulary, mass):
+    x = torch.tensor(np.random.default_rng(0).normal(0, 3, (3, vocabulary)).astype(np.float32))
+    weights = torch.softmax(-x, dim=-1)
+    assert torch.equal(selections.mass_reach_by_sorting(x, weights, mass), selections.mass_reach(x, weights, mass))
+
+
+def test_setting_without_waiting_sets_what_the_host_sets():
+    x = torch.tensor(np.random.default_rng(0).normal(0, 3, (3, 9)).astype(np.float32))
+    columns = torch.tensor([[1, 5, 99], [2, 3, 4], [-1, 0, 8]], dtype=torch.int32)
+    chosen = torch.tensor([[True, False, False], [True, True, True], [False, False, False]])
+    for values in (-torch.inf, x[:, :3] * 2):
+        expected = functions.scatter_where(x, columns, chosen, values)
+        assert torch.equal(functions._scatter_where_unwaited(x, columns, chosen, values), expected)
 
 
 @pytest.mark.gpu

@@ -264,7 +264,8 @@ def _scatter_where_unwaited(x: Array, columns: Array, chosen: Array, values: Any
     """scatter_where with shapes that do not depend on what is chosen: the rest goes to a column that is cut off."""
     spare = torch.where(chosen, columns, x.shape[-1]).long()
     padded = torch.nn.functional.pad(x, (0, 1))
-    return torch.scatter(padded, -1, spare, values)[:, : x.shape[-1]]
+    typed = values.to(x.dtype) if isinstance(values, torch.Tensor) else values
+    return torch.scatter(padded, -1, spare, typed)[:, : x.shape[-1]]
 
 
 def surely_none(x: Array) -> bool:

@@ -14,7 +14,12 @@ from fabula.processors.processor import LogitsProcessor, column
 
 __all__ = ["InfNanRemoveLogitsProcessor", "LogitNormalization", "TemperatureLogitsWarper"]
 
-LARGEST = float(np.finfo(np.float32).max)
+LARGEST = {  # by type
+    "float16": float(np.finfo(np.float16).max),
+    "bfloat16": (2 - 2**-7) * 2.0**127,
+    "float32": float(np.finfo(np.float32).max),
+    "float64": float(np.finfo(np.float64).max),
+}
 
 
 class TemperatureLogitsWarper(LogitsProcessor):
@@ -43,12 +48,13 @@ class LogitNormalization(LogitsProcessor):
 
 
 class InfNanRemoveLogitsProcessor(LogitsProcessor):
-    """NaN as 0, infinities as the largest and smallest float32."""
+    """NaN as 0, infinities as the largest and smallest number of the scores' type."""
 
     def process(self, scores: Any, context: Context) -> Any:
         xp = arrays.of(scores)
         known = xp.where(xp.isnan(scores), 0.0, scores)
-        return xp.minimum(xp.maximum(known, -LARGEST), LARGEST)
+        largest = LARGEST[str(scores.dtype).rpartition(".")[2]]
+        return xp.minimum(xp.maximum(known, -largest), largest)
 
     def stack_key(self) -> Hashable:
         return ()
