@@ -218,6 +218,10 @@ class TextIteratorStreamer(TextStreamer):
         super().cancel()
         self._send(self.stop_signal)
 
+    def close(self) -> None:
+        """The same, so that contextlib.closing() ends a run whose reader leaves."""
+        self.cancel()
+
     def _send(self, item: Any) -> None:
         self.text_queue.put(item)
 
@@ -265,6 +269,10 @@ class AsyncTextIteratorStreamer(TextIteratorStreamer):
             self.loop.call_soon_threadsafe(self.text_queue.put_nowait, item)
         except RuntimeError:
             self._cancelled = True
+
+    async def aclose(self) -> None:
+        """Cancel the run, so that contextlib.aclosing() ends one whose reader leaves."""
+        self.cancel()
 
     def __aiter__(self) -> Self:
         self._read = False
