@@ -1,0 +1,94 @@
+"""What a model with an encoder answers is what transformers' generate() answers on the same weights."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+torch = pytest.importorskip("torch")
+pytest.importorskip("transformers")
+
+from fabula import AutoModelForSeq2SeqLM  # noqa: E402
+from tests.generation.seq2seq_door import answer  # noqa: E402
+from tests.models.seq2seq_cases import CASES, write  # noqa: E402
+
+
+@pytest.fixture(scope="module", params=[CASES[i] for i in (0, 1, 3)], ids=str)
+def pair(request, tmp_path_factory):
+    """Ours and theirs."""
+    torch.set_num_threads(1)
+    folder = tmp_path_factory.mktemp("t5")
+    reference = write(request.param, folder)
+    return AutoModelForSeq2SeqLM.from_pretrained(folder), reference
+
+
+@pytest.fixture(scope="module")
+def texts():
+    """Ids and mask of five texts, padded on either side."""
+    random = np.random.default_rng(8)
+    ids, mask = torch.zeros(5, 30, dtype=torch.long), torch.zeros(5, 30, dtype=torch.long)
+    for row, (begin, end) in enumerate([(0, 30), (13, 30), (29, 30), (0, 7), (2, 28)]):
+        ids[row, begin:end] = torch.from_numpy(random.integers(2, 61, end - begin))
+        mask[row, begin:end] = 1
+    return ids, mask
+
+
+CALLS = {
+    "greedy": {"max_new_tokens": 25},
+    "long": {"max_new_tokens": 70, "eos_token_id": None},
+    "a length that counts the start": {"max_length": 12, "min_length": 6},
+    "a penalty": {"max_new_tokens": 20, "repetition_penalty": 1.7, "no_repeat_ngram_size": 2},
+    "starts of their own": {"max_new_tokens": 9, "decoder_start_token_id": [3, 9, 0, 4, 60]},
+    "begun answers": {"max_new_tokens": 9, "decoder_input_ids": torch.arange(10, 25).view(5, 3)},
+    "answers begun by the start": {"max_length": 9, "decoder_input_ids": torch.tensor([[0, 4]] * 5)},
+    "beams": {"max_new_tokens": 12, "num_beams": 4},
+    "several beams": {"max_new_tokens": 12, "num_beams": 3, "num_return_sequences": 2, "length_penalty": 0.5},
+}
+
+
+@pytest.mark.parametrize("call", CALLS.values(), ids=CALLS)
+def test_answers_are_those_of_transformers(pair, texts, call):
+    ours, theirs = pair
+    ids, mask = texts
+    expected = theirs.generate(ids, attention_mask=mask, do_sample=False, **call)
+    found = answer(ours, ids, mask, **call)
+    if "num_beams" in call:  # transformers takes a pad token of 0 for none, and fills with the end token
+        ended = (expected == 1).cumsum(1) - (expected == 1).long() > 0
+        expected = expected.masked_fill(ended, 0)
+    assert found.tolist() == expected.tolist()
+
+
+def test_lists_of_texts_are_answered_by_lists(pair, texts):
+    ours, theirs = pair
+    ids, mask = texts
+    rows = [row[keep.bool()].tolist() for row, keep in zip(ids, mask, strict=True)]
+    found = answer(ours, rows, max_new_tokens=8, eos_token_id=None)
+    assert found == theirs.generate(ids, attention_mask=mask, max_new_tokens=8, eos_token_id=None).tolist()
+
+
+def test_an_encoding_is_answered_as_the_text_that_it_is_of(pair, texts):
+    ours, _ = pair
+    ids, mask = texts
+    expected = answer(ours, ids, mask, max_new_tokens=10)
+    encoded = ours.get_encoder()(ids, mask)
+    assert answer(ours, None, mask, encoder_outputs=encoded, max_new_tokens=10).tolist() == expected.tolist()
+
+
+def test_equal_answers_to_different_texts_share_nothing(pair, texts):
+    """The decoder's prompts are long and equal; the engine must not take one row's keys for another's."""
+    ours, theirs = pair
+    ids, mask = texts
+    begun = torch.cat([torch.zeros(5, 1, dtype=torch.long), torch.arange(2, 50).expand(5, 48)], 1)
+    call = {"decoder_input_ids": begun, "max_new_tokens": 6, "eos_token_id": None}
+    expected = theirs.generate(ids, attention_mask=mask, **call)
+    for _ in range(2):
+        assert answer(ours, ids, mask, **call).tolist() == expected.tolist()
+
+
+def test_samples_of_one_text_share_its_memory_and_a_row_alone_draws_the_same(pair, texts):
+    ours, _ = pair
+    ids, mask = texts
+    call = {"do_sample": True, "seed": 5, "max_new_tokens": 10, "eos_token_id": None, "top_k": 0}
+    several = answer(ours, ids[:1], mask[:1], num_return_sequences=4, **call)
+    assert len({tuple(row) for row in several.tolist()}) > 1
+    assert answer(ours, ids[:1], mask[:1], **call).tolist() == several[:1].tolist()
