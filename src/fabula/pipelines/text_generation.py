@@ -180,9 +180,13 @@ class TextGenerationPipeline:
         for place, one in enumerate(batch):
             answers.append([])
             for row in range(place * rows, (place + 1) * rows):
-                record = record_of(one, list(sequences[row]), asked, self.tokenizer)
+                record = self._record(one, list(sequences[row]), asked)
                 answers[-1].append({**record, **{name: values[row] for name, values in others.items()}})
         return answers
+
+    def _record(self, prompt: Encoded, sequence: list[int], asked: Settings) -> dict[str, Any]:
+        """What one sequence becomes."""
+        return record_of(prompt, sequence, asked, self.tokenizer)
 
     def _start(self) -> list[int]:
         """What an empty text begins with."""
