@@ -247,11 +247,13 @@ def scatter_where(x: Array, columns: Array, chosen: Array, values: Any) -> Array
 
     The chosen columns lie in [0, V); where one occurs twice, either value may stay. A CPU touches only these places.
     """
-    rows, places = np.nonzero(chosen)
-    if not len(rows):
+    if not chosen.any():
         return x
-    result = x.copy()
-    result[rows, columns[rows, places]] = values[rows, places] if isinstance(values, np.ndarray) else values
+    result = np.empty(x.shape, dtype=x.dtype)
+    for row, places in enumerate(chosen):
+        result[row] = x[row]  # and then, while it lies in the processor's cache, the places
+        found = values[row][places] if isinstance(values, np.ndarray) else values
+        result[row][columns[row][places]] = found
     return result
 
 
