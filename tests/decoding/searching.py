@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from fabula import arrays
 from fabula.context import Context
 from fabula.decoding.strategy import Draw, Hypothesis, Move, Search, Turn
 from fabula.processors import LogitsProcessorList
@@ -64,11 +65,12 @@ def drive(
 
 def _turn(rows: np.ndarray, logits_of: Any, prompt: int, process: Any, seed: int | None, padding: int) -> Turn:
     count, length = rows.shape
-    tokens = torch.tensor(rows)
-    full = torch.full((count,), length, dtype=torch.int32)
-    context = Context(tokens, full, torch.full_like(full, prompt), padding=padding)
+    logits = logits_of(rows)
+    xp = arrays.of(logits)
+    lengths, prompts = (xp.full((count,), value, "int32", like=logits) for value in (length, prompt))
+    context = Context(xp.asarray(rows, "int32", like=logits), lengths, prompts, padding=padding)
     draw = Draw.of([seed or 0] * count, [0] * count, [length] * count, [seed is not None] * count)
-    return Turn(logits_of(rows), process, context, draw)
+    return Turn(logits, process, context, draw)
 
 
 def tiny_model(seed: int, vocabulary: int = 40, sharpness: float = 0.6) -> Any:
