@@ -15,7 +15,13 @@ NAMES = [
     "GenerateBeamDecoderOnlyOutput",
     "GenerateBeamEncoderDecoderOutput",
 ]
-OURS = ["finish_reasons", "log_probabilities"]
+OURS = [
+    "finish_reasons",
+    "log_probabilities",
+    "top_log_probabilities",
+    "prompt_log_probabilities",
+    "prompt_top_log_probabilities",
+]
 
 
 def both(name, **values):

@@ -170,10 +170,8 @@ class TestSupport:
         "call",
         [
             {"use_cache": False},
-            {"prompt_lookup_num_tokens": 3},
             {"cache_implementation": "quantized"},
             {"prefill_chunk_size": 16},
-            {"output_attentions": True, "return_dict_in_generate": True},
             {"compile_config": {}},
             {"token_healing": True},
         ],

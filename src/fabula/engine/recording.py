@@ -44,9 +44,12 @@ def kept_of(record: Record, scores: Any, logits: Any, forward: Forward, seats: S
     if not record.keeps:
         return None
     xp = arrays.of(logits)
+    every = range(len(seats.rows))
     return Kept(
         xp.to_host(scores).copy() if record.scores and scores is not None else None,
         xp.to_host(logits).copy() if record.logits else None,
+        [states_of(forward, seats, place) for place in every] if record.hidden_states else None,
+        [attentions_of(forward, seats, place) for place in every] if record.attentions else None,
     )
 
 
@@ -66,4 +69,33 @@ def _kept_of_place(record: Record, place: int, scores: Any, raw: Any, forward: F
     return Kept(
         None if scores is None or not record.scores else scores[place],
         None if raw is None or not record.logits else raw[place],
+        [states_of(forward, seats, place)] if record.hidden_states else None,
+        [attentions_of(forward, seats, place)] if record.attentions else None,
     )
+
+
+def states_of(forward: Forward, seats: Seats, place: int) -> tuple[Any, ...]:
+    """Float["N D"] for the embeddings, each layer but the last, and the last after the norm, at N positions."""
+    assert forward.hidden_states is not None
+    where = slice(*seats.outputs_of(place))
+    states = [forward.hidden_states[layer] for layer in sorted(forward.hidden_states)]
+    return tuple(_own(state[where]) for state in (*states, forward.hidden))
+
+
+def attentions_of(forward: Forward, seats: Seats, place: int) -> tuple[Any, ...]:
+    """Float["heads N keys"] for each layer: what N positions look at, up to the last of them."""
+    assert forward.attentions is not None
+    row = seats.rows[place]
+    _, end = seats.computed[id(row)]
+    order = list(seats.computed).index(id(row))
+    (first, last), found = seats.outputs_of(place), []
+    for layer in sorted(forward.attentions):
+        weights = forward.attentions[layer][order]
+        queries, keys = weights.shape[1:]
+        found.append(_own(weights[:, queries - (end - first) : queries - (end - last), : keys - (end - last)]))
+    return tuple(found)
+
+
+def _own(x: Any) -> Any:
+    """What the next pass will not overwrite."""
+    return x.copy() if isinstance(x, np.ndarray) else x

@@ -16,12 +16,12 @@ __all__ = ["FinishReason", "Kept", "PromptScores", "Request", "Sink", "Step"]
 
 @dataclass(frozen=True, slots=True)
 class Kept:
-    """What a turn's record asks to be kept of the pass before it, one entry a row that took the turn. On the host."""
+    """What a turn's record asks to be kept of the pass before it, for R rows that took the turn."""
 
     scores: Any = None  # Float["R V"]: after the processors
     logits: Any = None  # Float["R V"]
-    hidden_states: tuple[Any, ...] | None = None  # a layer: R of Float["N D"], at the N positions newly computed
-    attentions: tuple[Any, ...] | None = None  # a layer: R of Float["heads N keys"]
+    hidden_states: list[tuple[Any, ...]] | None = None  # a row, a layer: Float["N D"], at N new positions
+    attentions: list[tuple[Any, ...]] | None = None  # a row, a layer: Float["heads N keys"]
 
 
 @dataclass(frozen=True, slots=True)

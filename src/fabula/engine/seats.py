@@ -25,6 +25,7 @@ class Seats:
     lengths: list[int]  # S: how many of the row's tokens count at this place
     spans: list[tuple[int, int]]  # for each of `distinct`, its places
     outputs: np.ndarray | None  # Int["S"]: where the outputs lie among the pass's; None: they are all of them
+    computed: dict[int, tuple[int, int]]  # id(row) -> all outputs of a row of the pass, in the pass's order
 
     def take(self, values: Any) -> Any:
         """Float["S ..."] of these places, from a pass's Float["N ..."]."""
@@ -32,6 +33,15 @@ class Seats:
             return values
         xp = arrays.of(values)
         return xp.take(values, xp.asarray(self.outputs, "int32", like=values))
+
+    def outputs_of(self, place: int) -> tuple[int, int]:
+        """Where the outputs lie that are a place's own: all of a prompt's at its first turn, later one position's."""
+        row = self.rows[place]
+        first, end = self.computed[id(row)]
+        if row.scored_from is not None:
+            return first, end
+        depth = place - self.spans[self.owners[place]][0]
+        return end - row.tail + depth, end - row.tail + depth + 1
 
     def draw(self, seeds: Sequence[int], sampled: Sequence[bool]) -> Draw:
         """The keys of the places' random bits."""
@@ -46,7 +56,7 @@ def seats_of(rows: list[Row], spans: dict[int, tuple[int, int]]) -> Seats:
         every = range(len(rows))
         whole = _is_whole(outputs, spans)
         lengths = [row.length for row in rows]
-        return Seats(rows, rows, list(every), lengths, [(i, i + 1) for i in every], None if whole else outputs)
+        return Seats(rows, rows, list(every), lengths, [(i, i + 1) for i in every], None if whole else outputs, spans)
     owners = [place for place, row in enumerate(rows) for _ in range(row.tail)]
     outputs = np.concatenate([np.arange(end - row.tail, end) for row, (_, end) in zip(rows, places, strict=True)])
     ends = list(accumulate(row.tail for row in rows))
@@ -57,6 +67,7 @@ def seats_of(rows: list[Row], spans: dict[int, tuple[int, int]]) -> Seats:
         [row.length + depth for row in rows for depth in range(row.tail)],
         [(end - row.tail, end) for row, end in zip(rows, ends, strict=True)],
         None if _is_whole(outputs, spans) else outputs.astype(np.int32),
+        spans,
     )
 
 

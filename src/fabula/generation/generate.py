@@ -23,6 +23,7 @@ from fabula.generation.prompts import Prompts, check_rows, read_prompts
 from fabula.generation.recipe import token_ids
 from fabula.generation.requests import Given, build_requests
 from fabula.generation.rules import check_supported, resolve
+from fabula.generation.scoring import score_found
 
 _NO_CODE = "Fabula runs no code from a model's files"
 _REFUSED = {"custom_generate": _NO_CODE, "trust_remote_code": _NO_CODE, "synced_gpus": "one process computes the model"}
@@ -95,6 +96,8 @@ def run(model: Any, call: Call, streamer: Any = None) -> None:
         for collector in call.collectors:
             if collector.error is not None:
                 raise collector.error
+        if call.config.output_log_probabilities:
+            score_found(model, call.prompts.rows, call.collectors, call.config.top_log_probabilities or 0)
     except BaseException as error:
         _tell(streamer, error)
         raise

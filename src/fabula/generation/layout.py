@@ -9,6 +9,8 @@ import numpy as np
 from fabula import arrays
 from fabula.generation.collector import Collector
 from fabula.generation.config import GenerationConfig
+from fabula.generation.layout_likelihoods import likelihoods_of_new_tokens, likelihoods_of_prompts
+from fabula.generation.layout_states import attentions, hidden_states
 from fabula.generation.outputs import GenerateBeamDecoderOnlyOutput, GenerateDecoderOnlyOutput
 from fabula.generation.prompts import Prompts
 from fabula.generation.recipe import token_ids
@@ -27,6 +29,7 @@ def lay_out(prompts: Prompts, config: GenerationConfig, collectors: list[Collect
         scores=_stacked(collectors, "scores", like) if config.output_scores else None,
         logits=_stacked(collectors, "logits", like) if config.output_logits else None,
         finish_reasons=_reasons(collectors),
+        **_shown(prompts, config, collectors, 1),
     )
 
 
@@ -48,7 +51,23 @@ def _of_beams(sequences: Any, prompts: Prompts, config: GenerationConfig, collec
         logits=_turns(collectors, "logits", beams, like) if config.output_logits else None,
         beam_indices=xp.asarray(indices, "int64", like=like),
         finish_reasons=_reasons(collectors),
+        **_shown(prompts, config, collectors, beams),
     )
+
+
+def _shown(prompts: Prompts, config: GenerationConfig, collectors: list[Collector], beams: int) -> dict[str, Any]:
+    """What was asked for of the passes beside the logits."""
+    shown: dict[str, Any] = {}
+    like, top = np.zeros(0) if prompts.given is None else prompts.given, bool(config.top_log_probabilities)
+    if config.output_log_probabilities:
+        shown |= likelihoods_of_new_tokens(collectors, like, top)
+    if config.output_prompt_log_probabilities:
+        shown |= likelihoods_of_prompts(collectors, like, top)
+    if config.output_hidden_states:
+        shown["hidden_states"] = hidden_states(prompts, collectors, beams)
+    if config.output_attentions:
+        shown["attentions"] = attentions(prompts, collectors, beams)
+    return shown
 
 
 def _turns(collectors: list[Collector], kind: str, beams: int, like: Any) -> tuple[Any, ...]:

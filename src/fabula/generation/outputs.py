@@ -67,7 +67,10 @@ class GenerateDecoderOnlyOutput(ModelOutput):
     hidden_states: tuple[tuple[Any, ...], ...] | None = None  # a step, a layer
     past_key_values: Any = None  # the cache
     finish_reasons: list[Any] | None = None  # R: why each row ended
-    log_probabilities: Any = None  # of the chosen tokens: log-softmax of the raw logits
+    log_probabilities: Any = None  # Float["R N"]: log-softmax of the raw logits at the new tokens; 0 behind a row's end
+    top_log_probabilities: list[Any] | None = None  # R: a new token: the likeliest (token, log-probability)
+    prompt_log_probabilities: list[Any] | None = None  # a prompt: Float["P-1"], of its tokens but the first
+    prompt_top_log_probabilities: list[Any] | None = None  # a prompt: a token but the first: the likeliest
 
 
 @dataclass
@@ -85,6 +88,9 @@ class GenerateEncoderDecoderOutput(ModelOutput):
     past_key_values: Any = None
     finish_reasons: list[Any] | None = None
     log_probabilities: Any = None
+    top_log_probabilities: list[Any] | None = None
+    prompt_log_probabilities: list[Any] | None = None
+    prompt_top_log_probabilities: list[Any] | None = None
 
 
 @dataclass
@@ -101,6 +107,9 @@ class GenerateBeamDecoderOnlyOutput(ModelOutput):
     past_key_values: Any = None
     finish_reasons: list[Any] | None = None
     log_probabilities: Any = None
+    top_log_probabilities: list[Any] | None = None
+    prompt_log_probabilities: list[Any] | None = None
+    prompt_top_log_probabilities: list[Any] | None = None
 
 
 @dataclass
@@ -120,3 +129,6 @@ class GenerateBeamEncoderDecoderOutput(ModelOutput):
     past_key_values: Any = None
     finish_reasons: list[Any] | None = None
     log_probabilities: Any = None
+    top_log_probabilities: list[Any] | None = None
+    prompt_log_probabilities: list[Any] | None = None
+    prompt_top_log_probabilities: list[Any] | None = None

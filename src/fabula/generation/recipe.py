@@ -53,7 +53,18 @@ def build_recipe(
 def _record(config: GenerationConfig) -> Record:
     if not config.return_dict_in_generate:
         return Record()
-    return Record(scores=bool(config.output_scores), logits=bool(config.output_logits))
+    return Record(
+        log_probabilities=(config.top_log_probabilities or 0) if _wants_likelihoods(config) else None,
+        prompt=bool(config.output_prompt_log_probabilities),
+        scores=bool(config.output_scores),
+        logits=bool(config.output_logits),
+        hidden_states=bool(config.output_hidden_states),
+        attentions=bool(config.output_attentions),
+    )
+
+
+def _wants_likelihoods(config: GenerationConfig) -> bool:
+    return bool(config.output_log_probabilities or config.output_prompt_log_probabilities)
 
 
 def _stop_strings(value: str | Sequence[str] | None) -> tuple[str, ...]:

@@ -1,0 +1,103 @@
+"""Hidden states and attention weights of generate() are those of transformers, in its shapes."""
+
+import numpy as np
+import pytest
+
+torch = pytest.importorskip("torch")
+transformers = pytest.importorskip("transformers")
+
+import fabula  # noqa: E402
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory):
+    torch.manual_seed(3)
+    config = transformers.LlamaConfig(
+        vocab_size=60,
+        hidden_size=32,
+        intermediate_size=48,
+        num_hidden_layers=3,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        max_position_embeddings=128,
+        bos_token_id=1,
+        eos_token_id=2,
+        attn_implementation="eager",
+    )
+    theirs = transformers.LlamaForCausalLM(config).eval()
+    folder = tmp_path_factory.mktemp("llama")
+    theirs.save_pretrained(folder)
+    return fabula.AutoModelForCausalLM.from_pretrained(folder, backend="torch", dtype="float32"), theirs
+
+
+IDS = torch.tensor([[0, 0, 5, 9, 11], [7, 8, 20, 21, 22]])
+MASK = torch.tensor([[0, 0, 1, 1, 1], [1, 1, 1, 1, 1]])
+WANTED = {
+    "return_dict_in_generate": True,
+    "output_hidden_states": True,
+    "output_attentions": True,
+    "output_scores": True,
+    "output_logits": True,
+    "max_new_tokens": 6,
+    "pad_token_id": 0,
+}
+
+
+def assert_alike(ours, theirs, mask, rows):
+    """The same steps and layers, equal where the prompt is no padding."""
+    assert len(ours) == len(theirs)
+    for step, (our_layers, their_layers) in enumerate(zip(ours, theirs, strict=True)):
+        assert len(our_layers) == len(their_layers)
+        for our, their in zip(our_layers, their_layers, strict=True):
+            assert our.shape == their.shape
+            for row in range(rows):
+                columns = mask[row].bool() if step == 0 else slice(None)
+                a, b = (x[row][..., columns, :] if x.dim() == 4 else x[row][columns] for x in (our, their))
+                np.testing.assert_allclose(a, b, atol=2e-5)
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        {},
+        {"num_beams": 3, "num_return_sequences": 2, "eos_token_id": None},
+        {"num_return_sequences": 2, "do_sample": True, "seed": 3, "eos_token_id": None},
+    ],
+    ids=["greedy", "beams", "sampled"],
+)
+def test_states_and_attentions_have_transformers_shapes_and_values(models, call):
+    ours, theirs = models
+    call = {**WANTED, **call}
+    found = ours.generate(IDS, attention_mask=MASK, **call)
+    if call.get("do_sample"):  # draws are our own: what was drawn is read back in one pass
+        output = theirs(
+            found.sequences,
+            attention_mask=torch.cat([MASK.repeat_interleave(2, 0), torch.ones(4, 6)], 1).long(),
+            output_hidden_states=True,
+        )
+        assert found.hidden_states[0][1].shape == (4, 5, 32)
+        for layer, states in enumerate(output.hidden_states):
+            for row in range(4):
+                kept = torch.cat(
+                    [
+                        found.hidden_states[0][layer][row][MASK[row // 2].bool()],
+                        *(step[layer][row] for step in found.hidden_states[1:]),
+                    ]
+                )
+                np.testing.assert_allclose(
+                    kept, states[row, :-1].detach()[torch.cat([MASK[row // 2], torch.ones(5)]).bool()], atol=2e-5
+                )
+        return
+    expected = theirs.generate(IDS, attention_mask=MASK, **call)
+    assert found.sequences.tolist() == expected.sequences.tolist()
+    beams = call.get("num_beams", 1)
+    mask = MASK.repeat_interleave(beams, 0)
+    assert_alike(found.hidden_states, expected.hidden_states, mask, 2 * beams)
+    assert_alike(found.attentions, expected.attentions, mask, 2 * beams)
+    for name in ("scores", "logits"):
+        for a, b in zip(found[name], expected[name], strict=True):
+            np.testing.assert_allclose(a, b, atol=2e-5)
+    if beams > 1:
+        assert found.beam_indices.tolist() == expected.beam_indices.tolist()
+        np.testing.assert_allclose(found.sequences_scores, expected.sequences_scores, atol=1e-5)
+        assert type(found).__name__ == type(expected).__name__
