@@ -71,6 +71,23 @@ def test_the_likeliest_marked_tokens_are_those_of_transformers(model, reference,
         assert model.generate(ids, watermarking_config=MARKS[name], **LENGTH).tolist() == expected.tolist()
 
 
+@pytest.mark.parametrize("name", ["lefthash", "selfhash of a context"])
+def test_marked_beams_are_those_of_transformers(model, reference, name):
+    ids = torch.tensor(PROMPTS[:1])
+    call = {"num_beams": 3, "do_sample": False, **LENGTH}
+    expected = reference.generate(
+        ids, attention_mask=torch.ones_like(ids), watermarking_config=their_mark(MARKS[name]), **call
+    )
+    assert model.generate(ids, watermarking_config=MARKS[name], **call).tolist() == expected.tolist()
+
+
+@pytest.mark.parametrize("name", MARKS)
+def test_drafts_do_not_change_a_marked_text(model, name):
+    prompts = [[65, 66, 65, 66, 67, 65, 66], *PROMPTS]
+    call = {"watermarking_config": MARKS[name], "do_sample": True, "temperature": 0.3, "seed": 4, **LENGTH}
+    assert model.generate(prompts, prompt_lookup_num_tokens=4, **call) == model.generate(prompts, **call)
+
+
 @pytest.mark.parametrize("name", MARKS)
 def test_a_marked_row_of_a_batch_is_the_row_alone(model, name):
     call = {"watermarking_config": MARKS[name], "do_sample": True, "seed": [3, 4, 5], **LENGTH}

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from types import SimpleNamespace
 
 import numpy as np
@@ -57,6 +59,32 @@ def test_texts_may_come_as_tensors_arrays_or_lists_of_any_length():
     got = detector(ragged, return_dict=True)
     assert got.z_score[[0, 2]].tolist() == expected[[0, 2]].tolist()
     assert got.num_tokens_scored.tolist() == [59, 29, 59]
+
+
+WITHOUT_TORCH = """
+import sys
+sys.modules["torch"] = None
+import numpy as np
+from types import SimpleNamespace
+from fabula import SynthIDTextScoreDetector, SynthIDTextWatermarkingConfig, WatermarkDetector, WatermarkingConfig
+model, ids = SimpleNamespace(vocab_size=500, bos_token_id=1), np.arange(2, 62)[None]
+for scheme in ("lefthash", "selfhash"):
+    mark = WatermarkingConfig(seeding_scheme=scheme)
+    mark.construct_processor(500)(ids, np.zeros((1, 500), np.float32))
+    print(int(WatermarkDetector(model, "cpu", mark)(ids, return_dict=True).num_green_tokens[0]))
+mark = SynthIDTextWatermarkingConfig(ngram_len=3, keys=[1, 2, 3]).construct_processor()
+mark(ids, np.zeros((1, 500), np.float32))
+print(int(SynthIDTextScoreDetector(mark)(ids, return_dict=True).num_tokens_scored[0]))
+"""
+
+
+def test_marks_and_detectors_work_where_torch_is_absent():
+    told = subprocess.run([sys.executable, "-c", WITHOUT_TORCH], capture_output=True, text=True, check=True).stdout
+    ids = np.arange(2, 62)[None]
+    expected = [
+        int(both({"seeding_scheme": scheme}, ids)[1].num_green_tokens[0]) for scheme in ("lefthash", "selfhash")
+    ]
+    assert [int(line) for line in told.split()] == [*expected, 58]
 
 
 def test_without_return_dict_it_says_which_texts_are_marked():

@@ -88,11 +88,9 @@ def test_scores_over_a_whole_generation_equal_transformers(xp, settings):
     assert marked > 0
 
 
-@pytest.mark.parametrize("settings", SETTINGS)
+@pytest.mark.parametrize("settings", [one for one in SETTINGS if one.get("ngram_len") != 1])  # no windows of no tokens
 @pytest.mark.parametrize("vocabulary", [9, 50_000])
 def test_g_values_and_masks_of_texts_equal_transformers(xp, settings, vocabulary):
-    if settings.get("ngram_len") == 1:
-        pytest.skip("transformers has no windows of no tokens")
     mine, other = both(settings)
     ids = text(4, 50, vocabulary)
     given = xp.asarray(ids, "int64")

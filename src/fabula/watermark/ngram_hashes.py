@@ -54,6 +54,4 @@ def places(hashes: np.ndarray, size: int) -> np.ndarray:
 @lru_cache(maxsize=8)
 def sampling_table(seed: int, size: int) -> np.ndarray:
     """Bool["S"]: the g-values, as `torch.randint(0, 2, (size,))` gives them on a CPU generator of that seed."""
-    table = (draws(seed, size) & 1).astype(bool)
-    table.flags.writeable = False
-    return table
+    return (draws(seed, size) & 1).astype(bool)

@@ -147,7 +147,7 @@ class SynthIDTextWatermarkLogitsProcessor(LogitsProcessor):
 
     def _g_values_at(self, xp: Any, tokens: Any, hashes: np.ndarray) -> Callable[[int], Any]:
         """depth -> Bool["R K"]: the g-values of tokens Int["R K"] after contexts with these hashes."""
-        table = xp.asarray(self.sampling_table.copy(), "bool", like=tokens)
+        table = xp.asarray(self.sampling_table, "bool", like=tokens)
         size = len(self.sampling_table)
         find = _by_low_bits if size & (size - 1) == 0 else _by_whole_hashes
         places_at = find(xp, tokens, hashes, self.keys, size)
