@@ -353,7 +353,7 @@ def test_the_models_own_config_holds_where_the_call_says_nothing(folder):
         ([[1, 2, 3]], {"max_length": 3}, ArgumentError, "max_length"),
         ([[1]], {"negative_prompt_ids": [[1]]}, ArgumentError, "guidance_scale"),
         ([[1, 2]], {"token_type_ids": [[0, 1]]}, NotSupportedError, "token_type_ids"),
-        ([[1]], {"assistant_model": object()}, NotSupportedError, "assistant_model"),
+        ([[1]], {"assistant_model": object()}, ArgumentError, "assistant_model"),
         ([[1]], {"logits_processor": [3]}, ArgumentError, "logits_processor"),
         ([[1]], {"stop_strings": [""]}, ArgumentError, "stop_strings"),
     ],
