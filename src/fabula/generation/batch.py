@@ -106,7 +106,7 @@ def _checked_call(inputs: Any, call: Mapping[str, Any]) -> dict[str, Any]:
 
 def _refuse_recordings(configs: Sequence[GenerationConfig]) -> None:
     for name in SHARED:
-        if name != "return_dict_in_generate" and any(getattr(config, name) for config in configs):
+        if name.startswith("output_") and any(getattr(config, name, None) for config in configs):
             raise NotSupportedError(f"`{name}` is not done by generate_batch(). Call generate(), or leave it out.")
 
 

@@ -19,6 +19,9 @@ SHARED = (  # settings that shape what a call returns, and not one row's text
     "output_logits",
     "output_attentions",
     "output_hidden_states",
+    "output_log_probabilities",
+    "output_prompt_log_probabilities",
+    "top_log_probabilities",
 )
 
 
@@ -81,8 +84,9 @@ def streams_for(
 
 def _check_shared(configs: list[GenerationConfig]) -> None:
     for name in SHARED:
-        values = {bool(getattr(config, name)) for config in configs}
+        values = {getattr(config, name, None) or None for config in configs}
         if len(values) > 1:
             raise ArgumentError(
-                f"`{name}` must be the same for all prompts of a call, got True and False. Set it once, or call twice."
+                f"`{name}` must be the same for all prompts of a call, got {sorted(map(str, values))}. "
+                "Set it for all of them, or call once for each."
             )

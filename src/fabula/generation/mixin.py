@@ -18,6 +18,7 @@ from fabula.errors import ArgumentError
 from fabula.generation.batch import GenerationOutput, generate_batch
 from fabula.generation.config import GenerationConfig
 from fabula.generation.custom import generate_custom
+from fabula.generation.each import generate_each
 from fabula.generation.generate import generate
 from fabula.generation.recipe import token_ids
 from fabula.ops.protocol import NO_TAPS, Batch, Forward, Taps
@@ -105,7 +106,7 @@ class GenerationMixin:
     def generate(
         self,
         inputs: Any = None,
-        generation_config: GenerationConfig | None = None,
+        generation_config: GenerationConfig | Sequence[GenerationConfig | None] | None = None,
         logits_processor: Any = None,
         stopping_criteria: Any = None,
         prefix_allowed_tokens_fn: Any = None,
@@ -123,8 +124,8 @@ class GenerationMixin:
         that says what counts, or ragged lists of ids; None starts from the beginning-of-sequence token. Returns the
         same kind: [R * num_return_sequences, L + N] int64, right-padded, or lists of prompt plus new ids; an output
         object if `return_dict_in_generate`. `generation_config` and any of its fields by name say how: a name given
-        here wins, then the config passed, then the model's own, then the default. `streamer` gets the prompt, then
-        each token.
+        here wins, then the config passed (one for all, or a list of one a prompt), then the model's own, then the
+        default. `streamer` gets the prompt, then each token.
 
         `logits_processor`, `stopping_criteria` and `prefix_allowed_tokens_fn` are the caller's own: they see arrays of
         the framework of `inputs`, processors the rows that choose in a step (left-padded), criteria one row [1, L].
@@ -137,6 +138,8 @@ class GenerationMixin:
         if callable(custom_generate):
             call = {**kwargs, **given}
             return generate_custom(self, custom_generate, inputs, generation_config, streamer, call)
+        if isinstance(generation_config, Sequence):
+            return generate_each(self, inputs, generation_config, streamer, {**kwargs, **given})
         return generate(self, inputs, generation_config, streamer, {**kwargs, **given})
 
     def generate_batch(
