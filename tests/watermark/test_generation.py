@@ -8,6 +8,7 @@ import pytest
 from fabula import (
     AutoModelForCausalLM,
     AutoTokenizer,
+    GenerationConfig,
     SynthIDTextScoreDetector,
     SynthIDTextWatermarkingConfig,
     WatermarkDetector,
@@ -94,6 +95,14 @@ def test_a_marked_row_of_a_batch_is_the_row_alone(model, name):
     together = model.generate(PROMPTS, **call)
     for row, prompt in enumerate(PROMPTS):
         assert model.generate([prompt], **{**call, "seed": 3 + row}) == [together[row]]
+
+
+def test_rows_of_a_batch_may_have_different_marks_or_none(model):
+    marks = [MARKS["SynthID"], None, MARKS["lefthash"]]
+    configs = [GenerationConfig(watermarking_config=mark, do_sample=True, **LENGTH) for mark in marks]
+    together = model.generate(PROMPTS, generation_config=configs, seed=[3, 4, 5])
+    for row, config in enumerate(configs):
+        assert model.generate(PROMPTS[row : row + 1], generation_config=config, seed=3 + row) == [together[row]]
 
 
 def test_several_marked_sequences_of_a_prompt_differ_and_repeat(model):
