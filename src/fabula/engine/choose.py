@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,7 @@ from fabula.decoding.sample import SAMPLE
 from fabula.decoding.strategy import Choice, Ends, Move, Process, Tapped, Turn
 from fabula.engine.group import Group
 from fabula.engine.recording import kept_of, steps_of
-from fabula.engine.request import Kept, Step
+from fabula.engine.request import Kept, Request, Step
 from fabula.engine.seats import Board, Seats, seats_of
 from fabula.kernels.sampling import RowChoice
 from fabula.ops.protocol import Forward
@@ -21,6 +22,16 @@ from fabula.processors.rows import stack
 
 Spans = dict[int, tuple[int, int]]  # id(row) -> its outputs are [first, end) of a pass's scored positions
 Chosen = tuple[Group, list[Step] | Move, Kept | None]  # a strategy's tokens, or a search's move and what is kept of it
+
+
+@dataclass(frozen=True, slots=True)
+class Party:
+    """Groups that take a turn together, and what their places have in common from step to step."""
+
+    groups: list[Group]
+    seats: Seats
+    requests: list[Request]  # of each place
+    recipes: list[Recipe]  # of each place
 
 
 class Chooser:
@@ -31,7 +42,8 @@ class Chooser:
         self._sampler = sampler
         self._board = Board()
         self._groups: list[Group] = []
-        self._parties: list[list[Group]] = []
+        self._spans: Spans = {}
+        self._parties: list[Party] = []
         self._recipes: list[Recipe] = []
         self._process: Process = stack([[]])
         self._numbers: list[dict[str, float]] | None = None
@@ -40,39 +52,40 @@ class Chooser:
         self, groups: list[Group], forward: Forward, spans: Spans, ends: Callable[[Group], Ends]
     ) -> list[Chosen]:
         """What each group does next. `ends` says of a search's rows when they would end."""
-        if groups is not self._groups:
-            self._groups, self._parties = groups, _parties(groups)
+        if groups is self._groups and spans is self._spans:  # the same rows, a token further
+            for party in self._parties:
+                party.seats.advance()
+        else:
+            self._groups, self._spans, self._parties = groups, spans, _parties(groups, spans)
         chosen: list[Chosen] = []
         for party in self._parties:
-            if party[0].search is None:
+            if party.groups[0].search is None:
                 chosen += self._strategy(party, forward, spans)
             else:
-                chosen.append(self._search(party[0], forward, spans, ends(party[0])))
+                chosen.append(self._search(party, forward, spans, ends(party.groups[0])))
         return chosen
 
-    def _strategy(self, party: list[Group], forward: Forward, spans: Spans) -> list[Chosen]:
+    def _strategy(self, party: Party, forward: Forward, spans: Spans) -> list[Chosen]:
         """The tokens of groups of one strategy, a row each; of a row with drafts, as many as may stand."""
-        seats = seats_of([group.rows[0] for group in party], spans)
-        requests = [party[place].request for place in seats.owners]
-        self._meet([request.recipe for request in requests])
+        seats, requests = party.seats, party.requests
+        self._meet(party.recipes)
         logits = seats.take(forward.logits)
-        strategy = party[0].request.recipe.strategy
+        strategy = party.recipes[0].strategy
         tokens = self._sampled_by_backend(seats, requests, logits) if strategy is SAMPLE else None
         if tokens is None:
             turn = self._turn(seats, requests, forward, logits, spans)
             choice = strategy.choose(turn)  # type: ignore[union-attr]
         else:
             choice = Choice(tokens)
-        steps = steps_of([request.recipe.record for request in requests], logits, choice, forward, seats)
-        return [(group, steps[first:end], None) for group, (first, end) in zip(party, seats.spans, strict=True)]
+        steps = steps_of([recipe.record for recipe in party.recipes], logits, choice, forward, seats)
+        return [(group, steps[first:end], None) for group, (first, end) in zip(party.groups, seats.spans, strict=True)]
 
-    def _search(self, group: Group, forward: Forward, spans: Spans, ends: Ends) -> Chosen:
+    def _search(self, party: Party, forward: Forward, spans: Spans, ends: Ends) -> Chosen:
         """A search's move."""
-        seats = seats_of(group.rows, spans)
-        requests = [group.request] * len(group.rows)
-        self._meet([group.request.recipe] * len(group.rows))
+        group, seats = party.groups[0], party.seats
+        self._meet(party.recipes)
         logits = seats.take(forward.logits)
-        turn = self._turn(seats, requests, forward, logits, spans)
+        turn = self._turn(seats, party.requests, forward, logits, spans)
         assert group.search is not None
         move = group.search.advance(turn, ends, group.carry)
         return group, move, kept_of(group.request.recipe.record, move.scores, logits, forward, seats)
@@ -94,7 +107,10 @@ class Chooser:
 
     def _meet(self, recipes: list[Recipe]) -> None:
         """Brings the processors of these rows together, unless they are those of the last step."""
+        if recipes is self._recipes:
+            return
         if len(recipes) == len(self._recipes) and all(a is b for a, b in zip(recipes, self._recipes, strict=True)):
+            self._recipes = recipes
             return
         numbers = [plain_numbers(recipe) for recipe in recipes] if self._sampler is not None else [None]
         self._numbers = None if None in numbers else [one for one in numbers if one is not None]
@@ -113,10 +129,17 @@ class Chooser:
         return None if (tokens < 0).any() else tokens
 
 
-def _parties(groups: list[Group]) -> list[list[Group]]:
+def _parties(groups: list[Group], spans: Spans) -> list[Party]:
     """The groups that take a turn together: searches alone, the rest by strategy, and apart where one is guided."""
     parties: dict[Any, list[Group]] = {}
     for group in groups:
         key = id(group) if group.search is not None else (group.request.recipe.strategy, group.request.negative is None)
         parties.setdefault(key, []).append(group)
-    return list(parties.values())
+    return [_party(members, spans) for members in parties.values()]
+
+
+def _party(groups: list[Group], spans: Spans) -> Party:
+    seats = seats_of(groups[0].rows if groups[0].search is not None else [group.rows[0] for group in groups], spans)
+    owners = [0] * len(seats.rows) if groups[0].search is not None else seats.owners
+    requests = [groups[owner].request for owner in owners]
+    return Party(groups, seats, requests, [request.recipe for request in requests])

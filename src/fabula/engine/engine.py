@@ -210,8 +210,8 @@ class Engine:
         try:
             if group.rows[0].scored_from is not None:
                 self._begin(group)
-            if kept is not None:
-                sink.turned(kept)
+            if kept is not None and (move.recorded is None or len(move.recorded)):
+                sink.turned(kept if move.recorded is None else kept.of(move.recorded))
             for token in move.settled:
                 sink.put(group.index, Step(token))
             group.settled += len(move.settled)

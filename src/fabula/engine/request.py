@@ -23,6 +23,15 @@ class Kept:
     hidden_states: list[tuple[Any, ...]] | None = None  # a row, a layer: Float["N D"], at N new positions
     attentions: list[tuple[Any, ...]] | None = None  # a row, a layer: Float["heads N keys"]
 
+    def of(self, rows: np.ndarray) -> Kept:
+        """The same of some rows, Int["K"]; the scores stay as they are."""
+        return Kept(
+            self.scores,
+            None if self.logits is None else self.logits[rows],
+            None if self.hidden_states is None else [self.hidden_states[row] for row in rows],
+            None if self.attentions is None else [self.attentions[row] for row in rows],
+        )
+
 
 @dataclass(frozen=True, slots=True)
 class Step:

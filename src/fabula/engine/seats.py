@@ -34,6 +34,10 @@ class Seats:
         xp = arrays.of(values)
         return xp.take(values, xp.asarray(self.outputs, "int32", like=values))
 
+    def advance(self) -> None:
+        """The same rows without drafts, a token further."""
+        self.lengths[:] = [row.length for row in self.rows]
+
     def outputs_of(self, place: int) -> tuple[int, int]:
         """Where the outputs lie that are a place's own: all of a prompt's at its first turn, later one position's."""
         row = self.rows[place]
