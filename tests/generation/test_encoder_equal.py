@@ -13,7 +13,7 @@ from tests.generation.seq2seq_door import answer  # noqa: E402
 from tests.models.seq2seq_cases import CASES, write  # noqa: E402
 
 
-@pytest.fixture(scope="module", params=[CASES[i] for i in (0, 1, 3)], ids=str)
+@pytest.fixture(scope="module", params=[CASES[i] for i in (0, 1, 3, 4)], ids=str)
 def pair(request, tmp_path_factory):
     """Ours and theirs."""
     torch.set_num_threads(1)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from random import Random
 from typing import Any
 
 from tests.models.configurations import Case
@@ -19,8 +20,8 @@ SMALL_T5 = {
 }
 
 
-def _case(name: str, **values: Any) -> Case:
-    return Case(name, "T5Config", {**SMALL_T5, **values})
+def _case(name: str, writer: str = "T5Config", **values: Any) -> Case:
+    return Case(name, writer, {**SMALL_T5, **values})
 
 
 CASES = (
@@ -37,9 +38,31 @@ CASES = (
         num_decoder_layers=1,
         feed_forward_proj="gelu",
     ),
+    _case("mt5", "MT5Config"),
     _case("t5-gated-silu", feed_forward_proj="gated-silu", layer_norm_epsilon=1e-3, tie_word_embeddings=False),
 )
-OWN_HEAD = ("t5-1.1",)  # the head's weights are its own
+OWN_HEAD = ("t5-1.1", "mt5")  # the head's weights are its own
+
+
+def random_case(seed: int) -> Case:
+    """The same sizes and switches, which nobody would choose, for the same seed."""
+    random = Random(seed)
+    buckets = random.randint(4, 40)
+    values = {
+        "vocab_size": random.randint(5, 90),
+        "d_model": random.randint(2, 40),
+        "d_kv": random.randint(1, 12),
+        "d_ff": random.randint(1, 60),
+        "num_heads": random.randint(1, 5),
+        "num_layers": random.randint(1, 4),
+        "num_decoder_layers": random.randint(1, 4),
+        "relative_attention_num_buckets": buckets,
+        "relative_attention_max_distance": buckets // 2 + random.randint(1, 100),
+        "layer_norm_epsilon": random.choice([1e-6, 1e-2]),
+        "feed_forward_proj": random.choice(["relu", "gelu", "silu", "gated-gelu", "gated-relu", "gated-silu"]),
+        "tie_word_embeddings": random.random() < 0.5,
+    }
+    return Case(f"random-{seed}", random.choice(["T5Config", "MT5Config"]), {**SMALL_T5, **values})
 
 
 def write(case: Case, directory: Path) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from dataclasses import replace
 
 import numpy as np
@@ -10,9 +11,10 @@ import pytest
 torch = pytest.importorskip("torch")
 
 from fabula.models.torch_seq2seq import TorchSeq2SeqLM  # noqa: E402
+from fabula.ops.protocol import Taps  # noqa: E402
 from tests.models.configurations import read_family, read_tensors  # noqa: E402
 from tests.models.conftest import Written  # noqa: E402
-from tests.models.seq2seq_cases import CASES, write  # noqa: E402
+from tests.models.seq2seq_cases import CASES, random_case, write  # noqa: E402
 from tests.models.steps import make_batch, relative_error, shuffled_tables, stepped_logits  # noqa: E402
 
 BOUND = 1e-5
@@ -125,6 +127,27 @@ def test_a_decoder_padded_on_the_left_gives_what_it_gives_alone(model, texts, ro
         assert relative_error(logits[row][after_mask[row].bool()], reference.logits[0]) < BOUND
 
 
+def test_tapped_steps_show_what_each_row_looked_at(model, texts, rows, written):
+    everything = tuple(range(len(model.layers)))
+    memories = model.encode(*rectangle(texts, "right"))
+    tables, blocks = shuffled_tables(rows, np.random.default_rng(1))
+    batch = make_batch(rows, [3, 0, 2], [0] * 4, [70, 45, 17], tables)
+    batch = replace(batch, memories=[memories[i] for i in (3, 0, 2)])
+    forward = model.step(batch, model.new_cache(blocks), Taps(everything, everything, final_hidden=True))
+    for place, row in enumerate((3, 0, 2)):
+        inputs = {"input_ids": torch.tensor([texts[row]]), "decoder_input_ids": torch.tensor([rows[row]])}
+        with torch.no_grad():
+            reference = written.reference(**inputs, output_hidden_states=True, output_attentions=True)
+        span = slice(*batch.starts[place : place + 2])
+        assert relative_error(forward.hidden[span], reference.decoder_hidden_states[-1][0]) < BOUND
+        for layer in everything:
+            assert relative_error(forward.hidden_states[layer][span], reference.decoder_hidden_states[layer][0]) < BOUND
+            assert relative_error(forward.attentions[layer][place], reference.decoder_attentions[layer][0]) < BOUND
+            across, expected = forward.memory_attentions[layer][place], reference.cross_attentions[layer][0]
+            assert relative_error(across[..., : len(texts[row])], expected) < BOUND
+            assert not across[..., len(texts[row]) :].any()
+
+
 def test_gradients_are_those_of_transformers(model, written, texts):
     ids, mask = rectangle(texts, "left")
     labels = torch.randint(1, 61, (4, 9), generator=torch.Generator().manual_seed(1))
@@ -195,3 +218,22 @@ def test_sixteen_bits_are_as_near_to_float32_as_those_of_transformers(written, t
     assert ours.dtype == torch.bfloat16
     error, allowed = ((each.float() - expected[0].logits).square().mean().sqrt() for each in (ours, theirs))
     assert error < 1.5 * allowed
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_configurations_that_nobody_would_choose(seed, tmp_path):
+    pytest.importorskip("transformers")
+    case, random = random_case(seed), np.random.default_rng(seed)
+    reference = write(case, tmp_path)
+    model = TorchSeq2SeqLM.from_tensors(read_family(tmp_path), read_tensors(tmp_path))
+    vocabulary = case.values["vocab_size"]
+    texts = [random.integers(0, vocabulary, random.integers(1, 60)).tolist() for _ in range(3)]
+    rows = [random.integers(0, vocabulary, random.integers(1, 60)).tolist() for _ in range(3)]
+    memories = model.encode(*rectangle(texts, ("left", "right")[seed % 2]))
+    found = stepped_logits(model, rows, lambda missing: int(random.integers(1, 40)), seed, memories)
+    exact = copy.deepcopy(reference).double()  # unscaled scores can be so large that float32 alone decides a digit
+    for text, row, ours in zip(texts, rows, found, strict=True):
+        inputs = {"input_ids": torch.tensor([text]), "decoder_input_ids": torch.tensor([row])}
+        with torch.no_grad():
+            theirs, expected = reference(**inputs).logits[0], exact(**inputs).logits[0]
+        assert relative_error(ours, expected) < BOUND + 5 * relative_error(theirs, expected)

@@ -12,6 +12,7 @@ from fabula.models.gemma3 import Gemma3
 from fabula.models.gpt2 import GPT2
 from fabula.models.llama import Llama
 from fabula.models.mistral import Mistral
+from fabula.models.mt5 import MT5
 from fabula.models.qwen2 import Qwen2
 from fabula.models.qwen3 import Qwen3
 from fabula.models.settings import Settings
@@ -25,6 +26,7 @@ FAMILIES: tuple[type[Family], ...] = (
     Qwen3,
     GPT2,
     T5,
+    MT5,
 )
 
 

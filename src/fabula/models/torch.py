@@ -181,7 +181,7 @@ class TorchCausalLM(GenerationMixin, torch.nn.Module):
         """Computes a batch's positions, stores their keys and values, and scores what it wants scored.
 
         Without a cache every row must start at position 0. Tapped attentions are a tuple of Float["heads new keys"],
-        one for each row that computes anything.
+        one for each row that computes anything; those over an encoder's memory likewise, Float["heads new columns"].
         """
         weights = self.weights()
         computed = compute(self.family, weights, batch, cache, taps, Inputs())
@@ -192,7 +192,8 @@ class TorchCausalLM(GenerationMixin, torch.nn.Module):
             layer: self.family.logits(computed.ops, computed.states[layer], weights.outside).float()
             for layer in taps.layer_logits
         }
-        return Forward(logits, hidden, states or None, computed.attentions or None, early or None)
+        attentions, across = computed.attentions or None, computed.ops.memory_attentions or None
+        return Forward(logits, hidden, states or None, attentions, early or None, across)
 
     def forward(
         self,

@@ -103,3 +103,4 @@ class Forward:
     hidden_states: Mapping[int, Any] | None = None
     attentions: Mapping[int, Any] | None = None
     layer_logits: Mapping[int, Any] | None = None  # layer -> Float["S V"]: float32
+    memory_attentions: Mapping[int, Any] | None = None  # over an encoder's columns, of the layers in `attentions`
