@@ -27,7 +27,6 @@ class _Candidates:
     probabilities: np.ndarray  # Float["W"]
     reasons: tuple[FinishReason | None, ...]  # why the sequence would end with the candidate
     read: Any  # Float["L D"]: the final hidden states of the sequence so far, each of length 1
-    scores: Any  # Float["1 V"]: what the candidates were taken from
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,9 +60,9 @@ class ContrastiveSearch:
         token = int(xp.to_host(_last_tokens(xp, turn.context))[winner])
         reason = carry.reasons[winner]
         if reason is not None:
-            return _finished(xp, turn.context, winner, reason, carry)
+            return _finished(xp, turn.context, winner, reason)
         read = xp.concat([carry.read, directions[winner : winner + 1]], axis=0)
-        return replace(self._propose(turn, ends, winner, read), settled=(token,), scores=carry.scores)
+        return replace(self._propose(turn, ends, winner, read), settled=(token,))
 
     def _best(self, xp: Any, directions: Any, carry: _Candidates) -> int:
         """Which candidate is worth most; `directions` Float["W D"]."""
@@ -82,9 +81,11 @@ class ContrastiveSearch:
         probabilities = xp.to_host(xp.exp(values - xp.logsumexp(scores, keepdims=True)))[0][possible]
         tokens = xp.to_host(columns)[0][possible]
         return Move(
-            carry=_Candidates(probabilities, tuple(ends(row, int(token)) for token in tokens), read, scores),
+            carry=_Candidates(probabilities, tuple(ends(row, int(token)) for token in tokens), read),
             parents=np.full(len(tokens), row, np.int32),
             tokens=tokens.astype(np.int32),
+            scores=scores,
+            recorded=np.array([row]),
         )
 
 
@@ -100,8 +101,8 @@ def _last_tokens(xp: Any, context: Context) -> Any:
     return xp.take_along_axis(context.tokens, context.lengths[:, None] - 1)[:, 0]
 
 
-def _finished(xp: Any, context: Context, row: int, reason: FinishReason, carry: _Candidates) -> Move:
-    """The result: a row's new tokens."""
+def _finished(xp: Any, context: Context, row: int, reason: FinishReason) -> Move:
+    """The result: a row's new tokens. Nothing was chosen from what was computed last."""
     start, end = (int(xp.to_host(part)[row]) for part in (context.prompt_lengths, context.lengths))
     tokens = xp.to_host(context.tokens[row, start:end]).astype(np.int32)
     nothing = np.zeros(0, np.int32)
@@ -111,5 +112,5 @@ def _finished(xp: Any, context: Context, row: int, reason: FinishReason, carry: 
         tokens=nothing,
         settled=(int(tokens[-1]),),
         finished=(Hypothesis(tokens, reason),),
-        scores=carry.scores,
+        recorded=nothing,
     )

@@ -128,6 +128,7 @@ class Move:
     settled: tuple[int, ...] = ()  # tokens that can be shown now: the sequence's next ones, whatever else happens
     finished: tuple[Hypothesis, ...] | None = None  # the result, best first; then parents and tokens mean nothing
     scores: Any = None  # Float["R V"]: what was chosen from, to be recorded
+    recorded: np.ndarray | None = None  # Int["K"]: the rows whose logits and states are; None: all
 
 
 class Search(Protocol):
