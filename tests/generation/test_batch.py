@@ -109,6 +109,12 @@ def test_a_criterion_that_raises_fails_the_rows_it_was_asked_about(model):
     assert [outputs["req_2"].generated_tokens] == new(model, PROMPTS[2], max_new_tokens=4)
 
 
+def test_a_model_may_draft_for_all(model):
+    outputs = model.generate_batch(PROMPTS, max_new_tokens=8, assistant_model=model)
+    expected = [new(model, prompt, max_new_tokens=8)[0] for prompt in PROMPTS]
+    assert [one.generated_tokens for one in outputs.values()] == expected
+
+
 def test_results_come_as_they_end(model):
     told = []
     configs = [GenerationConfig(max_new_tokens=count) for count in (9, 2, 5)]
@@ -263,6 +269,8 @@ class TestConfigs:
                     "top_p": st.floats(0.1, 1.0),
                     "repetition_penalty": st.floats(1.0, 2.0),
                     "eos_token_id": st.integers(0, 255),
+                    "num_beams": st.integers(2, 3),
+                    "prompt_lookup_num_tokens": st.integers(1, 3),
                 },
             ),
         ),
@@ -273,7 +281,9 @@ class TestConfigs:
 def test_any_mixture_gives_each_prompt_what_it_gets_alone(model, rows):
     for _, config in rows:
         if not config["do_sample"]:
-            config.pop("num_return_sequences", None)
+            config["num_return_sequences"] = min(config.get("num_return_sequences", 1), config.get("num_beams", 1))
+        elif "num_beams" in config:
+            config["num_return_sequences"] = min(config.get("num_return_sequences", 1), config["num_beams"])
     prompts, configs = [prompt for prompt, _ in rows], [GenerationConfig(**config) for _, config in rows]
     outputs = model.generate_batch(prompts, configs)
     expected = [row for prompt, config in zip(prompts, configs, strict=True) for row in new(model, prompt, config)]

@@ -36,6 +36,8 @@ class TestEqualsTransformers:
             ("Hello", {"return_tensors": True}),
             ("Hello", {"num_return_sequences": 2, "do_sample": True, "top_k": 1, "temperature": 1.0}),
             (["Hello", "a"], {"num_return_sequences": 2, "do_sample": True, "top_k": 1}),
+            ("Hello", {"num_beams": 3, "num_return_sequences": 2}),
+            (["Hello", "a"], {"num_beams": 2, "length_penalty": 0.5}),
             ("", {}),
             ("x", {"prefix": "Once: "}),
             ("x", {"prefix": "Once: ", "max_length": 12, "max_new_tokens": None}),

@@ -173,6 +173,12 @@ class TestMaking:
         assert made("Hello", return_full_text=True) == ours("Hello", **GREEDY)
         assert "generated_token_ids" in made("Hello", return_tensors=True)[0]
 
+    def test_an_assistant_drafts_and_changes_no_text(self, folder, ours):
+        made = pipeline("text-generation", model=ours.model, assistant_model=folder)
+        assert made.assistant_model is not None
+        assert made(["Hello", "ab"], **GREEDY) == ours(["Hello", "ab"], **GREEDY)
+        assert made("Hello", seed=3, max_new_tokens=8) == ours("Hello", seed=3, max_new_tokens=8)
+
     def test_save_pretrained_writes_what_can_be_loaded(self, folder, ours, tmp_path):
         made = pipeline("text-generation", model=folder, model_kwargs={"backend": "torch"})
         made.save_pretrained(tmp_path)

@@ -18,7 +18,10 @@ from fabula.generation.generate import prepare
 
 __all__ = ["GenerationOutput", "RequestStatus", "generate_batch"]
 
-_PASSED_ON = ("logits_processor", "stopping_criteria", "prefix_allowed_tokens_fn", "tokenizer", "assistant_model")
+_PASSED_ON = (  # arguments that are no settings
+    *("logits_processor", "stopping_criteria", "prefix_allowed_tokens_fn"),
+    *("tokenizer", "assistant_model", "assistant_tokenizer"),
+)
 _NO_EFFECT = ("persistent_manager", "warmup")  # a model's engine is always there, and always warm
 _REFUSED = {
     "continuous_batching_config": "one engine runs every call, and nothing of it is to be set",
