@@ -271,6 +271,14 @@ def test_keys_that_follow_from_others_are_those_of_transformers():
         assert (config.hidden_size, config.head_dim, config.num_key_value_heads) == (24, 6, 4)
 
 
+def test_a_decoder_may_have_another_number_of_layers_and_a_head_of_its_own():
+    model = build(num_layers=1, num_decoder_layers=3)
+    assert (model.layer_count, model.is_tied) == (3, True)
+    twin = copy.deepcopy(model)
+    twin.lm_head.weight = torch.nn.Parameter(twin.lm_head.weight.detach().clone())
+    assert not twin.is_tied
+
+
 def test_weights_in_float16_would_overflow_and_are_refused():
     family = family_for(ModelConfig(**T5))
     with pytest.raises(NotSupportedError, match="`dtype` must be bfloat16 or float32 for t5"):

@@ -49,6 +49,17 @@ class TorchSeq2SeqLM(TorchCausalLM):
         """How many positions the decoder may reach."""
         return ROOM
 
+    @property
+    def layer_count(self) -> int:
+        """How many layers the decoder has."""
+        return len(self.layers)
+
+    @property
+    def is_tied(self) -> bool:
+        """Whether the embeddings are the head too."""
+        outside = self.weights().outside
+        return outside.head is outside.embed
+
     def encoder_weights(self) -> Weights:
         """The encoder's parameters under its field names."""
         return self._stacks[0].weights()
