@@ -9,9 +9,9 @@ __version__ = "0.1.0"
 
 # Module -> the public names it defines; nothing is imported until one of them is asked for.
 _EXPORTS = {
+    "decoding.constraint_list": ("ConstraintListState",),
     "decoding.constraints": (
         "Constraint",
-        "ConstraintListState",
         "DisjunctiveConstraint",
         "PhrasalConstraint",
     ),
@@ -119,8 +119,8 @@ _HOMES = {name: f"fabula.{module}" for module, names in _EXPORTS.items() for nam
 __all__ = ["__version__", *sorted(_HOMES)]
 
 if TYPE_CHECKING:  # the same table, for type checkers and editors
+    from fabula.decoding.constraint_list import ConstraintListState as ConstraintListState
     from fabula.decoding.constraints import Constraint as Constraint
-    from fabula.decoding.constraints import ConstraintListState as ConstraintListState
     from fabula.decoding.constraints import DisjunctiveConstraint as DisjunctiveConstraint
     from fabula.decoding.constraints import PhrasalConstraint as PhrasalConstraint
     from fabula.errors import ArgumentError as ArgumentError

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
+from fabula.decoding.constraint_list import ConstraintListState
 from fabula.decoding.constraints import (
     Constraint,
-    ConstraintListState,
     DisjunctiveConstraint,
     PhrasalConstraint,
     constraints_of,

@@ -17,7 +17,8 @@ from fabula import arrays
 from fabula.decoding.beam_candidates import Candidates, candidates_to_keep, found, log_scores
 from fabula.decoding.beam_rows import BY_MEAN, Beams, Pool, Ranking, settled_tokens
 from fabula.decoding.beam_turns import Judged, judge, reasons_of
-from fabula.decoding.constraints import Constraint, ConstraintListState
+from fabula.decoding.constraint_list import ConstraintListState
+from fabula.decoding.constraints import Constraint
 from fabula.decoding.strategy import Ends, Move, Turn
 from fabula.taps import NO_TAPS, Taps
 
