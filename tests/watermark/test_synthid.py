@@ -139,6 +139,18 @@ def test_rows_with_and_without_the_mark_share_a_batch(xp):
     assert np.array_equal(got[1], xp.to_host(scores)[1])
 
 
+def test_over_many_contexts_a_token_keeps_the_chance_that_the_model_gave_it(xp):
+    rows = 4000
+    mine, _ = both({"keys": list(range(20))})
+    scores = np.repeat(scores_of(1, 8, 0), rows, axis=0)
+    context = ragged(xp, text(rows, 4, 50_000), [1] * rows, 4)
+    marked = np.exp(xp.to_host(mine.process(xp.asarray(scores, "float32"), context)).astype(np.float64))
+    np.testing.assert_allclose(marked.sum(axis=-1), 1, atol=1e-5)
+    chances = np.exp(scores[0]) / np.exp(scores[0]).sum()
+    assert (np.abs(marked.mean(axis=0) - chances) < 4.5 * np.sqrt(chances * (1 - chances) / rows)).all()
+    assert (marked.max(axis=-1) > chances.max() + 0.1).mean() > 0.5  # though in each context some token is favoured
+
+
 def test_calls_with_another_number_of_rows_begin_another_generation(xp):
     mine, _ = both({})
     scores = xp.asarray(scores_of(2, 50, 1), "float32")
