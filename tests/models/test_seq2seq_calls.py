@@ -162,11 +162,6 @@ IDS = torch.tensor([[1, 2, 3]])
             r"`labels` must have the shape \(1, 3\)",
         ),
         (
-            {"input_ids": IDS, "attention_mask": torch.tensor([[1, 0, 1]]), "decoder_input_ids": IDS},
-            NotSupportedError,
-            "`attention_mask` must have its zeros before or behind",
-        ),
-        (
             {"input_ids": IDS, "decoder_attention_mask": torch.tensor([[1, 0, 1]]), "decoder_input_ids": IDS},
             NotSupportedError,
             "`decoder_attention_mask` must have its zeros before or behind",

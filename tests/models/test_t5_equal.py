@@ -148,6 +148,21 @@ def test_tapped_steps_show_what_each_row_looked_at(model, texts, rows, written):
             assert not across[..., len(texts[row]) :].any()
 
 
+def test_zeros_of_the_encoders_mask_may_stand_anywhere(model, written):
+    ids = torch.from_numpy(np.random.default_rng(1).integers(1, 61, (3, 30)))
+    mask = torch.from_numpy(np.random.default_rng(2).integers(0, 2, (3, 30)))
+    mask[2] = 1
+    after = ids[:, :7]
+    with torch.no_grad():
+        ours = model(ids, attention_mask=mask, decoder_input_ids=after)
+        theirs = written.reference(ids, attention_mask=mask, decoder_input_ids=after)
+        found = model(encoder_outputs=(theirs[-1],), attention_mask=mask, decoder_input_ids=after)
+    kept = mask.bool()
+    assert relative_error(ours.encoder_last_hidden_state[kept], theirs.encoder_last_hidden_state[kept]) < BOUND
+    assert relative_error(ours.logits, theirs.logits) < BOUND
+    assert relative_error(found.logits, theirs.logits) < BOUND
+
+
 def test_gradients_are_those_of_transformers(model, written, texts):
     ids, mask = rectangle(texts, "left")
     labels = torch.randint(1, 61, (4, 9), generator=torch.Generator().manual_seed(1))

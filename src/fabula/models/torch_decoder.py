@@ -10,11 +10,11 @@ import torch
 import torch.nn.functional as F
 
 from fabula.cache.blocks import blocks_for
-from fabula.errors import ArgumentError
+from fabula.errors import ArgumentError, NotSupportedError
 from fabula.models.output import Seq2SeqLMOutput
 from fabula.models.past import Past, Seq2SeqPast
 from fabula.models.rectangle import column_mask
-from fabula.models.torch_encoder import check_one_run, last_hidden_state
+from fabula.models.torch_encoder import is_one_run, last_hidden_state
 from fabula.models.torch_rectangle import (
     IGNORED,
     Rectangle,
@@ -55,7 +55,12 @@ def decode_rectangle(
 def check_columns(given: Rectangle, past: Past | None) -> None:
     """Raises for a mask that does not fit, or that has padding between a row's tokens, old or new."""
     mask = column_mask(None if given.attention_mask is None else given.attention_mask.cpu().numpy(), given.shape, past)
-    check_one_run(mask if past is None else np.concatenate([past.mask, mask], 1), "decoder_attention_mask")
+    whole = mask if past is None else np.concatenate([past.mask, mask], 1)
+    if not is_one_run(whole).all():
+        raise NotSupportedError(
+            "`decoder_attention_mask` must have its zeros before or behind a row's tokens, got some between them. "
+            "Leave those tokens out."
+        )
 
 
 def shown(encoder_outputs: Any) -> tuple[Any, Any, Any]:

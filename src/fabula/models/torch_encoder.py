@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import torch
 
-from fabula.errors import ArgumentError, NotSupportedError
+from fabula.errors import ArgumentError
 from fabula.models.family import EncoderDecoder
 from fabula.models.output import EncoderOutput
 from fabula.models.rectangle import column_mask, ragged_batch
@@ -35,6 +36,8 @@ def encode_rectangle(model: Any, given: Rectangle) -> EncoderOutput:
     shape, stack = given.shape, model.family.encoder
     mask = encoder_mask(given.attention_mask, shape)
     index = columns_index(mask, model.device)
+    if not is_one_run(mask).all():  # distances count the columns between
+        given = replace(given, position_ids=torch.arange(shape[1])[None])
     everything = tuple(range(len(stack.layers)))
     taps = Taps(everything if given.hidden_states else (), everything if given.attentions else ())
     inputs = flat_inputs(given, index, model.device)
@@ -55,15 +58,13 @@ def encoder_mask(attention_mask: torch.Tensor | None, shape: tuple[int, int]) ->
         raise ArgumentError(
             "`attention_mask` must mark at least one token in each row, got a row without. Drop the row."
         )
-    check_one_run(mask, "attention_mask")
     return mask
 
 
-def check_one_run(mask: np.ndarray, name: str) -> None:
-    """Raises NotSupportedError where padding stands between tokens: distances would skip it."""
+def is_one_run(mask: np.ndarray) -> np.ndarray:
+    """Bool["R"]: which rows of Bool["R S"] have no padding between tokens."""
     edges = np.diff(mask.astype(np.int8), axis=1, prepend=0)
-    if ((edges == 1).sum(1) > 1).any():
-        raise NotSupportedError(f"`{name}` must have its zeros before or behind a row's tokens, got some between them.")
+    return (edges == 1).sum(1) <= 1
 
 
 def last_hidden_state(encoder_outputs: Any) -> torch.Tensor:

@@ -13,7 +13,7 @@ from fabula.models.family import Stack
 from fabula.ops.layers import unrolled
 from fabula.ops.protocol import Batch, Taps
 from fabula.ops.torch import TorchOps
-from fabula.ops.torch_layout import build_layout
+from fabula.ops.torch_layout import at_positions, build_layout
 from fabula.ops.torch_memory import memory_layout
 
 
@@ -64,7 +64,7 @@ def compute(
     if inputs.tokens is not None:
         layout = replace(layout, tokens=inputs.tokens)
     if inputs.positions is not None:
-        layout = replace(layout, positions=inputs.positions)
+        layout = at_positions(layout, inputs.positions)
     vectors = batch.vectors if inputs.vectors is None else inputs.vectors
     vectors = None if vectors is None else torch.as_tensor(vectors, device=device)
     ops = TorchOps(layout, cache, taps, vectors, memory_layout(batch, device))

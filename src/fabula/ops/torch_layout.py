@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -81,6 +81,20 @@ def build_layout(
         tuple(_group(plan, moved, regular, causal) for plan in plans),
         None if regular else back,
     )
+
+
+def at_positions(layout: Layout, positions: torch.Tensor) -> Layout:
+    """The layout with other positions, Int["T"]; distances within this step follow them, what is seen does not."""
+
+    def moved(group: Group) -> Group:
+        places = (positions if group.index is None else positions[group.index]).view(group.rows, group.width)
+        reaches = {
+            window: reach if reach.tables is not None else replace(reach, queries=places, keys=places)
+            for window, reach in group.reaches.items()
+        }
+        return replace(group, reaches=reaches)
+
+    return replace(layout, positions=positions, groups=tuple(moved(group) for group in layout.groups))
 
 
 @dataclass(frozen=True, slots=True)
