@@ -26,36 +26,37 @@ def generated(model: Any, prompt: list[int], **settings: Any) -> Outcome:
 def hold_live(
     tally: Tally,
     what: str,
-    models: tuple[Any, Any],
+    theirs: Any,
+    ours: Sequence[Any],
     prompt: list[int],
     settings: Mapping[str, Any],
-    extra: tuple[Mapping[str, Any], Mapping[str, Any]] = ({}, {}),
+    extra: tuple[Mapping[str, Any], Sequence[Mapping[str, Any]]] | None = None,
 ) -> None:
-    """One prompt in transformers and in Fabula: models and extra arguments are theirs and ours."""
-    theirs, ours = models
-    if settings.get("num_beams", 1) == 1:
-        reference = one_token_a_step(theirs, prompt, **settings, **extra[0])
-        row = generated(ours, prompt, **settings, **extra[1]).rows[0]
-        tally.stepwise(what, reference.rows[0], reference.gaps, row)
-        return
-    reference = beams(theirs, prompt, **settings, **extra[0])
-    found = generated(ours, prompt, **settings, output_scores=True, **extra[1])
-    if tally.searched(what, reference.rows, reference.gaps, found.rows):
-        tally.scored(what, reference.scores or [], found.scores)
+    """One prompt in transformers and in models of Fabula; `extra` arguments are theirs and those of each of ours."""
+    more, own = extra or ({}, [{}] * len(ours))
+    searching = settings.get("num_beams", 1) > 1
+    reference = (beams if searching else one_token_a_step)(theirs, prompt, **settings, **more)
+    for model, mine in zip(ours, own, strict=True):
+        found = generated(model, prompt, **settings, **mine, **({"output_scores": True} if searching else {}))
+        seen = f"{what} on {type(model).__name__}"
+        if not searching:
+            tally.stepwise(seen, reference.rows[0], reference.gaps, found.rows[0])
+        elif tally.searched(seen, reference.rows, reference.gaps, found.rows):
+            tally.scored(seen, reference.scores or [], found.scores)
 
 
 def hold_families(
-    tally: Tally,
-    backend: str,
     tiny: Load,
     theirs: Load,
     variants: Sequence[Mapping[str, Any]],
     reading: Callable[[list[int]], list[int]] = list,
 ) -> None:
-    """Every family, two prompts and every variant; `reading` makes the prompt that is given."""
+    """Every family and variant, one prompt in both backends and another in one; `reading` makes what is given."""
+    tally = Tally()
     for family in FAMILIES:
-        for prompt in prompts(family, 2):
+        for prompt, backends in zip(prompts(family, 2), (BACKENDS, BACKENDS[:1]), strict=True):
+            ours = [tiny(family, backend) for backend in backends]
             for settings in variants:
                 given = {"max_new_tokens": NEW, **settings}
-                models = theirs(family), tiny(family, backend)
-                hold_live(tally, f"{family} {settings}", models, reading(prompt), given)
+                hold_live(tally, f"{family} {settings}", theirs(family), ours, reading(prompt), given)
+    tally.settle()

@@ -1,0 +1,47 @@
+"""Speculation changes no row: with prompt lookup or a drafting model it is what transformers gives, and as without."""
+
+import pytest
+
+from tests.equal.strategies.comparison import Tally
+from tests.equal.strategies.runs import BACKENDS, NEW, generated, hold_families, hold_live
+from tests.equal.strategies.tiny import FAMILIES, prompts
+
+LOOKUP = (
+    {"prompt_lookup_num_tokens": 3},
+    {"prompt_lookup_num_tokens": 6, "max_matching_ngram_size": 3, "repetition_penalty": 1.2, "eos_token_id": 2},
+)
+
+
+def test_rows_with_prompt_lookup_equal_those_of_transformers(tiny, theirs):
+    hold_families(tiny, theirs, LOOKUP, reading=lambda prompt: prompt * 3)
+
+
+def test_assisted_rows_equal_those_of_transformers(tiny, theirs):
+    tally = Tally()
+    given = {"max_new_tokens": NEW, "num_assistant_tokens": 4}
+    for family in FAMILIES:
+        drafter = "llama" if family == "qwen2" else "qwen2"
+        prompt = prompts(family, 2)[1]
+        ours = [tiny(family, backend) for backend in BACKENDS]
+        extra = {"assistant_model": theirs(drafter)}, [{"assistant_model": tiny(drafter, each)} for each in BACKENDS]
+        hold_live(tally, family, theirs(family), ours, prompt, given, extra)
+    tally.settle()
+
+
+SEEDED = {"do_sample": True, "seed": 23, "temperature": 0.7, "top_k": 12, "max_new_tokens": NEW}
+
+
+@pytest.mark.parametrize(("family", "backend"), [*((family, "native") for family in FAMILIES), ("gemma3", "torch")])
+def test_a_seeded_text_is_the_same_under_any_speculation(family, backend, tiny):
+    model, drafter = tiny(family, backend), tiny("llama" if family == "qwen2" else "qwen2", backend)
+    speculations = (
+        {"prompt_lookup_num_tokens": 4},
+        {"prompt_lookup_num_tokens": 2, "max_matching_ngram_size": 1},
+        {"assistant_model": drafter, "num_assistant_tokens": 3},
+        {"assistant_model": drafter, "num_assistant_tokens_schedule": "heuristic"},
+        {"assistant_model": model, "num_assistant_tokens": 5},  # every draft stands
+    )
+    for prompt in prompts(family, 2):
+        plain = generated(model, prompt * 2, **SEEDED).rows
+        for speculation in speculations:
+            assert generated(model, prompt * 2, **SEEDED, **speculation).rows == plain, speculation
