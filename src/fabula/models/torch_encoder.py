@@ -96,4 +96,4 @@ def make_memories(
     shape = (rows, columns, -1, family.layers[0].attention.head_dim)
     keys, values = (tuple(each.view(shape) for each in side) for side in zip(*pairs, strict=True))
     seen = None if mask.all() else torch.from_numpy(mask).to(flat.device)
-    return Memories(hidden, seen, keys, values)
+    return Memories(keys, values, seen)

@@ -28,6 +28,7 @@ class TorchSeq2SeqLM(TorchCausalLM):
     """The decoder is a causal language model whose rows each have a memory: the encoder's, of another text."""
 
     family: EncoderDecoder
+    is_encoder_decoder = True
 
     @classmethod
     def from_tensors(
@@ -89,7 +90,7 @@ class TorchSeq2SeqLM(TorchCausalLM):
         return make_memories(self.family, self.weights(), hidden, tensor_of(attention_mask))
 
     def encode(self, input_ids: Any, attention_mask: Any = None) -> list[Memory]:
-        """One memory a row, for `Batch.memories`: the encoder's output, and every layer's keys and values of it."""
+        """One memory a row, for `Batch.memories`: every decoder layer's keys and values of the encoder's output."""
         return self.encode_call(input_ids, attention_mask)[1]
 
     @torch.no_grad()

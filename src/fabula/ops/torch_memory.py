@@ -17,15 +17,14 @@ from fabula.ops.torch_layout import to_device
 
 @dataclass(frozen=True, eq=False, slots=True)
 class Memories:
-    """What an encoder made of M inputs of S columns, and what each decoder layer reads of it."""
+    """What each decoder layer reads of an encoder's output for M inputs of S columns."""
 
-    hidden: torch.Tensor  # Float["M S D"]
-    mask: torch.Tensor | None  # Bool["M S"]: which columns are tokens; None: all
     keys: tuple[torch.Tensor, ...]  # of each layer: Float["M S kv_heads head_dim"]
     values: tuple[torch.Tensor, ...]
+    mask: torch.Tensor | None  # Bool["M S"]: which columns are tokens; None: all
 
     def __len__(self) -> int:
-        return self.hidden.shape[0]
+        return self.keys[0].shape[0]
 
     def each(self) -> list[Memory]:
         """One for each input."""
