@@ -61,6 +61,7 @@ _EXPORTS = {
     ),
     "models.config": ("ModelConfig",),
     "pipelines.tasks": ("pipeline",),
+    "pipelines.text2text_generation": ("Text2TextGenerationPipeline",),
     "pipelines.text_generation": ("TextGenerationPipeline",),
     "processors": (
         "ClassifierFreeGuidanceLogitsProcessor",
@@ -159,6 +160,7 @@ if TYPE_CHECKING:  # the same table, for type checkers and editors
     from fabula.hub.auto import AutoTokenizer as AutoTokenizer
     from fabula.models.config import ModelConfig as ModelConfig
     from fabula.pipelines.tasks import pipeline as pipeline
+    from fabula.pipelines.text2text_generation import Text2TextGenerationPipeline as Text2TextGenerationPipeline
     from fabula.pipelines.text_generation import TextGenerationPipeline as TextGenerationPipeline
     from fabula.processors import ClassifierFreeGuidanceLogitsProcessor as ClassifierFreeGuidanceLogitsProcessor
     from fabula.processors import EncoderNoRepeatNGramLogitsProcessor as EncoderNoRepeatNGramLogitsProcessor

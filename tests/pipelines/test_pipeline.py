@@ -187,7 +187,10 @@ class TestMaking:
     @pytest.mark.parametrize(
         ("arguments", "message"),
         [
-            ({"task": "summarization"}, "`task` must be one of 'text-generation'"),
+            (
+                {"task": "summarization"},
+                "`task` must be one of 'text-generation', 'text2text-generation', got",
+            ),
             ({}, "`task` or `model` must be given"),
             ({"task": "text-generation", "tokenizer": "x"}, "`model` must be given where `tokenizer` is"),
             ({"model": object()}, "`model` must be a model of fabula's, got object"),

@@ -10,8 +10,9 @@ from types import MappingProxyType
 from typing import Any
 
 from fabula.errors import ArgumentError, NotSupportedError
-from fabula.hub.auto import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+from fabula.hub.auto import AutoConfig, AutoModelForCausalLM, AutoModelForSeq2SeqLM, AutoTokenizer
 from fabula.hub.default_model import DEFAULT_MODEL
+from fabula.pipelines.text2text_generation import Text2TextGenerationPipeline
 from fabula.pipelines.text_generation import TextGenerationPipeline
 
 _LOG = logging.getLogger("fabula.pipelines")
@@ -27,7 +28,10 @@ class Task:
 
 
 TASKS: Mapping[str, Task] = MappingProxyType(
-    {"text-generation": Task(AutoModelForCausalLM, TextGenerationPipeline, DEFAULT_MODEL)}
+    {
+        "text-generation": Task(AutoModelForCausalLM, TextGenerationPipeline, DEFAULT_MODEL),
+        "text2text-generation": Task(AutoModelForSeq2SeqLM, Text2TextGenerationPipeline, None),
+    }
 )
 _SOURCE = ("revision", "token", "cache_dir", "local_files_only", "trust_remote_code", "code_revision")
 _OTHER_INPUTS = ("feature_extractor", "image_processor", "video_processor", "processor")
@@ -77,7 +81,7 @@ def pipeline(
     return (pipeline_class or chosen.pipeline)(
         model,
         _tokenizer(tokenizer, source),
-        task=task or "text-generation",
+        task=task,
         device=None if named or place == "auto" else place,
         assistant_model=_assistant(assistant_model),
         assistant_tokenizer=_tokenizer(assistant_tokenizer, {}),

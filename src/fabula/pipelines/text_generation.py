@@ -26,22 +26,26 @@ class TextGenerationPipeline:
     """Continues texts and chats. Arguments given when it is made hold for every call that does not override them."""
 
     defaults: ClassVar[Mapping[str, Any]] = FREE_TEXT
+    task_name: ClassVar[str] = "text-generation"
+    reads_with_encoder: ClassVar[bool] = False
 
     def __init__(
         self,
         model: Any,
         tokenizer: Any = None,
         *,
-        task: str = "text-generation",
+        task: str | None = None,
         device: Any = None,
         assistant_model: Any = None,
         assistant_tokenizer: Any = None,
         **settings: Any,
     ) -> None:
         """`model` is a loaded one; `tokenizer` defaults to its own; `settings` are arguments of calls."""
-        self.model = _checked(model) if device is None else _checked(model).to(device)
+        self.model = _checked(model, self.reads_with_encoder)
+        if device is not None:
+            self.model = self.model.to(device)
         self.tokenizer = _own_tokenizer(model) if tokenizer is None else tokenizer
-        self.task = task
+        self.task = self.task_name if task is None else task
         self.assistant_model = assistant_model
         self.assistant_tokenizer = assistant_tokenizer
         self.prefix: str | None = getattr(getattr(model, "config", None), "prefix", None)
@@ -214,11 +218,15 @@ def _own_tokenizer(model: Any) -> Any:
     return model.tokenizer
 
 
-def _checked(model: Any) -> Any:
-    """The model. Raises ArgumentError for what is none of ours."""
+def _checked(model: Any, reads_with_encoder: bool) -> Any:
+    """The model. Raises ArgumentError for what is none of ours, or is of the other kind."""
     if not isinstance(model, GenerationMixin):
         raise ArgumentError(
             f"`model` must be a model of fabula's, got {type(model).__name__}. "
             "Load one: AutoModelForCausalLM.from_pretrained(...)."
         )
+    has_encoder = bool(getattr(getattr(model, "config", None), "is_encoder_decoder", False))
+    if has_encoder is not reads_with_encoder:
+        right = "text2text-generation" if has_encoder else "text-generation"
+        raise ArgumentError(f"`task` must be {right!r} for this model. Use pipeline({right!r}, ...).")
     return model
