@@ -1,16 +1,17 @@
 """Tries every class of transformers' causal and sequence-to-sequence mappings, and writes docs/transformers-models.md.
 
-    python -m tests.interop.table [model types ...]
+    PYTHONPATH=src python -m tests.interop.table RESULTS.jsonl [model types ...]
 
 Each class is tried in a process of its own, with a time limit: a small random model generates greedily from two prompts
-of different lengths, through Fabula in one batch and through its own generate() alone.
+of different lengths, through Fabula in one batch and through its own generate() alone. What became of it is appended to
+the results, from which the page is written; classes whose results are there already are not tried again unless named.
 """
 
 from __future__ import annotations
 
 import json
 import os
-import signal
+import resource
 import sys
 import time
 import traceback
@@ -22,14 +23,13 @@ import torch
 import transformers
 
 from fabula import interop
-
-from .tiny_models import CAUSAL, SEQ2SEQ, model_types, tiny_model
+from tests.interop.page import page
+from tests.interop.tiny_models import CAUSAL, SEQ2SEQ, model_types, tiny_model
 
 PROMPTS = [[5, 6, 7, 8, 9, 11, 12, 13], [14, 15, 16]]
 NEW = 8
-SECONDS = 240
+SECONDS = 120  # of one processor
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "transformers-models.md"
-RESULTS = Path(os.environ.get("RESULTS", "build/transformers-models.jsonl"))
 
 
 def attempt(kind: str, mapping: str) -> dict[str, Any]:
@@ -70,7 +70,8 @@ def in_a_process(kind: str, mapping: str) -> dict[str, Any]:
     child = os.fork()
     if child == 0:
         os.close(read)
-        signal.alarm(SECONDS)
+        used = int(sum(os.times()[:2]))
+        resource.setrlimit(resource.RLIMIT_CPU, (used + SECONDS, used + SECONDS))
         sys.stdout = sys.stderr = open(os.devnull, "w")  # noqa: SIM115
         with os.fdopen(write, "w") as pipe:
             json.dump(attempt(kind, mapping), pipe)
@@ -84,23 +85,32 @@ def in_a_process(kind: str, mapping: str) -> dict[str, Any]:
     return {"status": "killed", "reason": f"ended by signal {os.waitstatus_to_exitcode(status)}"}
 
 
-def main(chosen: list[str]) -> None:
-    """Tries the classes and appends what became of them to the results; then writes the page."""
+def read_results(path: Path) -> dict[tuple[str, str], dict[str, Any]]:
+    """What became of each class, by mapping and model type; later lines hold."""
+    if not path.exists():
+        return {}
+    rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    return {(row["mapping"], row["kind"]): row for row in rows}
+
+
+def main(path: Path, chosen: list[str]) -> None:
+    """Tries the classes that are named, or all that have not been tried, and writes the page."""
     torch.set_num_threads(1)
     warnings.simplefilter("ignore")
     transformers.logging.set_verbosity_error()
-    RESULTS.parent.mkdir(parents=True, exist_ok=True)
+    done = read_results(path)
     for mapping in (CAUSAL, SEQ2SEQ):
         for kind, name in model_types(mapping).items():
-            if chosen and kind not in chosen and mapping not in chosen:
+            if kind not in chosen if chosen else (mapping, kind) in done:
                 continue
             started = time.monotonic()
             row = {"mapping": mapping, "kind": kind, "class": name, **in_a_process(kind, mapping)}
             row["seconds"] = round(time.monotonic() - started, 1)
-            with RESULTS.open("a") as file:
+            with path.open("a", encoding="utf-8") as file:
                 file.write(json.dumps(row) + "\n")
             print(json.dumps(row), flush=True)
+    PAGE.write_text(page(list(read_results(path).values())), encoding="utf-8")
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    main(Path(sys.argv[1]), sys.argv[2:])

@@ -32,6 +32,7 @@ SHORT: dict[str, Any] = {
     "head_dim": 16,
     "d_kv": 16,
     "rotary_dim": 8,
+    "full_attention_interval": 2,
     "initializer_range": 0.1,
     "init_std": 0.1,
     "pad_token_id": 0,
@@ -42,17 +43,28 @@ SHORT: dict[str, Any] = {
 
 # What a kind of model needs beside that, or instead; None leaves a key as its configuration has it.
 EXTRA: dict[str, dict[str, Any]] = {
+    "axk1": {"n_group": 1, "topk_group": 1},
     "bailing_hybrid": {"layer_group_size": 2},
     "bamba": {"attn_layer_indices": [1]},
     "cohere_compass_text": {"rope_parameters": {"full_attention": {"rope_type": "default", "rope_theta": 10000.0}}},
     "dots1": {"n_shared_experts": 1},
     "dots3_note": {"num_key_value_heads": 4},
     "dots3_note_text": {"num_key_value_heads": 4},
+    "encoder-decoder": {"decoder": {"is_decoder": True, "add_cross_attention": True}},
     "gemma3n_text": {"num_kv_shared_layers": 0},
     "gemma4_assistant": {"text_config": {"hidden_size_per_layer_input": 0}},
     "gemma4_unified_assistant": {"text_config": {"num_kv_shared_layers": 0}},
     "gpt_neo": {"attention_types": [[["global", "local"], 1]]},
     "granitemoehybrid": {"layer_types": ["mamba", "attention"]},
+    "kimi_linear": {"layer_types": ["linear_attention", "full_attention"]},
+    "recurrent_gemma": {"num_hidden_layers": 3},
+    "reformer": {"axial_pos_embds_dim": (32, 32), "axial_pos_shape": (16, 32), "attn_layers": ["local", "lsh"]},
+    "xlstm": {"qk_dim_factor": 1.0},
+    "lfm2_moe": {"layer_types": ["conv", "full_attention"]},
+    "longcat_flash": {"head_dim": 8},
+    "zamba": {"num_hidden_layers": 4, "layers_block_type": ["linear_attention", "hybrid"] * 2},
+    "zamba2": {"layers_block_type": ["linear_attention", "hybrid"]},
+    "jamba": {"attn_layer_period": 2, "attn_layer_offset": 1},
 }
 
 # Attention through a short vector, whose heads have two parts: the keys of all such configurations.
@@ -76,7 +88,11 @@ def model_types(mapping: str) -> dict[str, str]:
 def tiny_config(kind: str) -> Any:
     """The configuration of a small model of that type."""
     made = type(transformers.AutoConfig.for_model(kind))
-    return made(**_short(made(), EXTRA.get(kind, {})))
+    config = made(**_short(made(), EXTRA.get(kind, {})))
+    text = config.get_text_config(decoder=True)
+    if set(getattr(text, "layer_types", None) or ()) == {"linear_attention"} and "layer_types" in vars(text):
+        text.layer_types = [*text.layer_types[:-1], "full_attention"]  # cut short, it lost its layers that attend
+    return config
 
 
 def tiny_model(kind: str, mapping: str = CAUSAL, seed: int = 0) -> Any:
@@ -87,16 +103,29 @@ def tiny_model(kind: str, mapping: str = CAUSAL, seed: int = 0) -> Any:
     if mapping == CAUSAL and hasattr(config, "is_decoder"):
         config.is_decoder = True
     model = auto.from_config(config, dtype=torch.float32).eval()
+    if mapping == SEQ2SEQ:
+        _stir(model)
     settings = model.generation_config
     settings.eos_token_id = settings.forced_eos_token_id = settings.forced_bos_token_id = None
     settings.pad_token_id, settings.bos_token_id, settings.num_beams, settings.max_length = 0, 1, 1, None
     return model
 
 
+@torch.no_grad()
+def _stir(model: Any) -> None:
+    """Larger matrices, and smaller embeddings: else a decoder whose head is its embeddings repeats its first token."""
+    for parameter in model.parameters():
+        if parameter.ndim > 1:
+            parameter.mul_(4)
+    for part in {id(part): part for part in (model.get_input_embeddings(), model.get_output_embeddings())}.values():
+        if part is not None and hasattr(part, "weight"):
+            part.weight.mul_(0.05)
+
+
 def _short(config: Any, extra: dict[str, Any]) -> dict[str, Any]:
     """The arguments that make a configuration like this one short, those of its parts too."""
     values = config.to_dict()
-    wanted = {**SHORT, **(LATENT if "kv_lora_rank" in values else {})}
+    wanted: dict[str, Any] = {**SHORT, **(LATENT if "kv_lora_rank" in values else {})}
     short = {name: value for name, value in wanted.items() if name in values or name in type(config).attribute_map}
     for name in getattr(config, "sub_configs", {}):
         part = getattr(config, name, None)

@@ -13,6 +13,7 @@ from fabula.adapters.torch_lanes import Lanes, Wanted
 from fabula.errors import FabulaError
 
 ALONE = Way("none", "none")
+_Step = list[tuple[Wanted, int]]  # rows, and how long the prompt of each was
 _TOLERANCE = {torch.float64: 1e-6, torch.float32: 1e-4, torch.float16: 2e-2, torch.bfloat16: 1e-1}
 
 
@@ -23,7 +24,7 @@ def choose_way(call: ModuleCall, vocabulary: int, memories: Sequence[object] = (
     Logits are the same if none differs by more than a share of their spread: 1e-4 in float32, more in shorter types.
     """
     steps = list(_steps(vocabulary, memories))
-    truth = [[_alone(call, row, prompt) for row, prompt in step] for step in steps]
+    right, truth = _truth(call, steps)
     for way in call.ways:
         try:
             lanes = Lanes()
@@ -37,7 +38,17 @@ def choose_way(call: ModuleCall, vocabulary: int, memories: Sequence[object] = (
             raise
         except Exception:  # a module that cannot be called like this: the next way may suit it
             continue
-    return call.truth
+    return right
+
+
+def _truth(call: ModuleCall, steps: Sequence[_Step]) -> tuple[Way, list[list[torch.Tensor]]]:
+    """Each row's last logits alone, by the call's truth; with nothing kept where the module cannot be called so."""
+    try:
+        return call.truth, [[_alone(call, call.truth, row, prompt) for row, prompt in step] for step in steps]
+    except FabulaError:
+        raise
+    except Exception:
+        return ALONE, [[_alone(call, ALONE, row, prompt) for row, prompt in step] for step in steps]
 
 
 @contextmanager
@@ -53,7 +64,7 @@ def evaluating(module: torch.nn.Module) -> Iterator[None]:
             one.training = True
 
 
-def _steps(vocabulary: int, memories: Sequence[object]) -> Iterator[list[tuple[Wanted, int]]]:
+def _steps(vocabulary: int, memories: Sequence[object]) -> Iterator[_Step]:
     """Two rows of different lengths, then continued; changed in order, one of them twice; and one with a token less.
 
     With each row the length of its prompt.
@@ -73,11 +84,11 @@ def _wanted(tokens: np.ndarray, memory: object) -> Wanted:
     return Wanted(tokens, len(tokens) - 1, memory)
 
 
-def _alone(call: ModuleCall, row: Wanted, prompt: int) -> torch.Tensor:
-    """The row's last logits by the call's truth: its prompt at once, then token by token, if it keeps anything."""
+def _alone(call: ModuleCall, way: Way, row: Wanted, prompt: int) -> torch.Tensor:
+    """The row's last logits: its prompt at once, then token by token, if anything is kept."""
     lanes, lengths = Lanes(), range(prompt, len(row.tokens) + 1)
-    steps = [_wanted(row.tokens[:length], row.memory) for length in (lengths if call.truth.cache != "none" else ())]
-    return [lanes.compute(call, call.truth, [step])[0].logits[-1] for step in steps or [row]][-1]
+    steps = [_wanted(row.tokens[:length], row.memory) for length in (lengths if way.cache != "none" else ())]
+    return [lanes.compute(call, way, [step])[0].logits[-1] for step in steps or [row]][-1]
 
 
 def _last_logits(call: ModuleCall, way: Way, lanes: Lanes, step: list[tuple[Wanted, int]]) -> list[torch.Tensor]:

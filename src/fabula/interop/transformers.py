@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from typing import Any
 
 import torch
@@ -11,7 +12,6 @@ from fabula.adapters.torch_calls import ModuleCall
 from fabula.errors import ArgumentError
 from fabula.generation.config import GenerationConfig
 from fabula.generation.mixin import GenerationMixin
-from fabula.interop.seq2seq import generate_seq2seq
 from fabula.interop.transformers_call import TransformersCall
 from fabula.interop.transformers_memory import Memory, encode
 
@@ -22,7 +22,9 @@ class WrappedModel(GenerationMixin, torch.nn.Module):
     def __init__(self, model: PreTrainedModel) -> None:
         super().__init__()
         self.model = model
-        self.generation_config = GenerationConfig.from_dict(model.generation_config.to_diff_dict())
+        settings = model.generation_config.to_diff_dict()
+        settings.pop("use_cache", None)  # it changes no token, and whether anything is kept is found out
+        self.generation_config = GenerationConfig.from_dict(settings)
 
     @property
     def config(self) -> Any:
@@ -36,6 +38,12 @@ class WrappedModel(GenerationMixin, torch.nn.Module):
         weight = getattr(head, "weight", None)
         return super().vocabulary_size if weight is None else int(weight.shape[0])
 
+    @property
+    def context_length(self) -> int:
+        """How many positions the model was made for; without end where its configuration says so or nothing."""
+        told = getattr(self.config, "max_position_embeddings", None)
+        return told if isinstance(told, int) and told > 0 else sys.maxsize
+
     def module_call(self) -> ModuleCall:
         """How the model is called."""
         return TransformersCall(self.model)
@@ -48,21 +56,31 @@ class WrappedModel(GenerationMixin, torch.nn.Module):
 class WrappedSeq2SeqModel(WrappedModel):
     """The same of a model with an encoder, which runs once for each prompt; what is generated is the decoder's."""
 
+    is_encoder_decoder = True
+
+    def get_encoder(self) -> Any:
+        """What makes `encoder_outputs` of ids."""
+        return self.model.get_encoder()
+
     @torch.no_grad()
-    def encode(self, input_ids: Any, attention_mask: Any = None) -> list[Memory]:
-        """What the encoder makes of each row of ids [R, S], of those that the mask lets through."""
-        ids = torch.as_tensor(input_ids, device=self.model.device)
-        mask = torch.ones_like(ids) if attention_mask is None else torch.as_tensor(attention_mask, device=ids.device)
-        return [encode(self.model, row[kept.bool()]) for row, kept in zip(ids, mask, strict=True)]
+    def encode_call(
+        self, ids: Any, mask: Any, outputs: Any = None, hidden_states: bool = False, attentions: bool = False
+    ) -> tuple[Any, list[Memory]]:
+        """The encoder's outputs [R, S], with what else is asked of them, and one memory a row for the engine.
 
-    def generate(  # type: ignore[override]
-        self, inputs: Any = None, generation_config: Any = None, *, streamer: Any = None, **call: Any
-    ) -> Any:
-        """The decoder's tokens after each prompt, its start token first; see `GenerationMixin.generate`.
-
-        The prompts are the encoder's; the decoder starts from `decoder_input_ids`, or from its start token.
+        Each row is encoded alone, so that its memory does not depend on the padding beside it.
         """
-        return generate_seq2seq(self, inputs, generation_config, streamer, call)
+        device = self.model.device
+        kept = torch.as_tensor(mask, device=device).bool()
+        if outputs is not None:
+            states = outputs[0] if isinstance(outputs, (tuple, list)) else outputs["last_hidden_state"]
+            return outputs, [Memory(row[seen]) for row, seen in zip(states.to(device), kept, strict=True)]
+        rows = torch.as_tensor(ids, device=device)
+        memories = [encode(self.model, row[seen]) for row, seen in zip(rows, kept, strict=True)]
+        if hidden_states or attentions:
+            shown = {"output_hidden_states": hidden_states, "output_attentions": attentions, "return_dict": True}
+            outputs = self.get_encoder()(input_ids=rows, attention_mask=kept.long(), **shown)
+        return outputs, memories
 
 
 def wrap(model: Any) -> WrappedModel:

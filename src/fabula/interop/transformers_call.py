@@ -71,7 +71,8 @@ class TransformersCall:
         kept = None
         for name in (name for name in _PASTS if way.cache != "none" and getattr(output, name, None) is not None):
             self.past_name, kept = _PASTS[name], getattr(output, name)
-        return Computed(output.logits, kept, getattr(output, "hidden_states", None))
+        hidden = getattr(output, "decoder_hidden_states", None) or getattr(output, "hidden_states", None)
+        return Computed(output.logits, kept, hidden)
 
     def _arguments(self, columns: Columns, past: Any, way: Way) -> dict[str, Any]:
         """What the model's own hook makes of the rectangle."""

@@ -15,12 +15,13 @@ class Memory:
     """What an encoder made of one prompt."""
 
     states: torch.Tensor  # Float["S D"]: its last layer's output
+    kind: type[Any] = BaseModelOutput  # of the output that it came in
 
 
 def encode(model: Any, ids: torch.Tensor) -> Memory:
     """The memory of one prompt, Int["S"]."""
     output = model.get_encoder()(input_ids=ids[None], return_dict=True)
-    return Memory(output.last_hidden_state[0])
+    return Memory(output.last_hidden_state[0], type(output))
 
 
 def encoder_inputs(memories: Sequence[Memory], width: int | None) -> dict[str, Any]:
@@ -32,7 +33,7 @@ def encoder_inputs(memories: Sequence[Memory], width: int | None) -> dict[str, A
     for row, (memory, length) in enumerate(zip(memories, lengths, strict=True)):
         states[row, :length] = memory.states
         mask[row, :length] = 1
-    given: dict[str, Any] = {"encoder_outputs": BaseModelOutput(last_hidden_state=states)}
+    given: dict[str, Any] = {"encoder_outputs": memories[0].kind(last_hidden_state=states)}
     return given if bool(mask.all()) else {**given, "attention_mask": mask}
 
 
