@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import copy
+
 import numpy as np
 import pytest
 
 torch = pytest.importorskip("torch")
 pytest.importorskip("transformers")
 
+import fabula  # noqa: E402
 from fabula import AutoModelForSeq2SeqLM  # noqa: E402
-from tests.generation.seq2seq_door import answer  # noqa: E402
+from fabula.errors import ArgumentError  # noqa: E402
 from tests.models.seq2seq_cases import CASES, write  # noqa: E402
 
 
@@ -51,7 +54,7 @@ def test_answers_are_those_of_transformers(pair, texts, call):
     ours, theirs = pair
     ids, mask = texts
     expected = theirs.generate(ids, attention_mask=mask, do_sample=False, **call)
-    found = answer(ours, ids, mask, **call)
+    found = ours.generate(ids, attention_mask=mask, **call)
     if "num_beams" in call:  # transformers takes a pad token of 0 for none, and fills with the end token
         ended = (expected == 1).cumsum(1) - (expected == 1).long() > 0
         expected = expected.masked_fill(ended, 0)
@@ -62,16 +65,16 @@ def test_lists_of_texts_are_answered_by_lists(pair, texts):
     ours, theirs = pair
     ids, mask = texts
     rows = [row[keep.bool()].tolist() for row, keep in zip(ids, mask, strict=True)]
-    found = answer(ours, rows, max_new_tokens=8, eos_token_id=None)
+    found = ours.generate(rows, max_new_tokens=8, eos_token_id=None)
     assert found == theirs.generate(ids, attention_mask=mask, max_new_tokens=8, eos_token_id=None).tolist()
 
 
 def test_an_encoding_is_answered_as_the_text_that_it_is_of(pair, texts):
     ours, _ = pair
     ids, mask = texts
-    expected = answer(ours, ids, mask, max_new_tokens=10)
+    expected = ours.generate(ids, attention_mask=mask, max_new_tokens=10)
     encoded = ours.get_encoder()(ids, mask)
-    assert answer(ours, None, mask, encoder_outputs=encoded, max_new_tokens=10).tolist() == expected.tolist()
+    assert ours.generate(attention_mask=mask, encoder_outputs=encoded, max_new_tokens=10).tolist() == expected.tolist()
 
 
 def test_equal_answers_to_different_texts_share_nothing(pair, texts):
@@ -82,13 +85,69 @@ def test_equal_answers_to_different_texts_share_nothing(pair, texts):
     call = {"decoder_input_ids": begun, "max_new_tokens": 6, "eos_token_id": None}
     expected = theirs.generate(ids, attention_mask=mask, **call)
     for _ in range(2):
-        assert answer(ours, ids, mask, **call).tolist() == expected.tolist()
+        assert ours.generate(ids, attention_mask=mask, **call).tolist() == expected.tolist()
 
 
 def test_samples_of_one_text_share_its_memory_and_a_row_alone_draws_the_same(pair, texts):
     ours, _ = pair
     ids, mask = texts
     call = {"do_sample": True, "seed": 5, "max_new_tokens": 10, "eos_token_id": None, "top_k": 0}
-    several = answer(ours, ids[:1], mask[:1], num_return_sequences=4, **call)
+    several = ours.generate(ids[:1], attention_mask=mask[:1], num_return_sequences=4, **call)
     assert len({tuple(row) for row in several.tolist()}) > 1
-    assert answer(ours, ids[:1], mask[:1], **call).tolist() == several[:1].tolist()
+    assert ours.generate(ids[:1], attention_mask=mask[:1], **call).tolist() == several[:1].tolist()
+
+
+@pytest.mark.parametrize("name", ["encoder_repetition_penalty", "encoder_no_repeat_ngram_size"])
+def test_what_the_encoder_read_can_be_preferred_or_forbidden(pair, name):
+    ours, theirs = pair
+    ids = torch.from_numpy(np.random.default_rng(9).integers(2, 61, (3, 20)))
+    for value in (1, 2) if name.endswith("size") else (1.6, 0.7):
+        call = {name: value, "max_new_tokens": 12}
+        assert ours.generate(ids, **call).tolist() == theirs.generate(ids, do_sample=False, **call).tolist()
+
+
+@pytest.mark.parametrize("beams", [1, 3])
+def test_everything_that_is_asked_for_is_returned(pair, texts, beams):
+    ours, theirs = pair
+    ids, mask = texts
+    call = {"max_new_tokens": 5, "num_beams": beams, "eos_token_id": None, "return_dict_in_generate": True}
+    shown = ("output_scores", "output_logits", "output_hidden_states", "output_attentions")
+    call |= dict.fromkeys(shown, True)
+    found = ours.generate(ids, attention_mask=mask, **call)
+    expected = theirs.generate(ids, attention_mask=mask, do_sample=False, **call)
+    assert type(found).__name__ == type(expected).__name__
+    assert torch.equal(found.sequences, expected.sequences)
+    for name in ("scores", "logits"):
+        for one, other in zip(found[name], expected[name], strict=True):
+            assert torch.allclose(one, other, atol=1e-3, rtol=1e-4)
+    for one, other in zip(found.encoder_hidden_states, expected.encoder_hidden_states, strict=True):
+        assert torch.allclose(one[mask.bool()], other[mask.bool()], atol=1e-3, rtol=1e-4)
+    assert [x.shape for x in found.encoder_attentions] == [x.shape for x in expected.encoder_attentions]
+    if beams == 1:
+        for name in ("decoder_hidden_states", "decoder_attentions"):
+            for one, other in zip(found[name], expected[name], strict=True):
+                for here, there in zip(one, other, strict=True):
+                    assert torch.allclose(here, there, atol=1e-3, rtol=1e-4)
+
+
+def test_drafts_change_no_answer(pair, texts):
+    ours, _ = pair
+    ids, mask = texts
+    call = {"attention_mask": mask, "max_new_tokens": 30, "eos_token_id": None}
+    expected = ours.generate(ids, **call)
+    assert ours.generate(ids, prompt_lookup_num_tokens=4, **call).tolist() == expected.tolist()
+    alone = {**call, "attention_mask": mask[2:3]}
+    assert ours.generate(ids[2:3], prompt_lookup_num_tokens=4, **alone).tolist() == expected[2:3].tolist()
+
+
+def test_texts_that_cannot_be_read_are_refused(pair):
+    ours, _ = pair
+    with pytest.raises(ArgumentError, match=r"\[0, 61\), got 61"):
+        ours.generate([[1, 61]], max_new_tokens=2)
+    with pytest.raises(ArgumentError, match="has to be defined"):
+        ours.generate(max_new_tokens=2)
+    with pytest.raises(ArgumentError, match="`decoder_start_token_id` or `bos_token_id` has to be defined"):
+        config = fabula.GenerationConfig(max_new_tokens=2)
+        model = copy.deepcopy(ours)
+        model.generation_config = config
+        model.generate([[1, 2]])
