@@ -76,6 +76,13 @@ def test_a_prefix_goes_in_front_and_counts_for_no_length(answer):
     assert answer("lo", prefix="Hel", **settings) == answer("Hello", **settings)
 
 
+def test_is_made_of_a_directory(answer, reference, tokenizer, tmp_path):
+    reference.save_pretrained(tmp_path)
+    tokenizer.save_pretrained(tmp_path)
+    made = pipeline("text2text-generation", model=tmp_path)
+    assert made(["Hello", "a"], **SHORT) == answer(["Hello", "a"], **SHORT)
+
+
 def test_is_made_of_its_class_too(answer, reference, tokenizer):
     made = Text2TextGenerationPipeline(wrap(reference), tokenizer)
     assert made.task == "text2text-generation" and made("Hello", **SHORT) == answer("Hello", **SHORT)
