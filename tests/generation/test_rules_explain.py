@@ -32,8 +32,8 @@ def test_what_does_nothing_has_its_reason():
 
 
 def test_what_is_refused_has_its_reason():
-    explanation = MODEL.explain(num_beams=4)
-    assert explanation.mode == "beam_sample" and "not supported" in explanation["num_beams"].refused
+    explanation = MODEL.explain(num_beams=4, use_mtp=True)
+    assert explanation.mode == "beam_sample" and "not supported" in explanation["use_mtp"].refused
 
 
 def test_an_unknown_name_is_refused():
