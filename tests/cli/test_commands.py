@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
+from safetensors.numpy import save_file
 
 import fabula
 
@@ -142,6 +144,14 @@ def test_info_counts_what_is_in_the_files(run, tiny):
     assert facts["weight_bytes"] == 4 * facts["parameters"]
     assert facts["chat_template"] is True
     assert "llama" in run("info", tiny).out
+
+
+def test_info_of_a_model_whose_positions_have_no_end(run, tmp_path):
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": "t5", "d_model": 16, "d_kv": 4, "num_heads": 2}))
+    save_file({"shared.weight": np.zeros((5, 16), np.float32)}, tmp_path / "model.safetensors")
+    facts = json.loads(run("info", str(tmp_path), "--json").out)
+    assert (facts["architecture"], facts["context"], facts["cache_bytes_full_context"]) == ("t5", None, None)
+    assert facts["memory_bytes_at_4096_tokens"] == 5 * 16 * 4 + 4096 * facts["cache_bytes_a_token"]
 
 
 def test_info_without_a_source_is_about_this_machine(run):

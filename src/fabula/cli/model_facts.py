@@ -21,6 +21,7 @@ def model_facts(checkpoint: Checkpoint) -> dict[str, Any]:
     formats = Counter(tensor.format for tensor in tensors)
     weight_bytes = sum(tensor.data.nbytes for tensor in tensors)
     position_bytes = cache_bytes_a_position(family, formats)
+    context = config.get("max_position_embeddings")  # None: positions are distances, and have no end
     return {
         "source": checkpoint.source,
         "path": str(checkpoint.path),
@@ -33,13 +34,13 @@ def model_facts(checkpoint: Checkpoint) -> dict[str, Any]:
         "key_value_heads": config.num_key_value_heads,
         "head_width": config.head_dim,
         "vocabulary": config.vocab_size,
-        "context": config.max_position_embeddings,
+        "context": context,
         "sliding_window": sliding_window(family),
         "chat_template": has_chat_template(checkpoint),
         "weight_bytes": weight_bytes,
         "cache_bytes_a_token": position_bytes,
-        "cache_bytes_full_context": position_bytes * config.max_position_embeddings,
-        "memory_bytes_at_4096_tokens": weight_bytes + position_bytes * min(4096, config.max_position_embeddings),
+        "cache_bytes_full_context": None if context is None else position_bytes * context,
+        "memory_bytes_at_4096_tokens": weight_bytes + position_bytes * min(4096, context or 4096),
     }
 
 
