@@ -141,6 +141,8 @@ def _forward(call: ModuleCall, outputs: Sequence[Output], taps: Taps) -> Forward
 def _check_taps(call: ModuleCall, taps: Taps) -> None:
     if taps.attentions:
         raise NotSupportedError("`output_attentions` must be False for this model, got True. Call the model itself.")
+    if getattr(taps, "last_layer", None) is not None:
+        raise NotSupportedError("`assistant_early_exit` must be left out for this model: it runs as a whole.")
     states = taps.final_hidden or taps.hidden_states or taps.layer_logits
     if states and "output_hidden_states" not in getattr(call, "accepts", ("output_hidden_states",)):
         raise NotSupportedError(

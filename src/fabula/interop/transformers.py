@@ -44,6 +44,11 @@ class WrappedModel(GenerationMixin, torch.nn.Module):
         told = getattr(self.config, "max_position_embeddings", None)
         return told if isinstance(told, int) and told > 0 else sys.maxsize
 
+    @property
+    def layers(self) -> range:
+        """Its layers, by number."""
+        return range(int(getattr(self.config, "num_hidden_layers", 0)))
+
     def module_call(self) -> ModuleCall:
         """How the model is called."""
         return TransformersCall(self.model)
