@@ -74,6 +74,19 @@ def test_reordered_rows_take_their_memory_along(model, ids, after):
 
 
 @torch.no_grad()
+def test_a_row_without_new_tokens_stands_still(model, ids, after):
+    past = model(ids[:2], decoder_input_ids=after[:2, :5]).past_key_values
+    past.memories[1] = model.encode(ids[1:2, :9])[0]
+    mask = torch.tensor([[1, 1], [0, 0]])
+    inputs = {"decoder_input_ids": after[:2, 5:7], "decoder_attention_mask": mask, "output_attentions": True}
+    output = model(past_key_values=past, **inputs)
+    assert past.lengths.tolist() == [7, 5]
+    assert relative_error(output.logits[0], model(ids[:1], decoder_input_ids=after[:1, :7]).logits[0, 5:]) < 1e-5
+    assert not output.logits[1].any()
+    assert not output.cross_attentions[0][1].any()
+
+
+@torch.no_grad()
 def test_what_the_encoder_made_stands_for_the_text(model, ids, after):
     mask = torch.ones_like(ids)
     mask[1, :9] = 0

@@ -84,9 +84,10 @@ def memory_attentions_rectangle(scored: Scored) -> tuple[torch.Tensor, ...]:
     present = np.flatnonzero(scored.mask.any(1))
     out = []
     for layer in sorted(found):
-        first = found[layer][0]
-        whole = first.new_zeros(len(scored.mask), first.shape[0], scored.mask.shape[1], first.shape[2])
+        first, columns = found[layer][0], max(weights.shape[2] for weights in found[layer])
+        whole = first.new_zeros(len(scored.mask), first.shape[0], scored.mask.shape[1], columns)
         for row, weights in zip(present, found[layer], strict=True):
-            whole[row, :, torch.from_numpy(np.flatnonzero(scored.mask[row])).to(first.device)] = weights
+            queries = torch.from_numpy(np.flatnonzero(scored.mask[row])).to(first.device)
+            whole[row][:, queries, : weights.shape[2]] = weights
         out.append(whole)
     return tuple(out)

@@ -62,14 +62,14 @@ def memory_layout(batch: Batch, device: torch.device | str) -> MemoryLayout | No
     """The layout of a batch whose rows have memories; None for a batch without any. Raises ArgumentError for others."""
     if not batch.memories:
         return None
-    together: dict[int, tuple[Memories, list[int]]] = {}
+    counts, together = np.diff(batch.starts), dict[int, tuple[Memories, list[int]]]()
     for row, memory in enumerate(batch.memories):
         if not isinstance(memory, Memory):
             raise ArgumentError(
                 f"a row's memory must be what `encode` of its model returned, got {type(memory).__name__}."
             )
-        together.setdefault(id(memory.of), (memory.of, []))[1].append(row)
-    counts = np.diff(batch.starts)
+        if counts[row]:
+            together.setdefault(id(memory.of), (memory.of, []))[1].append(row)
     plans = [_plan(batch, counts, memories, rows) for memories, rows in together.values()]
     restore = np.zeros(int(batch.starts[-1]), np.int64)
     place = 0
@@ -92,18 +92,17 @@ _Plan = tuple[np.ndarray, np.ndarray, list[tuple[int, int, int, int]]]  # lines,
 
 def _plan(batch: Batch, counts: np.ndarray, memories: Memories, rows: Sequence[int]) -> _Plan:
     """Every input has a line where most are read, so that nothing is copied; else those that are."""
-    used = sorted({batch.memories[row].index for row in rows if counts[row]})
+    used = sorted({batch.memories[row].index for row in rows})
     lines = np.arange(len(memories)) if 2 * len(used) >= len(memories) else np.array(used, np.int64)
     line_of = {int(each): line for line, each in enumerate(lines)}
     queries: list[list[int]] = [[] for _ in lines]
     placed = []
     for row in rows:
         count, start = int(counts[row]), int(batch.starts[row])
-        if count:
-            line = line_of[batch.memories[row].index]
-            placed.append((row, line, len(queries[line]), count))
-            queries[line] += range(start, start + count)
-    index = np.zeros((len(lines), max(map(len, queries), default=0)), np.int64)
+        line = line_of[batch.memories[row].index]
+        placed.append((row, line, len(queries[line]), count))
+        queries[line] += range(start, start + count)
+    index = np.zeros((len(lines), max(map(len, queries))), np.int64)
     for line, each in enumerate(queries):
         index[line, : len(each)] = each
     return lines, index, placed
