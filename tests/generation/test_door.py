@@ -85,7 +85,7 @@ def test_a_model_that_nobody_holds_is_gone_at_once(folder, backend):
         (
             IDS,
             {"generation_config": {"max_new_tokens": 2}},
-            "`generation_config` must be .*GenerationConfig, got dict",
+            "`generation_config` must be .*GenerationConfig.*, got dict",
         ),
         ({"input_ids": IDS}, {"input_ids": IDS}, "`input_ids` must be given once"),
         (IDS, {"logits_processor": [lambda ids, scores: scores[:, :5]]}, r"`logits_processor` <lambda> .*got \[1, 5\]"),

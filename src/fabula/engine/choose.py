@@ -15,6 +15,7 @@ from fabula.decoding.strategy import Choice, Ends, Move, Process, Tapped, Turn
 from fabula.engine.group import Group
 from fabula.engine.recording import kept_of, steps_of
 from fabula.engine.request import Kept, Request, Step
+from fabula.engine.row import Row
 from fabula.engine.seats import Board, Seats, seats_of
 from fabula.kernels.sampling import RowChoice
 from fabula.ops.protocol import Forward
@@ -121,12 +122,15 @@ class Chooser:
         """The tokens, if the backend's sampler can choose all of them."""
         if self._sampler is None or self._numbers is None or seats.rows[0].negative is not None:
             return None
-        choices = [
-            RowChoice(**numbers, seed=request.seed, stream=row.stream, position=length, tokens=row.tokens[:length])  # type: ignore[arg-type]
-            for row, length, request, numbers in zip(seats.rows, seats.lengths, requests, self._numbers, strict=True)
-        ]
+        places = zip(seats.rows, seats.lengths, requests, self._numbers, strict=True)
+        choices = [_row_choice(*place) for place in places]
         tokens = self._sampler(logits, choices)
         return None if (tokens < 0).any() else tokens
+
+
+def _row_choice(row: Row, length: int, request: Request, numbers: dict[str, Any]) -> RowChoice:
+    seen = row.tokens[row.blind : length]
+    return RowChoice(**numbers, seed=request.seed, stream=row.stream, position=length, tokens=seen)
 
 
 def _parties(groups: list[Group], spans: Spans) -> list[Party]:

@@ -56,12 +56,12 @@ def _by_drafter(groups: Iterable[Group]) -> list[tuple[Drafter, list[Group]]]:
 def _draftable(group: Group, most: int) -> Draftable:
     row, request = group.rows[0], group.request
     room = len(row.tokens) - row.length - 1
-    tokens = row.tokens[: row.length].copy()
+    tokens = row.seen.copy()
     recipe = request.recipe
     return Draftable(
         id(row),
         tokens,
-        row.prompt_length,
+        row.prompt_length - row.blind,
         min(room, most),
         request.seed,
         row.stream,

@@ -97,6 +97,7 @@ class Request:
     memory: Any = None  # what the model's encoder made of the input
     negative_memory: Any = None
     vectors: Any = None  # Float["P D"]: inputs that take the place of the prompt's ids
+    blind: bool = False  # whether the prompt's ids mean nothing, and nobody shall see them
 
     @property
     def results(self) -> int:

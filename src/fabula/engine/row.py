@@ -19,6 +19,7 @@ class Row:
 
     __slots__ = (
         "at_once",
+        "blind",
         "computed",
         "drafts",
         "length",
@@ -53,12 +54,18 @@ class Row:
         self.prompt_scores: list[Any] = []  # so far, where the prompt is scored
         self.memory: Any = None
         self.vectors: Any = None
+        self.blind = 0  # tokens at the start that stand for vectors, which nobody shall see
         self.at_once = False  # whether its prompt is computed in one step, since its outputs belong together
 
     @property
     def missing(self) -> int:
         """Positions still to be computed before the next token can be chosen."""
         return self.length + self.drafts - self.computed
+
+    @property
+    def seen(self) -> np.ndarray:
+        """Int["L"]: the tokens that processors and criteria may see."""
+        return self.tokens[self.blind : self.length]
 
     @property
     def tail(self) -> int:

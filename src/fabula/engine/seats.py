@@ -91,25 +91,26 @@ class Board:
 
     def context(self, seats: Seats, like: Any, unconditional: Any = None) -> Context:
         """What processors may know of the places, as arrays where `like` is."""
-        self._write(seats)
+        lengths = [length - row.blind for row, length in zip(seats.rows, seats.lengths, strict=True)]
+        self._write(seats, lengths)
         xp = arrays.of(like)
         parts = (
-            self._tokens[:, : max(seats.lengths)],
-            np.array(seats.lengths, np.int32),
-            np.array([row.prompt_length for row in seats.rows], np.int32),
+            self._tokens[:, : max(lengths)],
+            np.array(lengths, np.int32),
+            np.array([row.prompt_length - row.blind for row in seats.rows], np.int32),
         )
         tokens, lengths, prompts = (xp.asarray(part, "int32", like=like) for part in parts)
         return Context(tokens, lengths, prompts, unconditional=unconditional)
 
-    def _write(self, seats: Seats) -> None:
-        rows, lengths = seats.rows, seats.lengths
+    def _write(self, seats: Seats, lengths: list[int]) -> None:
+        rows = seats.rows
         if len(seats.distinct) == len(rows) == len(self._rows) and all(map(_same, rows, self._rows)):
             before = self._lengths
         else:
             self._tokens = np.zeros((len(rows), max(len(row.tokens) for row in rows)), np.int32)
             before = [0] * len(rows)
         for place, (row, start, end) in enumerate(zip(rows, before, lengths, strict=True)):
-            self._tokens[place, start:end] = row.tokens[start:end]
+            self._tokens[place, start:end] = row.tokens[row.blind + start : row.blind + end]
         drafted = len(seats.distinct) != len(rows)
         self._rows, self._lengths = ([], []) if drafted else (list(rows), list(lengths))
 

@@ -28,7 +28,7 @@ class Ticket:
         limits = self.request.recipe.limits
         if token in limits.eos or completes:
             return "stop"
-        if limits.ends and any(ends(row.tokens[: row.length], row.prompt_length) for ends in limits.ends):
+        if limits.ends and any(ends(row.seen, row.prompt_length - row.blind) for ends in limits.ends):
             return "stop"
         return self._reason_of_size(row.length)
 
@@ -41,8 +41,8 @@ class Ticket:
             if token in limits.eos or row.would_complete_stop_string(token):
                 return "stop"
             if limits.ends:
-                tokens = np.append(row.tokens[: row.length], np.int32(token))
-                if any(ends(tokens, row.prompt_length) for ends in limits.ends):
+                tokens = np.append(row.seen, np.int32(token))
+                if any(ends(tokens, row.prompt_length - row.blind) for ends in limits.ends):
                     return "stop"
             return self._reason_of_size(row.length + 1)
 

@@ -23,7 +23,13 @@ class Asked:
     eos: tuple[int, ...]
     allowed: Callable[[int, Any], Any] | None = None  # prefix_allowed_tokens_fn of this prompt
     own: tuple[Any, ...] = ()  # the caller's processors
+    text: np.ndarray | None = None  # Int["S"]: what an encoder read; None: the prompt
     healing: tuple[Any, ...] = ()  # what heals the prompt (healing.py)
+
+    @property
+    def read(self) -> np.ndarray:
+        """Int["1 S"]: what the model reads before it writes."""
+        return (self.prompt if self.text is None else self.text)[None]
 
     @property
     def length(self) -> int:
@@ -49,10 +55,10 @@ _GUIDANCE: tuple[tuple[str, Any, Maker], ...] = (
 )
 _ON_LOGITS: tuple[tuple[str, Any, Maker], ...] = (
     ("sequence_bias", None, lambda a, v: p.SequenceBiasLogitsProcessor(v)),
-    ("encoder_repetition_penalty", 1, lambda a, v: p.EncoderRepetitionPenaltyLogitsProcessor(v, a.prompt[None])),
+    ("encoder_repetition_penalty", 1, lambda a, v: p.EncoderRepetitionPenaltyLogitsProcessor(v, a.read)),
     ("repetition_penalty", 1, lambda a, v: p.RepetitionPenaltyLogitsProcessor(v)),
     ("no_repeat_ngram_size", 0, lambda a, v: p.NoRepeatNGramLogitsProcessor(v)),
-    ("encoder_no_repeat_ngram_size", 0, lambda a, v: p.EncoderNoRepeatNGramLogitsProcessor(v, a.prompt[None])),
+    ("encoder_no_repeat_ngram_size", 0, lambda a, v: p.EncoderNoRepeatNGramLogitsProcessor(v, a.read)),
     ("bad_words_ids", None, lambda a, v: p.NoBadWordsLogitsProcessor(v, list(a.eos) or None)),
 )
 _ON_TOKENS: tuple[tuple[str, Any, Maker], ...] = (

@@ -57,6 +57,7 @@ def configs_for(
             check_supported(settled[id(config)])
         configs.append(settled[id(config)])
     _check_shared(list(settled.values()))
+    _check_beams(list(settled.values()))
     return configs
 
 
@@ -80,6 +81,15 @@ def streams_for(
     listed = isinstance(shared, (list, tuple))
     seeds = seeds_for(shared, len(configs), 1, inputs)
     return [(seed, 0 if listed else start) for (seed, _), start in zip(seeds, first, strict=False)]
+
+
+def _check_beams(configs: list[GenerationConfig]) -> None:
+    beams = {config.num_beams or 1 for config in configs}
+    if len(beams) > 1 and configs[0].return_dict_in_generate:
+        raise ArgumentError(
+            f"`num_beams` must be the same for all prompts with `return_dict_in_generate`, got {sorted(beams)}. "
+            "Leave return_dict_in_generate out, or call once for each."
+        )
 
 
 def _check_shared(configs: list[GenerationConfig]) -> None:

@@ -11,48 +11,59 @@ from fabula.generation.collector import Collector
 from fabula.generation.config import GenerationConfig
 from fabula.generation.layout_likelihoods import likelihoods_of_new_tokens, likelihoods_of_prompts
 from fabula.generation.layout_states import attentions, hidden_states
-from fabula.generation.outputs import GenerateBeamDecoderOnlyOutput, GenerateDecoderOnlyOutput
+from fabula.generation.outputs import (
+    GenerateBeamDecoderOnlyOutput,
+    GenerateBeamEncoderDecoderOutput,
+    GenerateDecoderOnlyOutput,
+    GenerateEncoderDecoderOutput,
+)
 from fabula.generation.prompts import Prompts
 from fabula.generation.recipe import token_ids
+from fabula.generation.source import Source
 
 
-def lay_out(prompts: Prompts, config: GenerationConfig, collectors: list[Collector]) -> Any:
+def lay_out(source: Source, config: GenerationConfig, collectors: list[Collector]) -> Any:
     """Prompt and new tokens of every row; as an output object if `return_dict_in_generate`."""
+    prompts = source.prompts
     sequences = _lists(prompts, collectors) if prompts.given is None else _rectangle(prompts, config, collectors)
     if not config.return_dict_in_generate:
         return sequences
-    if (config.num_beams or 1) > 1:
-        return _of_beams(sequences, prompts, config, collectors)
-    like = prompts.given
-    return GenerateDecoderOnlyOutput(
-        sequences=sequences,
-        scores=_stacked(collectors, "scores", like) if config.output_scores else None,
-        logits=_stacked(collectors, "logits", like) if config.output_logits else None,
-        finish_reasons=_reasons(collectors),
-        **_shown(prompts, config, collectors, 1),
-    )
+    beams, like = config.num_beams or 1, np.zeros(0) if prompts.given is None else prompts.given
+    values: dict[str, Any] = {"sequences": sequences, "finish_reasons": _reasons(collectors)}
+    values |= _shown(prompts, config, collectors, beams)
+    if beams > 1:
+        values |= _of_beams(config, collectors, like)
+    else:
+        values["scores"] = _stacked(collectors, "scores", like) if config.output_scores else None
+        values["logits"] = _stacked(collectors, "logits", like) if config.output_logits else None
+    if source.encoded is None:
+        return (GenerateBeamDecoderOnlyOutput if beams > 1 else GenerateDecoderOnlyOutput)(**values)
+    values |= _of_encoder(source.encoded.outputs)
+    for name in ("hidden_states", "attentions"):
+        values[f"decoder_{name}"] = values.pop(name, None)
+    return (GenerateBeamEncoderDecoderOutput if beams > 1 else GenerateEncoderDecoderOutput)(**values)
 
 
-def _of_beams(sequences: Any, prompts: Prompts, config: GenerationConfig, collectors: list[Collector]) -> Any:
-    """A beam search's output; rows of `scores` and `logits` are all prompts' beams."""
-    like = np.zeros(0) if prompts.given is None else prompts.given
+def _of_encoder(outputs: Any) -> dict[str, Any]:
+    """What was asked for of the encoder, where it shows it."""
+    return {f"encoder_{name}": getattr(outputs, name, None) for name in ("hidden_states", "attentions")}
+
+
+def _of_beams(config: GenerationConfig, collectors: list[Collector], like: Any) -> dict[str, Any]:
+    """A beam search's fields; rows of `scores` and `logits` are all prompts' beams."""
     xp, beams = arrays.of(like), config.num_beams or 1
-    found = [found for collector in collectors for found in collector.hypotheses if found is not None]
-    longest = max(len(one.tokens) for one in found)
-    indices = np.full((len(found), longest), -1, np.int64)
-    for place, one in enumerate(found):
+    found = [(place, found) for place, one in enumerate(collectors) for found in one.hypotheses if found is not None]
+    indices = np.full((len(found), max(len(one.tokens) for _, one in found)), -1, np.int64)
+    for row, (place, one) in enumerate(found):
         if one.rows is not None:
-            indices[place, : len(one.rows)] = one.rows + beams * (place // (len(found) // len(collectors)))
-    scores = np.array([one.score for one in found], np.float32)
-    return GenerateBeamDecoderOnlyOutput(
-        sequences=sequences,
-        sequences_scores=xp.asarray(scores, "float32", like=like) if config.output_scores else None,
-        scores=_turns(collectors, "scores", beams, like) if config.output_scores else None,
-        logits=_turns(collectors, "logits", beams, like) if config.output_logits else None,
-        beam_indices=xp.asarray(indices, "int64", like=like),
-        finish_reasons=_reasons(collectors),
-        **_shown(prompts, config, collectors, beams),
-    )
+            indices[row, : len(one.rows)] = one.rows + beams * place
+    scores = np.array([one.score for _, one in found], np.float32)
+    return {
+        "sequences_scores": xp.asarray(scores, "float32", like=like) if config.output_scores else None,
+        "scores": _turns(collectors, "scores", beams, like) if config.output_scores else None,
+        "logits": _turns(collectors, "logits", beams, like) if config.output_logits else None,
+        "beam_indices": xp.asarray(indices, "int64", like=like),
+    }
 
 
 def _shown(prompts: Prompts, config: GenerationConfig, collectors: list[Collector], beams: int) -> dict[str, Any]:
@@ -95,7 +106,7 @@ def _reasons(collectors: list[Collector]) -> list[Any]:
 
 def _lists(prompts: Prompts, collectors: list[Collector]) -> list[list[int]]:
     return [
-        prompt.tolist() + [step.token for step in steps]
+        (prompt.tolist() if prompts.shown else []) + [step.token for step in steps]
         for prompt, collector in zip(prompts.rows, collectors, strict=True)
         for steps in collector.steps
     ]
@@ -103,7 +114,7 @@ def _lists(prompts: Prompts, collectors: list[Collector]) -> list[list[int]]:
 
 def _rectangle(prompts: Prompts, config: GenerationConfig, collectors: list[Collector]) -> Any:
     """[R * n, L + N]: each prompt as it was given, padding included, its new tokens, and padding on the right."""
-    given = prompts.as_host()
+    given = prompts.as_host()[:, : None if prompts.shown else 0]
     eos = token_ids(config.eos_token_id)
     pad = config.pad_token_id if config.pad_token_id is not None else (eos[0] if eos else 0)
     longest = max(len(steps) for collector in collectors for steps in collector.steps)

@@ -18,7 +18,6 @@ from fabula.errors import ArgumentError
 from fabula.generation.batch import GenerationOutput, generate_batch
 from fabula.generation.config import GenerationConfig
 from fabula.generation.custom import generate_custom
-from fabula.generation.each import generate_each
 from fabula.generation.generate import generate
 from fabula.generation.recipe import token_ids
 from fabula.ops.protocol import NO_TAPS, Batch, Forward, Taps
@@ -30,6 +29,7 @@ class GenerationMixin:
     """
 
     config: Any = None  # what the model was made from; None: a module of somebody's own
+    is_encoder_decoder = False  # whether prompts go through an encoder
     tokenizer_loader: Any = None  # () -> the tokenizer that came with the model's files
     _engine: _Running | None = None
     _tokenizer: Any = None
@@ -138,8 +138,6 @@ class GenerationMixin:
         if callable(custom_generate):
             call = {**kwargs, **given}
             return generate_custom(self, custom_generate, inputs, generation_config, streamer, call)
-        if isinstance(generation_config, Sequence):
-            return generate_each(self, inputs, generation_config, streamer, {**kwargs, **given})
         return generate(self, inputs, generation_config, streamer, {**kwargs, **given})
 
     def generate_batch(

@@ -32,6 +32,7 @@ class Prompts:
     rows: list[np.ndarray]  # int32, each without its padding
     given: Any = None  # Int["R L"]: the tensor or array as it came; None: ragged lists
     mask: np.ndarray | None = None  # Bool["R L"]: which columns of `given` are in `rows`
+    shown: bool = True  # whether the ids mean anything; else they stand for vectors, and are not returned
 
     def width(self, index: int) -> int:
         """Columns that prompt `index` takes where it came from: with its padding in a tensor, without in a list."""

@@ -25,18 +25,19 @@ def token_ids(value: int | Sequence[int] | None) -> tuple[int, ...]:
 def build_recipe(
     asked: Asked,
     *,
+    max_length: int,
     strategy: Strategy | Search = SAMPLE,
     drafter: Drafter | None = None,
     tokenizer: Any = None,
     ends: Sequence[Ends] = (),
 ) -> Recipe:
-    """The recipe of one prompt's rows; `ends` are the caller's criteria."""
+    """The recipe of one prompt's rows; `max_length` counts what processors do not see, too; `ends` are the caller's."""
     config = asked.config
     sampled = bool(config.do_sample) and config.temperature != 0
     return Recipe(
         processors=build_chain(asked, sampled),
         limits=Limits(
-            max_length=asked.max_length,
+            max_length=max_length,
             eos=frozenset(asked.eos),
             stop_strings=_stop_strings(config.stop_strings),
             pieces=None if tokenizer is None else partial(pieces_of, tokenizer),

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 from typing import Any
 
 import numpy as np
@@ -14,47 +16,79 @@ from fabula.generation.callers_own import CallersOwn
 from fabula.generation.chain import Asked
 from fabula.generation.collector import Collector
 from fabula.generation.config import GenerationConfig
-from fabula.generation.lengths import new_token_limits
-from fabula.generation.prompts import Prompts
+from fabula.generation.lengths import lengths_for
 from fabula.generation.recipe import build_recipe, token_ids
 from fabula.generation.searches import Searched, strategy_of
-from fabula.generation.seeds import seeds_for
+from fabula.generation.source import Source
 
 
 @dataclass(frozen=True, slots=True)
 class Given:
     """What a call was given, checked."""
 
-    prompts: Prompts
-    config: GenerationConfig  # every field with the value that holds
+    source: Source
+    configs: Sequence[GenerationConfig]  # a prompt's, every field with the value that holds
+    streams: Sequence[tuple[int, int]]  # a prompt's seed, and its first row's stream
     tokenizer: Any
     own: CallersOwn
-    negatives: list[np.ndarray] | None = None  # a negative prompt for each prompt
+    negatives: Sequence[np.ndarray] | None = None  # a negative prompt for each prompt
     drafter: Drafter | None = None
 
 
 def build_requests(model: Any, given: Given, streamer: Any) -> tuple[list[Collector], list[Request]]:
     """For each prompt what the engine runs, and where its rows are gathered."""
-    config, prompts = given.config, given.prompts
-    rows, eos = config.num_return_sequences or 1, token_ids(config.eos_token_id)
-    collectors = _collectors(rows, len(prompts.rows), streamer)
-    streams = max(rows, config.num_beams or 1)
-    seeds = seeds_for(config.seed if config.do_sample else 0, len(prompts.rows), streams, prompts.given)
-    limits = new_token_limits(config, prompts, model.context_length)
-    requests = []
-    for index, (prompt, (seed, stream), (most, least)) in enumerate(zip(prompts.rows, seeds, limits, strict=True)):
-        own, negative = given.own, None if given.negatives is None else given.negatives[index]
-        if negative is not None:
-            most = min(most, model.context_length - len(negative))
-        asked = Asked(config, prompt, len(prompt) + most, least, eos, own.allowed_for(index), own.processors)
-        searched = Searched(config, most, len(eos), model.layer_count, model.is_tied)
-        strategy = strategy_of(searched) if given.drafter is None else SAMPLE
-        recipe = build_recipe(asked, strategy=strategy, drafter=given.drafter, tokenizer=given.tokenizer, ends=own.ends)
-        requests.append(Request(prompt, recipe, collectors[index], seed, stream, rows, negative=negative))
+    collectors = _collectors([config.num_return_sequences or 1 for config in given.configs], streamer)
+    requests = [_request(model, given, index, collector) for index, collector in enumerate(collectors)]
     return collectors, requests
 
 
-def _collectors(rows: int, prompts: int, streamer: Any) -> list[Collector]:
-    if rows * prompts == 1:
+def _request(model: Any, given: Given, index: int, collector: Collector) -> Request:
+    source, config, own = given.source, given.configs[index], given.own
+    prompt, (seed, stream) = source.prompts.rows[index], given.streams[index]
+    healing = source.healing[index] if source.healing else ()
+    limits = lengths_for(config, source.prompts.width(index), model.context_length, len(prompt))
+    most, negative = limits.most + len(healing), None if given.negatives is None else given.negatives[index]
+    if negative is not None:
+        most = min(most, model.context_length - len(negative))
+    shown = prompt if source.prompts.shown else prompt[:0]
+    eos = token_ids(config.eos_token_id)
+    asked = Asked(
+        config=config,
+        prompt=shown,
+        max_length=len(shown) + most,
+        min_new_tokens=limits.least,
+        eos=eos,
+        allowed=own.allowed_for(index),
+        own=own.processors,
+        text=source.text(index)[: len(shown) if source.texts is None else None],
+        healing=healing,
+    )
+    searched = Searched(config, most, len(eos), model.layer_count, model.is_tied)
+    recipe = build_recipe(
+        asked,
+        max_length=len(prompt) + most,
+        strategy=strategy_of(searched) if given.drafter is None else SAMPLE,
+        drafter=given.drafter,
+        tokenizer=given.tokenizer,
+        ends=own.ends,
+    )
+    return Request(
+        prompt,
+        recipe,
+        collector,
+        seed,
+        stream,
+        rows=config.num_return_sequences or 1,
+        negative=negative,
+        memory=None if source.encoded is None else source.encoded.memories[index],
+        vectors=None if source.vectors is None else source.vectors[index],
+        blind=not source.prompts.shown,
+    )
+
+
+def _collectors(rows: Sequence[int], streamer: Any) -> list[Collector]:
+    """One a prompt; with a streamer of several rows, these are counted through the call."""
+    if sum(rows) == 1:
         return [Collector(1, streamer)]
-    return [Collector(rows, streamer, index * rows) for index in range(prompts)]
+    first = accumulate(rows, initial=0)
+    return [Collector(count, streamer, start) for count, start in zip(rows, first, strict=False)]

@@ -93,6 +93,8 @@ SUPPORTED: Mapping[str, Check] = MappingProxyType(
         "bos_token_id": ANYTHING,
         "eos_token_id": ANYTHING,
         "cache_implementation": one_of("dynamic"),
+        "decoder_start_token_id": ANYTHING,
+        "token_healing": ANYTHING,
         "disable_compile": ANYTHING,  # nothing is compiled behind the caller's back
         "guidance_scale": ANYTHING,
         "num_beams": ANYTHING,

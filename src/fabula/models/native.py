@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from os import PathLike
 from typing import Any
 
@@ -13,7 +14,7 @@ import numpy as np
 from fabula import arrays
 from fabula.cache.blocks import blocks_for
 from fabula.decoding.plain_rows import Sampler
-from fabula.errors import NotSupportedError
+from fabula.errors import ArgumentError, NotSupportedError
 from fabula.generation.config import GenerationConfig
 from fabula.generation.mixin import GenerationMixin
 from fabula.generation.prompts import check_room, host_array, read_ids
@@ -56,6 +57,7 @@ class NativeCausalLM(GenerationMixin):
         self.name_or_path = ""
         self._tensors = tensors
         placed = placed_tensors(family, tensors)
+        self._embedding = placed[None, "embed"]
         self._native = NativeModel(family, placed, threads=threads, library=native_library(), loaded=loaded)
 
     @property
@@ -75,12 +77,25 @@ class NativeCausalLM(GenerationMixin):
     def step(self, batch: Batch, cache: Any, taps: Taps = NO_TAPS) -> Forward:
         """One step of the engine: writes the batch's keys and values, gives the logits of the scored positions."""
         with self._alone:
-            return self._native.step(batch, cache, taps)
+            return self._native.step(self._embedded(batch), cache, taps)
 
     def step_apart(self, batch: Batch, cache: Any, taps: Taps = NO_TAPS) -> Forward:
         """A step that leaves alone the logits of the engine's last one, which it may still be choosing from."""
         with self._alone:
-            return self._native.step_apart(batch, cache, taps)
+            return self._native.step_apart(self._embedded(batch), cache, taps)
+
+    def _embedded(self, batch: Batch) -> Batch:
+        """The batch with vectors at all places, where some are given."""
+        if batch.places is None:
+            return batch
+        assert self._embedding is not None
+        stored = self._embedding.rows(batch.tokens)
+        vectors = stored.dequantize() * np.float32(self.family.embedding_scale)
+        given = host_array(batch.vectors, "inputs_embeds")
+        if given.shape[1:] != vectors.shape[1:]:
+            raise ArgumentError(f"`inputs_embeds` must be {vectors.shape[1]} wide, got {given.shape[1]}.")
+        vectors[batch.places] = given
+        return replace(batch, vectors=vectors, places=None)
 
     @property
     def _alone(self) -> threading.RLock:

@@ -67,7 +67,8 @@ def compute(
         layout = at_positions(layout, inputs.positions)
     vectors = batch.vectors if inputs.vectors is None else inputs.vectors
     vectors = None if vectors is None else torch.as_tensor(vectors, device=device)
-    ops = TorchOps(layout, cache, taps, vectors, memory_layout(batch, device))
+    places = None if batch.places is None else torch.from_numpy(batch.places).to(device, torch.int64)
+    ops = TorchOps(layout, cache, taps, vectors, memory_layout(batch, device), places)
     states: dict[int, torch.Tensor] = {}
 
     def tap(layer: int, x: torch.Tensor) -> None:

@@ -28,11 +28,14 @@ class TorchOps:
         taps: Taps = NO_TAPS,
         vectors: Tensor | None = None,
         memories: MemoryLayout | None = None,
+        places: Tensor | None = None,
     ) -> None:
+        """`vectors` stand for the embedded tokens: for all of them, or for those at `places`."""
         self.layout = layout
         self.cache = cache
         self.taps = taps
         self.vectors = vectors
+        self.places = places
         self.memories = memories
         self.attentions: dict[int, tuple[Tensor, ...]] = {}  # layer -> for each row Float["heads new keys"]
         self.memory_attentions: dict[int, tuple[Tensor, ...]] = {}  # layer -> for each row Float["heads new columns"]
@@ -40,10 +43,13 @@ class TorchOps:
         self._angles: dict[tuple[RopeSpec, torch.dtype], tuple[Tensor, Tensor]] = {}
 
     def embed(self, weight: Tensor, scale: float = 1.0) -> Tensor:
-        if self.vectors is not None:
+        if self.vectors is not None and self.places is None:
             return self.vectors.to(weight.dtype)
         x = F.embedding(self.layout.tokens, weight)
-        return x if scale == 1.0 else x * torch.tensor(scale, dtype=x.dtype)
+        x = x if scale == 1.0 else x * torch.tensor(scale, dtype=x.dtype)
+        if self.vectors is None or self.places is None:
+            return x
+        return x.index_copy(0, self.places, self.vectors.to(x.dtype))
 
     def embed_positions(self, weight: Tensor) -> Tensor:
         return F.embedding(self.layout.positions, weight)

@@ -1,0 +1,66 @@
+"""Rows that start from vectors go on as rows that start from the ids of these vectors."""
+
+import numpy as np
+import pytest
+
+torch = pytest.importorskip("torch")
+
+from fabula import AutoModelForCausalLM  # noqa: E402
+from fabula.errors import ArgumentError  # noqa: E402
+from fabula.testing.tiny_model import write_tiny_model  # noqa: E402
+
+IDS = torch.tensor([[0, 0, 5, 9, 11], [7, 8, 20, 21, 22]])
+MASK = torch.tensor([[0, 0, 1, 1, 1], [1, 1, 1, 1, 1]])
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return write_tiny_model(tmp_path_factory.mktemp("tiny"))
+
+
+@pytest.fixture(scope="module", params=["native", "torch"])
+def model(request, folder):
+    return AutoModelForCausalLM.from_pretrained(folder, backend=request.param, dtype="float32")
+
+
+@pytest.fixture(scope="module")
+def embed(folder):
+    return AutoModelForCausalLM.from_pretrained(folder, backend="torch", dtype="float32").get_input_embeddings()
+
+
+CALLS = [
+    {},
+    {"num_beams": 3},
+    {"penalty_alpha": 0.6, "top_k": 3},
+    {"do_sample": True, "seed": 4, "num_return_sequences": 2},
+    {"prompt_lookup_num_tokens": 3},
+]
+
+
+@pytest.mark.parametrize("call", CALLS, ids=lambda call: next(iter(call), "greedy"))
+def test_vectors_of_ids_give_the_texts_of_ids_without_the_prompt(model, embed, call):
+    call = {**call, "max_new_tokens": 7, "eos_token_id": None, "pad_token_id": 0}
+    expected = model.generate(IDS, attention_mask=MASK, **call)
+    vectors = embed(IDS).detach()
+    assert model.generate(inputs_embeds=vectors, attention_mask=MASK, **call).tolist() == expected[:, 5:].tolist()
+    both = model.generate(IDS, inputs_embeds=vectors, attention_mask=MASK, **call)
+    assert both.tolist() == expected.tolist()
+
+
+def test_what_does_not_fit_is_refused(model, embed):
+    with pytest.raises(ArgumentError, match="inputs_embeds"):
+        model.generate(inputs_embeds=torch.zeros(2, 3), max_new_tokens=2)
+    with pytest.raises(ArgumentError, match=r"input_ids.*shape"):
+        model.generate(IDS[:, :2], inputs_embeds=embed(IDS).detach(), max_new_tokens=2)
+
+
+def test_processors_see_new_tokens_only(model, embed):
+    seen = []
+
+    def spy(ids, scores):
+        seen.append(ids.shape)
+        return scores
+
+    model.generate(inputs_embeds=embed(IDS[1:]).detach(), logits_processor=[spy], max_new_tokens=3, eos_token_id=None)
+    assert seen == [(1, 0), (1, 1), (1, 2)]
+    assert np.all(model.generate(IDS[1:], logits_processor=[spy], max_new_tokens=1).shape == (1, 6))
