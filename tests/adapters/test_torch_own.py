@@ -85,6 +85,14 @@ def test_two_calls_share_nothing_that_a_changed_weight_would_spoil(module: Any):
     assert after == [greedy_by_hand(module, prompt, 6) for prompt in PROMPTS]
 
 
+def test_a_layer_that_was_replaced_is_the_one_that_computes():
+    module = made(Attending)
+    prompt = [list(range(1, 34))]  # one token longer than a block: the next call finds the rest of it
+    module.generate(prompt, max_new_tokens=4)
+    module.mixers[0] = torch.nn.Linear(32, 96)
+    assert module.generate(prompt, max_new_tokens=4) == [greedy_by_hand(module, prompt[0], 4)]
+
+
 def test_a_copy_and_a_pickle_generate_with_their_own_weights(module: Any):
     told = module.generate(PROMPTS, max_new_tokens=6)
     other = copy.deepcopy(module)

@@ -39,6 +39,7 @@ class _Held:
     """What a module keeps of rows, good as long as its parameters are what they were."""
 
     lanes: Lanes = field(default_factory=Lanes)
+    parameters: list[weakref.ref[torch.Tensor]] = field(default_factory=list)
     stamp: tuple[Any, ...] = ()
 
 
@@ -90,7 +91,8 @@ def step(module: Any, batch: Batch, cache: RememberedTokens, taps: Taps = NO_TAP
     if adapted.way is None:
         with evaluating(module):
             adapted.way = choose_way(adapted.call, module.vocabulary_size, _two_memories(asked))
-    lanes = _lanes(module, cache)
+    continued = bool((batch.first > 0).all()) and len(batch.tokens) == len(batch.first)
+    lanes = _lanes(module, cache, continued)
     hidden = taps.final_hidden or bool(taps.hidden_states or taps.layer_logits)
     return _forward(adapted.call, lanes.compute(adapted.call, adapted.way, asked, hidden), taps)
 
@@ -115,12 +117,23 @@ def _two_memories(asked: Sequence[Wanted]) -> tuple[Any, Any]:
     return asked[0].memory, asked[-1].memory
 
 
-def _lanes(module: torch.nn.Module, cache: RememberedTokens) -> Lanes:
-    """What the module keeps; nothing, if its parameters were changed or moved since."""
-    parameters = list(module.parameters())
-    stamp = (sum(one._version for one in parameters), *((one.device, one.dtype) for one in parameters[:1]))
+def _lanes(module: torch.nn.Module, cache: RememberedTokens, continued: bool) -> Lanes:
+    """What the module keeps; nothing, if its parameters were changed or moved since.
+
+    Its parameters are looked up anew only where rows begin, as that takes longer than all else here.
+    """
+    known = [one() for one in cache.held.parameters] if continued else []
+    parameters = [one for one in known if one is not None]
+    if not parameters or len(parameters) < len(known):
+        parameters = list(module.parameters())
+        cache.held.parameters = [weakref.ref(one) for one in parameters]
+    stamp = (
+        len(parameters),
+        sum(one._version for one in parameters),
+        *((id(one), one.device, one.dtype) for one in parameters[:1]),
+    )
     if cache.held.stamp != stamp:
-        cache.held = _Held(stamp=stamp)
+        cache.held = _Held(parameters=cache.held.parameters, stamp=stamp)
     return cache.held.lanes
 
 
