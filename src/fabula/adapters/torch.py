@@ -127,11 +127,8 @@ def _lanes(module: torch.nn.Module, cache: RememberedTokens, continued: bool) ->
     if not parameters or len(parameters) < len(known):
         parameters = list(module.parameters())
         cache.held.parameters = [weakref.ref(one) for one in parameters]
-    stamp = (
-        len(parameters),
-        sum(one._version for one in parameters),
-        *((id(one), one.device, one.dtype) for one in parameters[:1]),
-    )
+    place = (parameters[0].device, parameters[0].dtype) if parameters else ()
+    stamp = (*place, *((id(one), one._version) for one in parameters))
     if cache.held.stamp != stamp:
         cache.held = _Held(parameters=cache.held.parameters, stamp=stamp)
     return cache.held.lanes
