@@ -123,11 +123,10 @@ def test_everything_that_is_asked_for_is_returned(pair, texts, beams):
     for one, other in zip(found.encoder_hidden_states, expected.encoder_hidden_states, strict=True):
         assert torch.allclose(one[mask.bool()], other[mask.bool()], atol=1e-3, rtol=1e-4)
     assert [x.shape for x in found.encoder_attentions] == [x.shape for x in expected.encoder_attentions]
-    if beams == 1:
-        for name in ("decoder_hidden_states", "decoder_attentions"):
-            for one, other in zip(found[name], expected[name], strict=True):
-                for here, there in zip(one, other, strict=True):
-                    assert torch.allclose(here, there, atol=1e-3, rtol=1e-4)
+    for name in ("decoder_hidden_states", "decoder_attentions", "cross_attentions"):
+        for one, other in zip(found[name], expected[name], strict=True):
+            for here, there in zip(one, other, strict=True):
+                assert torch.allclose(here, there, atol=1e-3, rtol=1e-4)
 
 
 def test_drafts_change_no_answer(pair, texts):

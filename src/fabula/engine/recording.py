@@ -50,6 +50,7 @@ def kept_of(record: Record, scores: Any, logits: Any, forward: Forward, seats: S
         xp.to_host(logits).copy() if record.logits else None,
         [states_of(forward, seats, place) for place in every] if record.hidden_states else None,
         [attentions_of(forward, seats, place) for place in every] if record.attentions else None,
+        [cross_attentions_of(forward, seats, place) for place in every] if _across(record, forward) else None,
     )
 
 
@@ -71,6 +72,7 @@ def _kept_of_place(record: Record, place: int, scores: Any, raw: Any, forward: F
         None if raw is None or not record.logits else raw[place],
         [states_of(forward, seats, place)] if record.hidden_states else None,
         [attentions_of(forward, seats, place)] if record.attentions else None,
+        [cross_attentions_of(forward, seats, place)] if _across(record, forward) else None,
     )
 
 
@@ -94,6 +96,23 @@ def attentions_of(forward: Forward, seats: Seats, place: int) -> tuple[Any, ...]
         queries, keys = weights.shape[1:]
         found.append(_own(weights[:, queries - (end - first) : queries - (end - last), : keys - (end - last)]))
     return tuple(found)
+
+
+def cross_attentions_of(forward: Forward, seats: Seats, place: int) -> tuple[Any, ...]:
+    """Float["heads N S"] for each layer: what N positions look at among the S columns of the row's memory."""
+    assert forward.memory_attentions is not None
+    _, end = seats.computed[id(seats.rows[place])]
+    order = list(seats.computed).index(id(seats.rows[place]))
+    (first, last), found = seats.outputs_of(place), []
+    for layer in sorted(forward.memory_attentions):
+        weights = forward.memory_attentions[layer][order]
+        queries = weights.shape[1]
+        found.append(_own(weights[:, queries - (end - first) : queries - (end - last)]))
+    return tuple(found)
+
+
+def _across(record: Record, forward: Forward) -> bool:
+    return record.attentions and forward.memory_attentions is not None
 
 
 def _own(x: Any) -> Any:

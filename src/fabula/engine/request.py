@@ -22,6 +22,7 @@ class Kept:
     logits: Any = None  # Float["R V"]
     hidden_states: list[tuple[Any, ...]] | None = None  # a row, a layer: Float["N D"], at N new positions
     attentions: list[tuple[Any, ...]] | None = None  # a row, a layer: Float["heads N keys"]
+    cross_attentions: list[tuple[Any, ...]] | None = None  # a row, a layer: Float["heads N S"], over a memory's columns
 
     def of(self, rows: np.ndarray) -> Kept:
         """The same of some rows, Int["K"]; the scores stay as they are."""

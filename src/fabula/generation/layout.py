@@ -10,7 +10,7 @@ from fabula import arrays
 from fabula.generation.collector import Collector
 from fabula.generation.config import GenerationConfig
 from fabula.generation.layout_likelihoods import likelihoods_of_new_tokens, likelihoods_of_prompts
-from fabula.generation.layout_states import attentions, hidden_states
+from fabula.generation.layout_states import attentions, cross_attentions, hidden_states
 from fabula.generation.outputs import (
     GenerateBeamDecoderOnlyOutput,
     GenerateBeamEncoderDecoderOutput,
@@ -41,6 +41,8 @@ def lay_out(source: Source, config: GenerationConfig, collectors: list[Collector
     values |= _of_encoder(source.encoded.outputs)
     for name in ("hidden_states", "attentions"):
         values[f"decoder_{name}"] = values.pop(name, None)
+    if config.output_attentions:
+        values["cross_attentions"] = cross_attentions(prompts, collectors, beams)
     return (GenerateBeamEncoderDecoderOutput if beams > 1 else GenerateEncoderDecoderOutput)(**values)
 
 

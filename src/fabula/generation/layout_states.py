@@ -36,6 +36,17 @@ def attentions(prompts: Prompts, collectors: Sequence[Collector], beams: int) ->
     return _rectangles(prompts, collectors, beams, "attentions", placed)
 
 
+def cross_attentions(prompts: Prompts, collectors: Sequence[Collector], beams: int) -> tuple[tuple[Any, ...], ...]:
+    """A step: a layer: Float["R heads S K"], K the encoder's columns."""
+
+    def placed(values: np.ndarray, queries: np.ndarray, keys: np.ndarray) -> np.ndarray:
+        out = np.zeros((values.shape[0], len(queries), values.shape[-1]), values.dtype)
+        out[:, np.flatnonzero(queries)] = values
+        return out
+
+    return _rectangles(prompts, collectors, beams, "cross_attentions", placed)
+
+
 def _rectangles(
     prompts: Prompts, collectors: Sequence[Collector], beams: int, kind: str, placed: Placed
 ) -> tuple[tuple[Any, ...], ...]:
