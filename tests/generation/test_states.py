@@ -101,3 +101,15 @@ def test_states_and_attentions_have_transformers_shapes_and_values(models, call)
         assert found.beam_indices.tolist() == expected.beam_indices.tolist()
         np.testing.assert_allclose(found.sequences_scores, expected.sequences_scores, atol=1e-5)
         assert type(found).__name__ == type(expected).__name__
+
+
+def test_the_native_backend_gives_the_same_states_and_no_attentions(models, tmp_path):
+    ours, _ = models
+    ours.save_pretrained(tmp_path)
+    native = fabula.AutoModelForCausalLM.from_pretrained(tmp_path, backend="native")
+    call = {"attention_mask": MASK, **WANTED, "output_attentions": False}
+    expected, found = ours.generate(IDS, **call), native.generate(IDS, **call)
+    assert found.attentions is None and (found.sequences == expected.sequences).all()
+    assert_alike(found.hidden_states, expected.hidden_states, MASK, 2)
+    with pytest.raises(fabula.NotSupportedError, match="attention weights are not kept by the native backend"):
+        native.generate(IDS, **WANTED)

@@ -15,7 +15,13 @@ def taps_of(groups: Iterable[Group], model: Any) -> Taps:
     for recipe in {id(group.request.recipe): group.request.recipe for group in groups}.values():
         found = found | recipe.strategy.taps
         if recipe.record.hidden_states or recipe.record.attentions:
-            every = tuple(range(len(model.layers)))
+            every = tuple(range(_layers_of(model)))
             states, weights = recipe.record.hidden_states, recipe.record.attentions
             found = found | Taps(every if states else (), every if weights else (), final_hidden=states)
     return found
+
+
+def _layers_of(model: Any) -> int:
+    """How many layers the model has: it lists them, or says their number."""
+    layers = getattr(model, "layers", None)
+    return int(model.layer_count) if layers is None else len(layers)
