@@ -77,7 +77,7 @@ def streams_for(
         common = seeds_for(None, 1, 1, inputs)[0][0] if None in drawn else 0
         own = [None if seed is None else seeds_for(seed, 1, 1, inputs)[0][0] for seed in drawn]
         return [(common, start) if seed is None else (seed, 0) for seed, start in zip(own, first, strict=False)]
-    shared = drawn[0] if drawn else 0
+    shared = configs[0].seed if any(config.do_sample for config in configs) else 0
     listed = isinstance(shared, (list, tuple))
     seeds = seeds_for(shared, len(configs), 1, inputs)
     return [(seed, 0 if listed else start) for (seed, _), start in zip(seeds, first, strict=False)]

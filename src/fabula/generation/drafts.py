@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,7 +19,7 @@ from fabula.generation.modes import GenerationMode
 from fabula.generation.recipe import token_ids
 from fabula.ops.protocol import NO_TAPS, Batch, Forward, Taps
 
-__all__ = ["Assistance", "chosen_fields", "drafter_of"]
+__all__ = ["Assistance", "chosen_fields", "drafter_of", "drafters_of"]
 
 LOOKED_UP = 2  # tokens of the largest n-gram that is looked up
 
@@ -60,8 +60,17 @@ def chosen_fields(call: Mapping[str, Any], given: GenerationConfig | None) -> fr
     return frozenset(name for name in FIELDS if call.get(name) is not None or getattr(given, name, None) is not None)
 
 
+def drafters_of(model: Any, asked: Sequence[Assistance]) -> list[Drafter | None]:
+    """The drafter of each prompt's rows: one for all that share a config. Raises what drafter_of() raises."""
+    made: dict[int, Drafter | None] = {}
+    for one in asked:
+        if id(one.config) not in made:
+            made[id(one.config)] = drafter_of(model, one)
+    return [made[id(one.config)] for one in asked]
+
+
 def drafter_of(model: Any, asked: Assistance) -> Drafter | None:
-    """The drafter of all rows of a call; None where nothing drafts.
+    """The drafter of the rows of one config; None where nothing drafts.
 
     Raises ArgumentError for layers that the model does not have, and for an assistant whose tokens are other ones and
     whose tokenizer is not known.

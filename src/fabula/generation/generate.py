@@ -13,8 +13,8 @@ from fabula.errors import ArgumentError, NotSupportedError
 from fabula.generation.callers_own import CallersOwn
 from fabula.generation.collector import Collector
 from fabula.generation.config import GenerationConfig
-from fabula.generation.configs import configs_for, streams_for
-from fabula.generation.drafts import Assistance, chosen_fields, drafter_of
+from fabula.generation.configs import configs_for, given_configs, streams_for
+from fabula.generation.drafts import Assistance, chosen_fields, drafters_of
 from fabula.generation.inputs import ModelInputs
 from fabula.generation.layout import lay_out
 from fabula.generation.negatives import read_negatives
@@ -73,15 +73,16 @@ def prepare(model: Any, inputs: Any, generation_config: Any, streamer: Any, call
     if any(one.token_healing for one in configs):
         source = healed(source, configs, tokenizer)
     prompts = source.prompts
-    drafter = drafter_of(model, Assistance(config, chosen_fields(call, generation_config), tokenizer, *assistants))
+    chosen = [chosen_fields(call, one) for one in given_configs(generation_config, given.prompts)]
+    drafts = [Assistance(one, fields, tokenizer, *assistants) for one, fields in zip(configs, chosen, strict=True)]
     asked = Given(
         source,
         configs,
         streams_for(call, generation_config, configs, prompts.given),
         tokenizer,
         own.seen_as(prompts.given, model.vocabulary_size),
-        read_negatives(negative, prompts, config, model),
-        drafter,
+        read_negatives(negative, prompts, configs, model),
+        drafters_of(model, drafts),
     )
     check_streamer(streamer, sum(one.num_return_sequences or 1 for one in configs))
     collectors, requests = build_requests(model, asked, streamer)

@@ -31,8 +31,8 @@ class Given:
     streams: Sequence[tuple[int, int]]  # a prompt's seed, and its first row's stream
     tokenizer: Any
     own: CallersOwn
-    negatives: Sequence[np.ndarray] | None = None  # a negative prompt for each prompt
-    drafter: Drafter | None = None
+    negatives: Sequence[np.ndarray | None]  # a prompt's negative prompt, if it is guided
+    drafters: Sequence[Drafter | None]  # a prompt's, if its rows are drafted for
 
 
 def build_requests(model: Any, given: Given, streamer: Any) -> tuple[list[Collector], list[Request]]:
@@ -47,7 +47,7 @@ def _request(model: Any, given: Given, index: int, collector: Collector) -> Requ
     prompt, (seed, stream) = source.prompts.rows[index], given.streams[index]
     healing = source.healing[index] if source.healing else ()
     limits = lengths_for(config, source.prompts.width(index), model.context_length, len(prompt))
-    most, negative = limits.most + len(healing), None if given.negatives is None else given.negatives[index]
+    most, negative, drafter = limits.most + len(healing), given.negatives[index], given.drafters[index]
     if negative is not None:
         most = min(most, model.context_length - len(negative))
     shown = prompt if source.prompts.shown else prompt[:0]
@@ -67,8 +67,8 @@ def _request(model: Any, given: Given, index: int, collector: Collector) -> Requ
     recipe = build_recipe(
         asked,
         max_length=len(prompt) + most,
-        strategy=strategy_of(searched) if given.drafter is None else SAMPLE,
-        drafter=given.drafter,
+        strategy=strategy_of(searched) if drafter is None else SAMPLE,
+        drafter=drafter,
         tokenizer=given.tokenizer,
         ends=own.ends,
     )
