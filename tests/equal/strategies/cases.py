@@ -16,6 +16,7 @@ REAL = {
     "smollm2": {"repetition_penalty": 1.2},
     "gemma": {},
 }
+REAL_FILES = {"smollm2": "SmolLM2-135M-Instruct.Q4_1.gguf", "gemma": "gemma-3-270m-q4_k_m.gguf"}
 TEXTS = ("The lighthouse keeper said that", "1, 2, 3, 4, 5,", "def fibonacci(n):\n    ")
 WORDS = (" water", " very cold")  # what constrained beams have to say
 

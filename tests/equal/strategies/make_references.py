@@ -24,10 +24,9 @@ from transformers.generation.beam_constraints import DisjunctiveConstraint, Phra
 
 from fabula import AutoTokenizer
 from fabula.hub.cache_folder import cache_folder
-from tests.equal.strategies.cases import REFERENCES, ended, real_cases, small_cases, with_constraints
+from tests.equal.strategies.cases import REAL_FILES, REFERENCES, ended, real_cases, small_cases, with_constraints
 from tests.equal.strategies.tiny import FAMILIES, write_tiny
 
-FILES = {"smollm2": "SmolLM2-135M-Instruct.Q4_1.gguf", "gemma": "gemma-3-270m-q4_k_m.gguf"}
 KINDS = {"phrasal": PhrasalConstraint, "disjunctive": DisjunctiveConstraint}
 MOST = 99.0  # a gap is at most this, so that it can be written where there was no second choice
 
@@ -190,7 +189,7 @@ def small(family: str, folder: Path) -> Iterator[dict[str, Any]]:
 
 
 def real(name: str) -> Iterator[dict[str, Any]]:
-    path = cache_folder() / FILES[name]
+    path = cache_folder() / REAL_FILES[name]
     tokenizer = AutoTokenizer.from_pretrained(path)
     load = transformers.AutoModelForCausalLM.from_pretrained
     model = load(path.parent, gguf_file=path.name, torch_dtype=torch.float32).eval()
@@ -204,8 +203,8 @@ def main(names: list[str]) -> None:
     mend()
     REFERENCES.mkdir(exist_ok=True)
     with TemporaryDirectory() as folder:
-        for name in names or [*FAMILIES, *FILES]:
-            cases = real(name) if name in FILES else small(name, Path(folder))
+        for name in names or [*FAMILIES, *REAL_FILES]:
+            cases = real(name) if name in REAL_FILES else small(name, Path(folder))
             lines = ",\n".join(json.dumps(case) for case in cases)
             peer = json.dumps({"transformers": transformers.__version__, "torch": torch.__version__})
             text = f'{{"peer": {peer},\n"cases": [\n{lines}\n]}}\n'

@@ -13,12 +13,12 @@ from tests.equal.strategies.runs import generated
 KINDS = {"phrasal": PhrasalConstraint, "disjunctive": DisjunctiveConstraint}
 
 
-def hold_case(tally: Tally, name: str, model: Any, case: Mapping[str, Any]) -> None:
-    """One case of the committed references."""
+def hold_case(tally: Tally, name: str, model: Any, case: Mapping[str, Any], **more: Any) -> None:
+    """One case of the committed references; `more` is given to generate() too."""
     what = f"{name} {case['settings']} after {len(case['prompt'])} ids"
     settings = with_constraints(case["settings"], KINDS)
     if "ranking_gap" not in case:
-        row = generated(model, case["prompt"], **settings).rows[0]
+        row = generated(model, case["prompt"], **settings, **more).rows[0]
         tally.stepwise(what, case["rows"][0], case["gaps"], row)
         return
     ours = generated(model, case["prompt"], output_scores=True, **settings)
