@@ -5,18 +5,16 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from fabula.quant.convert import ConvertedTensors, QuantizedTensors, converted
+from fabula.errors import ArgumentError
+from fabula.quant.convert import FLOATS, ConvertedTensors, check_packable, converted
 from fabula.quant.formats import StoredTensor, dequantize, quantize, stored
 
 GENERATOR = np.random.default_rng(0)
 MATRIX = GENERATOR.standard_normal((6, 64)).astype(np.float32)
 TENSORS = {
     "matrix": stored("matrix", MATRIX),
-    "embedding": stored("embedding", MATRIX),
-    "narrow": stored("narrow", MATRIX[:, :40]),
     "vector": stored("vector", MATRIX[0]),
     "half": StoredTensor("half", "F16", (64,), quantize("F16", MATRIX[0])),
-    "inputs_first": stored("inputs_first", MATRIX.T.copy()),
     "packed": StoredTensor("packed", "Q8_0", (6, 64), quantize("Q8_0", MATRIX)),
 }
 
@@ -44,23 +42,26 @@ def test_a_type_reaches_every_matrix_and_leaves_float32_vectors():
     assert list(tensors) == list(TENSORS)
 
 
-@pytest.mark.parametrize(("bits", "format"), [(4, "Q4_1"), (8, "Q8_0")])
-def test_fewer_bits_reach_matrices_of_whole_blocks(bits, format):
-    tensors = QuantizedTensors(TENSORS, bits, keep=frozenset({"embedding"}), inputs_first=frozenset({"inputs_first"}))
-    formats = {name: tensors[name].format for name in tensors}
-    assert formats == {
-        "matrix": format,
-        "embedding": "Q8_0",
-        "narrow": "F32",
-        "vector": "F32",
+def test_formats_that_are_kept_stay():
+    tensors = ConvertedTensors(TENSORS, "BF16", kept=FLOATS)
+    assert {name: tensors[name].format for name in ("matrix", "packed", "half")} == {
+        "matrix": "F32",
+        "packed": "BF16",
         "half": "F16",
-        "inputs_first": format,
-        "packed": "Q8_0",
     }
 
 
-def test_a_matrix_kept_by_inputs_is_turned_before_it_is_packed():
-    tensors = QuantizedTensors(TENSORS, 8, keep=frozenset(), inputs_first=frozenset({"inputs_first"}))
-    turned = tensors["inputs_first"]
-    assert (turned.shape, turned.transposed) == ((6, 64), True)
-    assert np.array_equal(turned.dequantize(), tensors["matrix"].dequantize())
+@pytest.mark.parametrize("format", list(FLOATS))
+@pytest.mark.parametrize("wrong", [np.inf, -np.inf, np.nan, 1e6, -1e6])
+def test_numbers_that_no_scale_reaches_are_refused_by_name(format, wrong):
+    weights = MATRIX.copy()
+    check_packable(StoredTensor("w", format, weights.shape, quantize(format, weights)))
+    weights[0, :2] = 65280, -65280
+    check_packable(StoredTensor("w", format, weights.shape, quantize(format, weights)))
+    weights[3, 5] = wrong
+    with pytest.raises(ArgumentError, match="w must be finite and within 65504 to be quantized, got"):
+        check_packable(StoredTensor("w", format, weights.shape, quantize(format, weights)))
+
+
+def test_a_weight_without_numbers_can_be_packed():
+    check_packable(stored("empty", np.empty((0, 32), np.float32)))

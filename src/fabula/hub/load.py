@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any
 
 from fabula.errors import ArgumentError, MissingDependencyError, NotSupportedError
@@ -16,26 +17,29 @@ from fabula.models.config import ModelConfig
 from fabula.models.families import family_class, family_for
 from fabula.models.family import EncoderDecoder, Family
 from fabula.models.native import NativeCausalLM
-from fabula.models.weights import all_entries
-from fabula.quant.convert import ConvertedTensors, QuantizedTensors
+from fabula.models.rounding import RoundedTensors
+from fabula.ops.native_weights import Precision
+from fabula.quant.convert import FLOATS, ConvertedTensors
 from fabula.quant.formats import StoredTensor
 from fabula.text.files import TokenizerFiles
 from fabula.text.tokenizer import Tokenizer
+
+_PRECISIONS: Mapping[int | None, Precision] = MappingProxyType({None: "packed", 4: "4bit", 8: "8bit"})
 
 
 def load_model(checkpoint: Checkpoint, options: LoadOptions, config: ModelConfig | None = None) -> Any:
     """The model, with its generation config and tokenizer. Raises ModelFileError where files do not fit together."""
     _refuse_other_quantization(checkpoint)
     family = family_for(config or ModelConfig.from_dict(checkpoint.config))
-    tensors = _in_format(checkpoint.tensors, family, options)
+    tensors, precision = _in_format(checkpoint.tensors, options), _PRECISIONS[options.bits]
     device = _place(options)
     if _backend(options, device, family) == "native":
         with late_bar("packing weights") as progress:
-            model: Any = NativeCausalLM(family, tensors, threads=options.threads, loaded=progress)
+            model: Any = NativeCausalLM(family, tensors, precision=precision, threads=options.threads, loaded=progress)
     else:
         importlib.import_module("fabula.models.torch_devices").check_device(device)
-        kind = _torch_class(family)
-        model = kind.from_tensors(family, tensors, dtype=_torch_dtype(checkpoint, options, family), device=device)
+        kind, rounded = _torch_class(family), RoundedTensors(family, tensors, precision)
+        model = kind.from_tensors(family, rounded, dtype=_torch_dtype(checkpoint, options, family), device=device)
     model.name_or_path = checkpoint.source
     model.generation_config = _generation_config(checkpoint, family)
     if checkpoint.tokenizer is not None:
@@ -75,15 +79,11 @@ def _refuse_other_quantization(checkpoint: Checkpoint) -> None:
         )
 
 
-def _in_format(tensors: Mapping[str, StoredTensor], family: Family, options: LoadOptions) -> Mapping[str, StoredTensor]:
-    if options.format is not None:
-        tensors = ConvertedTensors(tensors, options.format)
-    if options.bits is not None:
-        outside = frozenset(entry.name for stack in family.stacks for entry in stack.weights().values())
-        tables = frozenset(entry.name for _, entry in all_entries(family) if entry.table)
-        turned = frozenset(entry.name for _, entry in all_entries(family) if entry.transposed)
-        tensors = QuantizedTensors(tensors, options.bits, keep=outside, inputs_first=turned, untouched=tables)
-    return tensors
+def _in_format(tensors: Mapping[str, StoredTensor], options: LoadOptions) -> Mapping[str, StoredTensor]:
+    """The weights in the type asked for; those that will be quantized are, from whatever floats they are."""
+    if options.format is None:
+        return tensors
+    return ConvertedTensors(tensors, options.format, kept=() if options.bits is None else FLOATS)
 
 
 def _tokenizer(files: TokenizerFiles, vocabulary: int) -> Tokenizer:

@@ -26,8 +26,10 @@ from fabula.models.output import CausalLMOutput
 from fabula.models.past import Past, check_past
 from fabula.models.place import Place
 from fabula.models.rectangle import column_mask, ragged_batch
+from fabula.models.rounding import RoundedTensors
 from fabula.models.weights import count_numbers
 from fabula.ops.native import NativeModel, native_library
+from fabula.ops.native_weights import Precision
 from fabula.ops.protocol import NO_TAPS, Batch, Forward, Taps
 from fabula.quant.formats import StoredTensor
 
@@ -44,21 +46,26 @@ class NativeCausalLM(GenerationMixin):
         family: Family,
         tensors: Mapping[str, StoredTensor],
         *,
+        precision: Precision = "packed",
         threads: int | None = None,
         loaded: Callable[[int, int], None] | None = None,
     ) -> None:
-        """`tensors` are computed on in the formats they have; `loaded` is told of the bytes packed, and of how many.
+        """`tensors` are computed on in the formats they have, or at another precision; `loaded` is told of the bytes
+        packed, and of how many.
 
-        Raises ModelFileError for a weight that is missing or misshapen.
+        Raises ModelFileError for a weight that is missing or misshapen, ArgumentError for one that cannot be packed.
         """
         self.family = family
         self.config = family.config
         self.generation_config = GenerationConfig.from_model_config(family.config.to_dict())
         self.name_or_path = ""
         self._tensors = tensors
+        self._precision: Precision = precision
         placed = placed_tensors(family, tensors)
         self._embedding = placed[None, "embed"]
-        self._native = NativeModel(family, placed, threads=threads, library=native_library(), loaded=loaded)
+        self._native = NativeModel(
+            family, placed, precision=precision, threads=threads, library=native_library(), loaded=loaded
+        )
 
     @property
     def dtype(self) -> str:
@@ -156,7 +163,7 @@ class NativeCausalLM(GenerationMixin):
     def save_pretrained(self, save_directory: str | PathLike[str], **settings: Any) -> None:
         """Writes a Hugging Face directory: configuration, generation config, weights (packed ones as float32)."""
         saving.refuse_settings(settings)
-        saving.save_directory(save_directory, self, self._tensors)
+        saving.save_directory(save_directory, self, RoundedTensors(self.family, self._tensors, self._precision))
 
     def num_parameters(self, only_trainable: bool = False, exclude_embeddings: bool = False) -> int:
         """How many numbers the weights hold; tied weights count once. None of them is trainable here."""

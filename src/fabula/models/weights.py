@@ -40,12 +40,12 @@ def served_by_another(family: Stack, entry: Entry, tensors: Mapping[str, StoredT
         return False
     if entry.own:
         return not _differs(entry.name, family.weights()[entry.tied].name, tensors)
-    return bool(family.config.get("tie_word_embeddings")) or _stored_name(entry.name, tensors) is None
+    return bool(family.config.get("tie_word_embeddings")) or stored_name(entry.name, tensors) is None
 
 
 def _differs(name: str, other: str, tensors: Mapping[str, StoredTensor]) -> bool:
     """Whether the checkpoint has weights for `name` that are not those of `other`."""
-    found, standing = _stored_name(name, tensors), _stored_name(other, tensors)
+    found, standing = stored_name(name, tensors), stored_name(other, tensors)
     if found is None or standing is None:
         return found is not None
     one, two = tensors[found], tensors[standing]
@@ -57,7 +57,7 @@ def find_tensor(family: Stack, entry: Entry, tensors: Mapping[str, StoredTensor]
 
     Raises ModelFileError for one that is absent or of another shape.
     """
-    name = _stored_name(entry.name, tensors)
+    name = stored_name(entry.name, tensors)
     if name is None:
         if entry.optional:
             return None
@@ -87,12 +87,12 @@ def count_numbers(family: Family, tensors: Mapping[str, StoredTensor], exclude_e
         prod(entry.shape)
         for stack, entry in all_entries(family)
         if not served_by_another(stack, entry, tensors)
-        and _stored_name(entry.name, tensors) is not None
+        and stored_name(entry.name, tensors) is not None
         and not (exclude_embeddings and entry.name in tables)
     )
 
 
-def _stored_name(name: str, tensors: Mapping[str, StoredTensor]) -> str | None:
+def stored_name(name: str, tensors: Mapping[str, StoredTensor]) -> str | None:
     """The name under which a checkpoint has a tensor: of the whole model, its inner part, or a multimodal one."""
     inner = name.partition(".")[2]
     for candidate in (name, inner, f"language_model.{name}", f"model.language_model.{inner}"):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import mmap
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, Literal
 
 import numpy as np
@@ -14,6 +15,7 @@ from fabula.kernels.packing import LAYOUTS, Source, WeightArena, packed_bytes, u
 from fabula.kernels.plain import rounded_to
 from fabula.kernels.program import Layout, Matrix, RowTable
 from fabula.ops.native_graph import StoredWeight
+from fabula.quant.convert import FLOATS, check_packable
 from fabula.quant.formats import StoredTensor, stored
 
 Precision = Literal["packed", "float32", "bfloat16", "float16", "8bit", "4bit"]
@@ -106,9 +108,18 @@ def _source(weight: StoredWeight, layout: Layout) -> Source:
     rows, columns = tensor.shape
     width = tensor.row_bytes
     assert width * rows == tensor.data.nbytes
-    name, stays = tensor.name, LAYOUTS[tensor.format] == layout and tensor.format != "Q2_K"
-    floats = tensor.dequantize if stays else lambda: rounded_to(layout, tensor.dequantize())
-    return Source(name, tensor.format, rows, columns, width, tensor.data, layout, floats)
+    if layout.packed and tensor.format in FLOATS:
+        check_packable(tensor)
+    return Source(
+        tensor.name, tensor.format, rows, columns, width, tensor.data, layout, partial(_floats, weight, layout)
+    )
+
+
+def _floats(weight: StoredWeight, layout: Layout) -> np.ndarray:
+    """What the packed weight stands for. Holds no copy of it: only the NumPy twin asks."""
+    tensor = _upright(weight)
+    stays = LAYOUTS[tensor.format] == layout and tensor.format != "Q2_K"
+    return tensor.dequantize() if stays else rounded_to(layout, tensor.dequantize())
 
 
 def _sizes(library: Library | None, weights: Sequence[StoredWeight], precision: Precision) -> list[int]:

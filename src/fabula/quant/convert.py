@@ -1,15 +1,17 @@
-"""Weights brought to another format as they are asked for: a type the user named, or fewer bits."""
+"""Weights brought to another format as they are asked for: a type the user named."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import replace
 
 import numpy as np
 
-from fabula.quant.formats import StoredTensor, known_format, quantize
+from fabula.errors import ArgumentError
+from fabula.quant.formats import StoredTensor, quantize
 
-FLOATS = frozenset({"F32", "F16", "BF16"})
+# The floating-point formats: (type of the bits, bits of the least magnitude that packed weights cannot reach)
+FLOATS = {"F32": ("<u4", 0x477FE001), "F16": ("<u2", 0x7C00), "BF16": ("<u2", 0x4780)}
 
 
 def converted(tensor: StoredTensor, format: str) -> StoredTensor:
@@ -22,65 +24,40 @@ def converted(tensor: StoredTensor, format: str) -> StoredTensor:
     return replace(tensor, format=format, data=data)
 
 
-class ConvertedTensors(Mapping[str, StoredTensor]):
-    """A checkpoint's weights, all brought to one floating-point format; vectors stay in float32 at least."""
+def check_packable(tensor: StoredTensor) -> None:
+    """Raises ArgumentError for a floating-point weight with numbers that no scale of 16 bits reaches, or none at all.
 
-    def __init__(self, tensors: Mapping[str, StoredTensor], format: str) -> None:
+    The bits of floats are in the order of their magnitudes, below all negative ones; so two maxima tell.
+    """
+    kind, limit = FLOATS[tensor.format]
+    bits = tensor.data.view(kind)
+    sign = 1 << (8 * bits.itemsize - 1)
+    if not len(bits) or (bits.max() < sign + limit and bits.view(bits.dtype.str.replace("u", "i")).max() < limit):
+        return
+    weights = tensor.dequantize().reshape(-1)
+    wrong = weights[~(np.abs(weights) <= 65504)][0]
+    raise ArgumentError(
+        f"{tensor.name} must be finite and within 65504 to be quantized, got {float(wrong)!r}. "
+        "Load the model without load_in_4bit or load_in_8bit."
+    )
+
+
+class ConvertedTensors(Mapping[str, StoredTensor]):
+    """A checkpoint's weights brought to one floating-point format; vectors stay in float32 at least."""
+
+    def __init__(self, tensors: Mapping[str, StoredTensor], format: str, *, kept: Collection[str] = ()) -> None:
+        """`kept`: formats that stay as they are."""
         self._tensors = tensors
         self._format = format
+        self._kept = kept
 
     def __getitem__(self, name: str) -> StoredTensor:
         tensor = self._tensors[name]
         vector = len(tensor.shape) < 2 and tensor.format == "F32"
-        return tensor if vector else converted(tensor, self._format)
+        return tensor if vector or tensor.format in self._kept else converted(tensor, self._format)
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._tensors)
 
     def __len__(self) -> int:
         return len(self._tensors)
-
-
-class QuantizedTensors(Mapping[str, StoredTensor]):
-    """A checkpoint's weights with the floating-point matrices in groups of 32 of 4 or 8 bits.
-
-    `keep` names matrices that take 8 bits in any case: embeddings and head, which lose most by 4. `untouched` names
-    tables that are no matrices.
-    """
-
-    def __init__(
-        self,
-        tensors: Mapping[str, StoredTensor],
-        bits: int,
-        keep: frozenset[str],
-        inputs_first: frozenset[str],
-        untouched: frozenset[str] = frozenset(),
-    ) -> None:
-        self._tensors = tensors
-        self._format = {4: "Q4_1", 8: "Q8_0"}[bits]
-        self._keep = keep
-        self._untouched = untouched
-        self._inputs_first = inputs_first  # stored (in, out); groups run along the inputs, so they are turned
-
-    def __getitem__(self, name: str) -> StoredTensor:
-        tensor = self._tensors[name]
-        if len(tensor.shape) != 2 or tensor.format not in FLOATS or name in self._untouched:
-            return tensor
-        if name in self._inputs_first and not tensor.transposed:
-            tensor = turned(tensor)
-        format = "Q8_0" if name in self._keep else self._format
-        fits = tensor.shape[-1] % known_format(format).block_size == 0
-        return converted(tensor, format) if fits else tensor
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._tensors)
-
-    def __len__(self) -> int:
-        return len(self._tensors)
-
-
-def turned(tensor: StoredTensor) -> StoredTensor:
-    """A floating-point matrix stored (in, out), as float32 (out, in)."""
-    data = np.ascontiguousarray(tensor.dequantize().T).reshape(-1).view(np.uint8)
-    data.flags.writeable = False
-    return StoredTensor(tensor.name, "F32", tensor.shape[::-1], data, transposed=True)
