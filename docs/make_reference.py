@@ -24,8 +24,8 @@ PAGE = Path(__file__).parent / "reference.md"
 INTRODUCTION = """# Reference
 
 Every public name, by what it is for. `docs/make_reference.py` writes this page from signatures and docstrings. Names
-without a module are imported from `fabula`; the others say where they live. Shapes are written as `Float["R V"]`: R rows,
-V tokens of the vocabulary, L tokens of a row, D features, K drafts. Intervals are written `[start, end)`.
+without a module are imported from `fabula`; the others say where they live. Shapes are written as `Float["R V"]`:
+R rows, V tokens of the vocabulary, L tokens of a row, D features, K drafts. Intervals are written `[start, end)`.
 """
 
 # Chapter -> its names: those of `fabula`, or module:name below it.
