@@ -10,7 +10,7 @@ from tests.equal.strategies.tiny import prompts
 
 torch = pytest.importorskip("torch")
 
-SEARCHES = 700
+SEARCHES = 400
 SETTINGS = {"do_sample": True, "num_beams": 2, "top_k": 4, "pad_token_id": 0}
 VARIANTS = (
     {"eos_token_id": None, "num_return_sequences": 2},
