@@ -12,7 +12,7 @@ from fabula.decoding.strategy import Drafter
 from fabula.engine.draft_model import DraftLimits, ModelDrafter
 from fabula.engine.draft_translation import TranslatedDrafter
 from fabula.engine.early_exit import EarlyExit
-from fabula.errors import ArgumentError
+from fabula.errors import ArgumentError, NotSupportedError
 from fabula.generation.config import GenerationConfig
 from fabula.generation.config_fields import FIELDS
 from fabula.generation.modes import GenerationMode
@@ -22,6 +22,7 @@ from fabula.ops.protocol import NO_TAPS, Batch, Forward, Taps
 __all__ = ["Assistance", "chosen_fields", "drafter_of", "drafters_of"]
 
 LOOKED_UP = 2  # tokens of the largest n-gram that is looked up
+_TO_COME = ("assistant_ensemble_weight", "speculation_type")  # that change what an assistant's drafts are worth
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +74,7 @@ def drafter_of(model: Any, asked: Assistance) -> Drafter | None:
     """The drafter of the rows of one config; None where nothing drafts.
 
     Raises ArgumentError for layers that the model does not have, and for an assistant whose tokens are other ones and
-    whose tokenizer is not known.
+    whose tokenizer is not known; NotSupportedError for drafts that are judged in another way.
     """
     config = asked.config
     if config.get_generation_mode(asked.assistant) != GenerationMode.ASSISTED_GENERATION:
@@ -121,6 +122,11 @@ def _limits(model: Any, asked: Assistance, ends: Any = None) -> DraftLimits:
 
 def _by_assistant(model: Any, asked: Assistance) -> Drafter:
     assistant = asked.assistant
+    for name in _TO_COME:
+        if getattr(asked.config, name) is not None:
+            raise NotSupportedError(
+                f"`{name}` is not supported yet, got {getattr(asked.config, name)!r}. Leave it out."
+            )
     for name in ("new_cache", "step_apart", "vocabulary_size"):
         if not hasattr(assistant, name):
             raise ArgumentError(
