@@ -9,6 +9,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from fabula import GenerationConfig
+from tests.equal.strategies.runs import BACKENDS
 from tests.equal.strategies.tiny import VOCABULARY
 
 END = 2
@@ -110,10 +111,11 @@ def test_a_row_keeps_its_limits_and_is_what_it_is_alone(name, tiny):
     holds()
 
 
-@FEW
+@pytest.mark.parametrize("backend", BACKENDS)
+@settings(FEW, max_examples=10)
 @given(st.data(), PROMPTS, st.lists(st.sampled_from(sorted(STRATEGIES)), min_size=3, max_size=3), SEEDS)
-def test_rows_of_different_strategies_share_a_batch(tiny, data, prompts, names, seed):
-    model, configs = tiny("gemma3", "native"), []
+def test_rows_of_different_strategies_share_a_batch(backend, tiny, data, prompts, names, seed):
+    model, configs = tiny("gemma3", backend), []
     for name in names[: len(prompts)]:
         config = legal(data.draw(st.fixed_dictionaries({**LIMITS, **STRATEGIES[name]})))
         end = config["eos_token_id"] or END  # None in a config would take the model's

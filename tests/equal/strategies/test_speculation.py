@@ -45,3 +45,14 @@ def test_a_seeded_text_is_the_same_under_any_speculation(family, backend, tiny):
         plain = generated(model, prompt * 2, **SEEDED).rows
         for speculation in speculations:
             assert generated(model, prompt * 2, **SEEDED, **speculation).rows == plain, speculation
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_rows_drafted_for_together_are_what_each_is_alone_without_drafts(backend, tiny):
+    model, drafter = tiny("mistral", backend), tiny("qwen2", backend)
+    rows, seeds = [prompt * 2 for prompt in prompts("mistral", 4)], [3, 1, 4, 1]
+    alone = [generated(model, row, **SEEDED | {"seed": [seed]}).rows[0] for row, seed in zip(rows, seeds, strict=True)]
+    given = {**SEEDED, "seed": seeds, "eos_token_id": None, "pad_token_id": 0}
+    for speculation in ({"assistant_model": drafter, "num_assistant_tokens": 4}, {"prompt_lookup_num_tokens": 3}):
+        together = model.generate(rows, **given, **speculation)
+        assert [list(new[len(row) :]) for row, new in zip(rows, together, strict=True)] == alone
