@@ -76,11 +76,12 @@ class BlockPool:
 class Table:
     """The blocks of one row in order: position p lies in blocks[p // BLOCK]."""
 
-    __slots__ = ("blocks", "pool")
+    __slots__ = ("behind", "blocks", "pool")
 
     def __init__(self, pool: BlockPool, blocks: list[int] | None = None) -> None:
         self.pool = pool
         self.blocks = blocks or []
+        self.behind = 0  # blocks at the start that were given up, since no window reaches them
 
     def missing(self, first: int, end: int) -> int:
         """How many blocks `write` would take for positions [first, end)."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -20,18 +21,41 @@ class TorchCache:
         """`heads`: for each layer its key heads and the features of one."""
         self.heads = tuple(heads)
         self.blocks = blocks
-        self.keys = [_zeros((blocks, BLOCK, *shape), dtype, device) for shape in self.heads]
-        self.values = [_zeros((blocks, BLOCK, *shape), dtype, device) for shape in self.heads]
+        self.dtype = dtype
+        self.keys = [zeros((blocks, BLOCK, *shape), dtype, device) for shape in self.heads]
+        self.values = [zeros((blocks, BLOCK, *shape), dtype, device) for shape in self.heads]
 
     @property
     def nbytes(self) -> int:
         """What the keys and values take."""
         return sum(tensor.nbytes for tensor in (*self.keys, *self.values))
 
-    def write(self, layer: int, slots: torch.Tensor, keys: torch.Tensor, values: torch.Tensor) -> None:
-        """Puts T keys and values [T, heads, features] at slots [T]: block * BLOCK + place in the block."""
+    def write(
+        self, layer: int, slots: torch.Tensor, keys: torch.Tensor, values: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Puts T keys and values [T, heads, features] at slots [T]: block * BLOCK + place in the block.
+
+        Returns them as a later step will read them, which is what this step is to attend to as well.
+        """
         self.keys[layer].flatten(0, 1).index_copy_(0, slots, keys.detach())
         self.values[layer].flatten(0, 1).index_copy_(0, slots, values.detach())
+        return keys, values
+
+    def read_row(self, layer: int, blocks: Sequence[int], length: int) -> tuple[torch.Tensor, torch.Tensor]:
+        """The keys and values that lie in a row's blocks, each [length, heads, features]."""
+        tables = torch.tensor([list(blocks)], dtype=torch.int64, device=self.keys[layer].device)
+        keys, values = self.read(layer, tables)
+        return keys[0, :length], values[0, :length]
+
+    def write_row(self, layer: int, blocks: Sequence[int], keys: Any, values: Any) -> None:
+        """Puts keys and values, each [L, heads, features] of PyTorch or NumPy, into a row's blocks."""
+        device = self.keys[layer].device
+        positions = np.arange(len(keys))
+        slots = np.asarray(blocks, np.int64)[positions // BLOCK] * BLOCK + positions % BLOCK
+        if len(blocks):
+            self.clear(layer, torch.tensor([blocks[-1]], dtype=torch.int64, device=device))
+        given = (torch.as_tensor(part).to(device, self.dtype) for part in (keys, values))
+        self.write(layer, torch.from_numpy(slots).to(device), *given)
 
     def clear(self, layer: int, blocks: torch.Tensor) -> None:
         """Zeroes whole blocks: what an earlier owner left must not be infinite, even where nobody looks."""
@@ -60,12 +84,13 @@ class TorchCache:
         """Makes room for `blocks` blocks, what is stored kept."""
         if blocks <= self.blocks:
             return
-        self.keys = [_grown(tensor, blocks) for tensor in self.keys]
-        self.values = [_grown(tensor, blocks) for tensor in self.values]
+        self.keys = [grown(tensor, blocks) for tensor in self.keys]
+        self.values = [grown(tensor, blocks) for tensor in self.values]
         self.blocks = blocks
 
 
-def _zeros(shape: tuple[int, ...], dtype: torch.dtype, device: torch.device | str) -> torch.Tensor:
+def zeros(shape: tuple[int, ...], dtype: torch.dtype, device: torch.device | str) -> torch.Tensor:
+    """Storage. Raises OutOfMemoryError."""
     try:
         return torch.zeros(shape, dtype=dtype, device=device)
     except (RuntimeError, MemoryError) as error:
@@ -74,7 +99,8 @@ def _zeros(shape: tuple[int, ...], dtype: torch.dtype, device: torch.device | st
         ) from error
 
 
-def _grown(tensor: torch.Tensor, blocks: int) -> torch.Tensor:
-    larger = _zeros((blocks, *tensor.shape[1:]), tensor.dtype, tensor.device)
+def grown(tensor: torch.Tensor, blocks: int) -> torch.Tensor:
+    """The same with room for so many blocks."""
+    larger = zeros((blocks, *tensor.shape[1:]), tensor.dtype, tensor.device)
     larger[: tensor.shape[0]] = tensor
     return larger

@@ -48,6 +48,7 @@ class Record:
     prompt: bool = False  # log-probabilities of the prompt's tokens too, as many best ones
     hidden_states: bool = False  # of every layer, at every position computed
     attentions: bool = False  # of every layer, from every position computed
+    past: bool = False  # the rows as they end, to go on from
 
     @property
     def keeps(self) -> bool:

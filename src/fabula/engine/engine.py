@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, Protocol
 
 from fabula.cache.blocks import BlockPool, blocks_for
@@ -14,6 +15,7 @@ from fabula.engine.choose import Chooser, Chosen
 from fabula.engine.drafting import accepted, draft, forget, judge
 from fabula.engine.group import Group
 from fabula.engine.interrupt import DeferredInterrupt
+from fabula.engine.keeping import Keeper
 from fabula.engine.prompt_scores import score_prompts
 from fabula.engine.request import Kept, PromptScores, Request, Step
 from fabula.engine.scheduler import Plan, Scheduler
@@ -55,6 +57,7 @@ class Engine:
         self.max_blocks = blocks_for(max_positions)
         self.storage = model.new_cache(min(16, self.max_blocks))
         self.pool = BlockPool(self.storage.blocks)
+        self.keeper = Keeper(self.pool)
         self.scheduler = Scheduler(self.pool, self._grow, tokens=step_tokens, rows=max_rows)
         self.builder = Builder()
         self.chooser = Chooser(getattr(model, "sampler", None))
@@ -104,6 +107,28 @@ class Engine:
             with self.turn:
                 self.stepping, self._stepper = False, None
                 self.turn.notify_all()
+
+    @contextmanager
+    def alone(self) -> Iterator[None]:
+        """While active no thread steps, so that blocks may be read and written."""
+        with self.turn:
+            while self.stepping:
+                self.turn.wait()
+            self.stepping = True
+        try:
+            yield
+        finally:
+            with self.turn:
+                self.stepping = False
+                self.turn.notify_all()
+
+    def reserve(self, blocks: int) -> None:
+        """Makes so many blocks free, up to the bound, while this thread is alone. Raises OutOfMemoryError."""
+        self.keeper.drain()
+        total = min(self.pool.blocks + blocks - len(self.pool.free), self.max_blocks)
+        if total > self.pool.blocks:
+            self.storage.grow(total)
+            self.pool.grow(total)
 
     def step(self) -> None:
         """Admits what has arrived, computes one batch, and hands out the tokens that were chosen."""
@@ -163,6 +188,7 @@ class Engine:
         return self.tickets[id(group.request)].ends(group)
 
     def _admit(self) -> None:
+        self.keeper.drain()
         while self.inbox:
             ticket = self.inbox.popleft()
             request = ticket.request
@@ -195,6 +221,8 @@ class Engine:
                 completes = row.stops is not None and row.completes_stop_string(step.token)
                 reason = ticket.reason_to_end(row, step.token, completes)
                 if reason is not None:
+                    if group.request.recipe.record.past:
+                        sink.kept(group.index, self.keeper.keep(row))
                     self._end(group, ticket)
                     sink.end(group.index, reason)
                     return
@@ -220,6 +248,10 @@ class Engine:
                 group.move(move)
                 self.scheduler.moved(group)
                 return
+            if group.request.recipe.record.past:
+                results = self.keeper.keep_results(group, [hypothesis.tokens for hypothesis in move.finished])
+                for place, one in enumerate(results):
+                    sink.kept(place, one)
             self._end(group, ticket)
             for place, hypothesis in enumerate(move.finished):
                 sink.found(place, hypothesis)
@@ -262,13 +294,13 @@ class Engine:
         self._plain = all(other.request.recipe.is_plain for other in self.tickets.values())
 
     def _grow(self, blocks: int) -> bool:
-        """More cache, at least doubling it, up to the bound."""
+        """More cache, at least doubling it, up to the bound; then what rows left that have ended."""
         wanted = min(max(self.pool.blocks + blocks, 2 * self.pool.blocks), self.max_blocks)
         if wanted <= self.pool.blocks:
-            return False
+            return self.keeper.reclaim()
         try:
             self.storage.grow(wanted)
         except OutOfMemoryError:  # what is planned stands; younger rows make room instead
-            return False
+            return self.keeper.reclaim()
         self.pool.grow(wanted)
         return True

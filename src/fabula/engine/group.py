@@ -76,7 +76,8 @@ def _row(request: Request, index: int, pool: BlockPool, leads: bool) -> Row:
     row.stream = request.stream + index
     row.stops = stops_of(recipe.limits)
     row.memory, row.vectors = request.memory, request.vectors
-    row.blind = len(request.prompt) if request.blind else 0
+    row.blind = request.blind
+    row.past = request.past
     if leads and recipe.wants_whole_prompt:
         row.scored_from = 0
         row.at_once = recipe.wants_outputs

@@ -8,6 +8,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from fabula.cache.kept import Continued, KeptRow
 from fabula.decoding.recipe import Recipe
 from fabula.decoding.strategy import FinishReason, Hypothesis
 
@@ -82,6 +83,9 @@ class FullSink(Sink, Protocol):
     def scored(self, prompt: PromptScores) -> None:
         """The prompt's log-probabilities, before the first token."""
 
+    def kept(self, row: int, kept: KeptRow) -> None:
+        """What a later request may go on from, before the row's end."""
+
 
 @dataclass(frozen=True, slots=True)
 class Request:
@@ -93,12 +97,14 @@ class Request:
     seed: int = 0  # 64 bits
     stream: int = 0  # of the first row; row k draws from stream + k
     rows: int = 1  # that a strategy continues; a search has its own number of results
-    salt: bytes = b""  # cached prefixes are shared under one salt only
+    salt: bytes | None = b""  # cached prefixes are shared under one salt only; None: with nobody
     negative: np.ndarray | None = None  # Int["N"]: the negative prompt, whose rows get the same new tokens
     memory: Any = None  # what the model's encoder made of the input
     negative_memory: Any = None
     vectors: Any = None  # Float["P D"]: inputs that take the place of the prompt's ids
-    blind: bool = False  # whether the prompt's ids mean nothing, and nobody shall see them
+    blind: int = 0  # how many of the prompt's ids, at its start, nobody shall see
+    past: Continued | None = None  # what is computed already
+    chunk: int | None = None  # the most positions of a row that a step computes
 
     @property
     def results(self) -> int:

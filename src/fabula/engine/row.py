@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from fabula.cache.blocks import BLOCK, BlockPool, Table
+from fabula.cache.kept import Continued
 from fabula.decoding.recipe import Limits, TextPieces
 from fabula.text.stop_strings import StopStrings
 
@@ -25,6 +26,7 @@ class Row:
         "length",
         "memory",
         "negative",
+        "past",
         "prompt_length",
         "prompt_scores",
         "salt",
@@ -54,7 +56,8 @@ class Row:
         self.prompt_scores: list[Any] = []  # so far, where the prompt is scored
         self.memory: Any = None
         self.vectors: Any = None
-        self.blind = 0  # tokens at the start that stand for vectors, which nobody shall see
+        self.blind = 0  # tokens at the start that nobody shall see
+        self.past: Continued | None = None  # what was computed of it before it began
         self.at_once = False  # whether its prompt is computed in one step, since its outputs belong together
 
     @property
@@ -82,14 +85,23 @@ class Row:
         if leader is not None and leader.computed >= self.length:
             self.computed = self.length - 1
             self.table = leader.table.fork(self.computed)
-        elif self.salt is not None and self.scored_from is None:
-            pool = self.table.pool
-            for block in pool.prefixes.find(self.tokens[: self.length], BLOCK, self.salt):
-                pool.hold(block)
-                self.table.blocks.append(block)
-            self.computed = len(self.table.blocks) * BLOCK
+        elif self.scored_from is None:
+            self._find()
         if self.negative is not None:
             self.negative.start(None if leader is None else leader.negative)
+
+    def _find(self) -> None:
+        """Takes over what is found by its tokens, or what the row continues, whichever is more."""
+        pool = self.table.pool
+        found = [] if self.salt is None else pool.prefixes.find(self.tokens[: self.length], BLOCK, self.salt)
+        past = 0 if self.past is None or self.past.row.table.pool is not pool else self.past.usable(self.length)
+        if self.past is not None and past > len(found) * BLOCK:
+            self.table, self.computed = self.past.row.table.fork(past), past
+            return
+        for block in found:
+            pool.hold(block)
+            self.table.blocks.append(block)
+        self.computed = len(found) * BLOCK
 
     def release(self) -> None:
         """Gives the blocks back; the full ones can be found again by their tokens."""

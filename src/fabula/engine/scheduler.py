@@ -100,19 +100,26 @@ class Scheduler:
     def _share(self, group: Group, budget: int, first: bool) -> tuple[list[tuple[Row, int]], bool]:
         """What the group computes within the budget, and whether it can choose then: all its rows end together."""
         rows = [row for row in group.members if row.missing > 0]
+        chunk = group.request.chunk
+        if chunk is not None and any(row.missing > max(chunk, row.tail) and not row.at_once for row in rows):
+            return self._cut([(row, chunk) for row in rows if not row.at_once], budget), False
         missing = sum(row.missing for row in rows)
         whole = all(row.missing <= row.tail or row.at_once for row in rows)
         if missing <= budget or (first and whole):
             return [(row, row.missing) for row in rows], missing > 0
         if len(group.members) == 1 and not whole:
             return ([(rows[0], budget)] if budget else []), False
+        return self._cut([(row, budget) for row in rows if not row.at_once], budget), False
+
+    def _cut(self, rows: list[tuple[Row, int]], budget: int) -> list[tuple[Row, int]]:
+        """What the rows compute of all but their tails, each as much as it may, within the budget."""
         work = []
-        for row in rows:
-            count = min(row.missing - row.tail, budget)
-            if count > 0 and not row.at_once:
+        for row, most in rows:
+            count = min(row.missing - row.tail, most, budget)
+            if count > 0:
                 work.append((row, count))
                 budget -= count
-        return work, False
+        return work
 
     def _reserve(self, group: Group, work: list[tuple[Row, int]], plan: Plan) -> bool:
         """Gives the rows the blocks that they are about to write, at the cost of younger groups; False: not now."""

@@ -27,6 +27,7 @@ _REFUSED = {
     "continuous_batching_config": "one engine runs every call, and nothing of it is to be set",
     "streamer": "on_result gets each answer as it ends; generate() streams",
     "custom_generate": "it takes the place of generate()",
+    "past_key_values": "each answer starts from its prompt; generate() goes on from what an earlier call kept",
     "attention_mask": "prompts are lists of different lengths, without padding",
 }
 
@@ -215,3 +216,6 @@ class _Rows:
 
     def scored(self, prompt: Any) -> None:
         """Nothing of the prompt is kept."""
+
+    def kept(self, row: int, kept: Any) -> None:
+        """Nor of the row."""

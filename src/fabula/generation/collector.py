@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from fabula.cache.kept import KeptRow
 from fabula.decoding.strategy import Hypothesis
 from fabula.engine.request import FinishReason, Kept, PromptScores, Step
 
@@ -21,6 +22,7 @@ class Collector:
         self.turns: list[Kept] = []  # what was kept of a search's turns
         self.hypotheses: list[Hypothesis | None] = [None] * rows  # a search's results
         self.prompt: PromptScores | None = None
+        self.pasts: list[KeptRow | None] = [None] * rows  # what a later call may go on from
         self.error: BaseException | None = None
         self.first_token_at: float | None = None  # time.monotonic()
         self._streamer = streamer
@@ -50,6 +52,9 @@ class Collector:
 
     def scored(self, prompt: PromptScores) -> None:
         self.prompt = prompt
+
+    def kept(self, row: int, kept: KeptRow) -> None:
+        self.pasts[row] = kept
 
     def fail(self, error: BaseException) -> None:
         self.error = error

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from fabula import arrays
-from fabula.errors import ArgumentError
+from fabula.errors import ArgumentError, NotSupportedError
 from fabula.generation.callers_own import CallersOwn
 from fabula.generation.config import GenerationConfig
 from fabula.generation.generate import Call, prepare
@@ -66,6 +66,8 @@ def _run(
             raise ArgumentError("`streamer` must be a parameter of `custom_generate`: nothing else would write to it.")
         given["streamer"] = streamer
     criteria, tokenizer = CallersOwn.taken_from(dict(call)).criteria, call.get("tokenizer")
+    if call.get("past_key_values") is not None:
+        raise NotSupportedError("`past_key_values` is not handed to `custom_generate`. Give it to the function itself.")
     prepared = prepare(model, inputs, generation_config, None, call)
     like = _like(model, prepared)
     ids, mask = _rectangle(prepared)

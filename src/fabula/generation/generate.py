@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from contextlib import suppress
 from copy import copy
 from dataclasses import dataclass
 from typing import Any
 
+from fabula.cache.kinds import CacheKind
 from fabula.engine.request import Request
 from fabula.errors import ArgumentError, NotSupportedError
+from fabula.generation.caches import kinds_of, one_kind, run_requests
 from fabula.generation.callers_own import CallersOwn
 from fabula.generation.collector import Collector
 from fabula.generation.config import GenerationConfig
@@ -18,6 +21,8 @@ from fabula.generation.drafts import Assistance, chosen_fields, drafters_of
 from fabula.generation.inputs import ModelInputs
 from fabula.generation.layout import lay_out
 from fabula.generation.negatives import read_negatives
+from fabula.generation.past_keeping import keep_rows
+from fabula.generation.past_reading import OpenPast, continue_rows, open_past
 from fabula.generation.prompts import Prompts
 from fabula.generation.requests import Given, build_requests
 from fabula.generation.scoring import score_found
@@ -25,9 +30,6 @@ from fabula.generation.source import Source, healed, read_source
 
 _NO_CODE = "Fabula runs no code from a model's files"
 _REFUSED = {"custom_generate": _NO_CODE, "trust_remote_code": _NO_CODE, "synced_gpus": "one process computes the model"}
-_UNSUPPORTED = (  # arguments of transformers' generate() that are still to come
-    "past_key_values",
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +41,9 @@ class Call:
     requests: list[Request]
     collectors: list[Collector]  # one a prompt
     started: float  # time.monotonic()
+    configs: Sequence[GenerationConfig]  # a prompt's
+    kinds: Sequence[CacheKind]  # how each prompt's keys and values are stored
+    opened: OpenPast | None = None  # what the call goes on from
 
     @property
     def prompts(self) -> Prompts:
@@ -54,7 +59,7 @@ def generate(model: Any, inputs: Any, generation_config: Any, streamer: Any, cal
         _tell(streamer, error)
         raise
     run(model, prepared, streamer)
-    return lay_out(prepared.source, prepared.config, prepared.collectors)
+    return lay_out(prepared.source, prepared.config, prepared.collectors, _past(model, prepared))
 
 
 def prepare(model: Any, inputs: Any, generation_config: Any, streamer: Any, call: dict[str, Any]) -> Call:
@@ -64,7 +69,9 @@ def prepare(model: Any, inputs: Any, generation_config: Any, streamer: Any, call
     assistants = (call.pop("assistant_model", None), call.pop("assistant_tokenizer", None))
     own = CallersOwn.taken_from(call)
     negative = (call.pop("negative_prompt_ids", None), call.pop("negative_prompt_attention_mask", None))
+    past = call.pop("past_key_values", None)
     given = ModelInputs.taken_from(inputs, call, model.is_encoder_decoder)
+    opened, given = open_past(model, past, given)
     configs = configs_for(call, generation_config, _models_config(model), given.prompts)
     config = configs[0]
     source = read_source(model, given, config)
@@ -75,6 +82,9 @@ def prepare(model: Any, inputs: Any, generation_config: Any, streamer: Any, call
     prompts = source.prompts
     chosen = [chosen_fields(call, one) for one in given_configs(generation_config, given.prompts)]
     drafts = [Assistance(one, fields, tokenizer, *assistants) for one, fields in zip(configs, chosen, strict=True)]
+    kinds, beginnings = kinds_of(model, configs, past), []
+    if opened is not None:
+        beginnings = continue_rows(opened, source, model.engine_for(one_kind(kinds)))
     asked = Given(
         source,
         configs,
@@ -83,27 +93,38 @@ def prepare(model: Any, inputs: Any, generation_config: Any, streamer: Any, call
         own.seen_as(prompts.given, model.vocabulary_size),
         read_negatives(negative, prompts, configs, model),
         drafters_of(model, drafts),
+        beginnings,
     )
     check_streamer(streamer, sum(one.num_return_sequences or 1 for one in configs))
     collectors, requests = build_requests(model, asked, streamer)
-    return Call(source, config, requests, collectors, time.monotonic())
+    return Call(source, config, requests, collectors, time.monotonic(), configs, kinds, opened)
 
 
 def run(model: Any, call: Call, streamer: Any = None) -> None:
     """Runs a prepared call to its end; raises what ended it early, after telling the streamer."""
     try:
         _stream_prompts(streamer, call)
-        model.engine.run(call.requests)
+        run_requests(model, call.requests, call.configs, call.kinds)
         for collector in call.collectors:
             if collector.error is not None:
                 raise collector.error
         if call.config.output_log_probabilities:
-            score_found(model, call.prompts.rows, call.collectors, call.config.top_log_probabilities or 0)
+            rows = [request.prompt for request in call.requests]
+            score_found(model, rows, call.collectors, call.config.top_log_probabilities or 0)
     except BaseException as error:
         _tell(streamer, error)
         raise
     if streamer is not None:
         streamer.end()
+
+
+def _past(model: Any, call: Call) -> Any:
+    """What a later call may go on from, where it is asked for; prompts in caches of several kinds have none."""
+    kinds = set(call.kinds)
+    if not call.requests[0].recipe.record.past or len(kinds) > 1:
+        return None
+    (kind,) = kinds
+    return keep_rows(model, model.engine_for(kind), kind, call.source, call.opened, call.collectors)
 
 
 def _tell(streamer: Any, error: BaseException) -> None:
@@ -144,9 +165,6 @@ def _models_config(model: Any) -> GenerationConfig:
 
 
 def _refuse_unsupported(call: dict[str, Any]) -> None:
-    for name in _UNSUPPORTED:
-        if call.pop(name, None) is not None:
-            raise NotSupportedError(f"`{name}` is not supported yet.")
     for name, reason in _REFUSED.items():
         if call.pop(name, None) not in (None, False):
             raise NotSupportedError(f"`{name}` is not supported: {reason}. Leave it out.")

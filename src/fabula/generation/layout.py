@@ -22,14 +22,14 @@ from fabula.generation.recipe import token_ids
 from fabula.generation.source import Source
 
 
-def lay_out(source: Source, config: GenerationConfig, collectors: list[Collector]) -> Any:
+def lay_out(source: Source, config: GenerationConfig, collectors: list[Collector], past: Any = None) -> Any:
     """Prompt and new tokens of every row; as an output object if `return_dict_in_generate`."""
     prompts = source.prompts
     sequences = _lists(prompts, collectors) if prompts.given is None else _rectangle(prompts, config, collectors)
     if not config.return_dict_in_generate:
         return sequences
     beams, like = config.num_beams or 1, np.zeros(0) if prompts.given is None else prompts.given
-    values: dict[str, Any] = {"sequences": sequences, "finish_reasons": _reasons(collectors)}
+    values: dict[str, Any] = {"sequences": sequences, "finish_reasons": _reasons(collectors), "past_key_values": past}
     values |= _shown(prompts, config, collectors, beams)
     if beams > 1:
         values |= _of_beams(config, collectors, like)

@@ -12,9 +12,10 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from fabula import arrays
+from fabula.cache.kinds import DYNAMIC, CacheKind
 from fabula.decoding.scores import compute_transition_scores
 from fabula.engine.engine import Engine
-from fabula.errors import ArgumentError
+from fabula.errors import ArgumentError, NotSupportedError
 from fabula.generation.batch import GenerationOutput, generate_batch
 from fabula.generation.config import GenerationConfig
 from fabula.generation.custom import generate_custom
@@ -80,15 +81,34 @@ class GenerationMixin:
     @property
     def engine(self) -> Engine:
         """The engine that runs this model's calls, as long as the model lives; a forked process gets one of its own."""
+        return self.engine_for(DYNAMIC)
+
+    def engine_for(self, kind: CacheKind) -> Engine:
+        """The engine whose keys and values are stored in this way."""
         running = self._engine
         if running is None or running.process != os.getpid() or running.model() is not self:
+            self._engine = running = _Running(os.getpid(), weakref.ref(self), {})
+        if any(engine.steps_here for engine in running.engines.values()):
+            # A caller's own processor generates: its rows cannot join the step that waits for it.
+            return Engine(_Stored(_Apart(self), kind), max_positions=64 * self.context_length)
+        if kind not in running.engines:
             model: Any = weakref.proxy(self)  # else neither is freed before the garbage collector comes by
-            engine = Engine(model, max_positions=64 * self.context_length)
-            self._engine = running = _Running(os.getpid(), weakref.ref(self), engine)
-        engine = running.engine
-        if engine.steps_here:  # a caller's own processor generates: its rows cannot join the step that waits for it
-            return Engine(_Apart(self), max_positions=64 * self.context_length)
-        return engine
+            stored = model if kind == DYNAMIC else _Stored(model, kind)
+            running.engines.setdefault(kind, Engine(stored, max_positions=64 * self.context_length))
+        return running.engines[kind]
+
+    def storage_kind(self, kind: CacheKind) -> CacheKind:
+        """The kind that serves where this one is asked for. Raises NotSupportedError."""
+        if kind != DYNAMIC:
+            raise NotSupportedError(
+                f"`cache_implementation` must be 'dynamic' or 'static' for a module with a cache of its own, "
+                f"got {kind.name!r}. Leave it out."
+            )
+        return kind
+
+    def new_storage(self, kind: CacheKind, blocks: int) -> Any:
+        """Storage of this kind for so many blocks."""
+        return self.new_cache(blocks)
 
     def step_apart(self, batch: Batch, cache: Any, taps: Taps = NO_TAPS) -> Forward:
         """A step whose logits are the caller's to keep, while other threads, or an outer step, are under way."""
@@ -186,11 +206,11 @@ class GenerationMixin:
 
 
 class _Running(NamedTuple):
-    """An engine, and whose it is: copies and pickles of a model, and a forked process, make one of their own."""
+    """Engines by kind of storage, and whose they are: copies and pickles, and forked processes, make new ones."""
 
     process: int
     model: weakref.ref[Any]
-    engine: Engine
+    engines: dict[CacheKind, Engine]
 
     def __deepcopy__(self, memo: Any) -> None:
         return None
@@ -209,9 +229,28 @@ class _Apart:
         """Storage for so many blocks."""
         return self.model.new_cache(blocks)
 
+    def new_storage(self, kind: CacheKind, blocks: int) -> Any:
+        """Storage of this kind."""
+        return self.model.new_storage(kind, blocks)
+
     def step(self, batch: Batch, cache: Any, taps: Taps = NO_TAPS) -> Forward:
         """One step."""
         return self.model.step_apart(batch, cache, taps)
+
+
+class _Stored:
+    """A model for an engine that stores keys and values in a way of its own."""
+
+    def __init__(self, model: Any, kind: CacheKind) -> None:
+        self.model = model
+        self.kind = kind
+
+    def new_cache(self, blocks: int) -> Any:
+        """Storage for so many blocks."""
+        return self.model.new_storage(self.kind, blocks)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.model, name)
 
 
 _CALL_ARGUMENTS = (  # what generate() names and passes on with the rest of the call

@@ -61,6 +61,7 @@ def _record(config: GenerationConfig) -> Record:
         logits=bool(config.output_logits),
         hidden_states=bool(config.output_hidden_states),
         attentions=bool(config.output_attentions),
+        past=config.use_cache is not False,
     )
 
 

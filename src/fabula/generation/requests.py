@@ -9,14 +9,18 @@ from typing import Any
 
 import numpy as np
 
+from fabula.decoding.recipe import Recipe
 from fabula.decoding.sample import SAMPLE
 from fabula.decoding.strategy import Drafter
 from fabula.engine.request import Request
+from fabula.errors import ArgumentError
+from fabula.generation.caches import is_kept
 from fabula.generation.callers_own import CallersOwn
 from fabula.generation.chain import Asked
 from fabula.generation.collector import Collector
 from fabula.generation.config import GenerationConfig
 from fabula.generation.lengths import lengths_for
+from fabula.generation.past_reading import Beginning
 from fabula.generation.recipe import build_recipe, token_ids
 from fabula.generation.searches import Searched, strategy_of
 from fabula.generation.source import Source
@@ -33,6 +37,7 @@ class Given:
     own: CallersOwn
     negatives: Sequence[np.ndarray | None]  # a prompt's negative prompt, if it is guided
     drafters: Sequence[Drafter | None]  # a prompt's, if its rows are drafted for
+    beginnings: Sequence[Beginning] = ()  # what each prompt goes on from
 
 
 def build_requests(model: Any, given: Given, streamer: Any) -> tuple[list[Collector], list[Request]]:
@@ -46,7 +51,9 @@ def _request(model: Any, given: Given, index: int, collector: Collector) -> Requ
     source, config, own = given.source, given.configs[index], given.own
     prompt, (seed, stream) = source.prompts.rows[index], given.streams[index]
     healing = source.healing[index] if source.healing else ()
-    limits = lengths_for(config, source.prompts.width(index), model.context_length, len(prompt))
+    beginning = given.beginnings[index] if given.beginnings else Beginning(prompt[:0], None)
+    whole = np.concatenate([beginning.before, prompt])
+    limits = lengths_for(config, source.prompts.width(index), model.context_length, len(whole))
     most, negative, drafter = limits.most + len(healing), given.negatives[index], given.drafters[index]
     if negative is not None:
         most = min(most, model.context_length - len(negative))
@@ -66,14 +73,16 @@ def _request(model: Any, given: Given, index: int, collector: Collector) -> Requ
     searched = Searched(config, most, len(eos), model.layer_count, model.is_tied)
     recipe = build_recipe(
         asked,
-        max_length=len(prompt) + most,
+        max_length=len(whole) + most,
         strategy=strategy_of(searched) if drafter is None else SAMPLE,
         drafter=drafter,
         tokenizer=given.tokenizer,
         ends=own.ends,
     )
+    past = beginning.past
+    check_continues(recipe, beginning)
     return Request(
-        prompt,
+        whole,
         recipe,
         collector,
         seed,
@@ -81,9 +90,30 @@ def _request(model: Any, given: Given, index: int, collector: Collector) -> Requ
         rows=config.num_return_sequences or 1,
         negative=negative,
         memory=None if source.encoded is None else source.encoded.memories[index],
-        vectors=None if source.vectors is None else source.vectors[index],
-        blind=not source.prompts.shown,
+        salt=b"" if is_kept(config) and (past is None or not past.row.foreign) else None,
+        vectors=_vectors(source, index, beginning),
+        blind=len(beginning.before) if source.prompts.shown else len(whole),
+        past=past,
+        chunk=config.prefill_chunk_size,
     )
+
+
+def check_continues(recipe: Recipe, beginning: Beginning) -> None:
+    """Raises ArgumentError where the whole row has to be computed for what is asked, and cannot be, or not be shown."""
+    past, record = beginning.past, recipe.record
+    unknown = past is not None and not past.row.is_known and recipe.wants_whole_prompt
+    if unknown or (len(beginning.before) and (record.hidden_states or record.attentions or record.prompt)):
+        raise ArgumentError(
+            "`past_key_values` must come with all ids, not only the new ones, for what is asked of the whole prompt "
+            "(its states, attentions or log-probabilities, or contrastive search). Pass them."
+        )
+
+
+def _vectors(source: Source, index: int, beginning: Beginning) -> Any:
+    """What takes the place of the row's first ids."""
+    if beginning.past is not None:
+        return beginning.past.row.vectors
+    return None if source.vectors is None else source.vectors[index]
 
 
 def _collectors(rows: Sequence[int], streamer: Any) -> list[Collector]:

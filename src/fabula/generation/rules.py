@@ -9,7 +9,7 @@ from types import MappingProxyType
 from typing import Any, TypeVar
 
 from fabula.errors import NotSupportedError, UnknownArgumentError
-from fabula.generation.checks import ANYTHING, Check, nearest, one_of
+from fabula.generation.checks import ANYTHING, Check, nearest
 from fabula.generation.combinations import is_set
 from fabula.generation.config_fields import FIELDS, OLD_STATIC_CACHES, Field, stored
 
@@ -92,7 +92,11 @@ SUPPORTED: Mapping[str, Check] = MappingProxyType(
         "pad_token_id": ANYTHING,
         "bos_token_id": ANYTHING,
         "eos_token_id": ANYTHING,
-        "cache_implementation": one_of("dynamic"),
+        "use_cache": ANYTHING,
+        "cache_implementation": ANYTHING,
+        "cache_config": ANYTHING,
+        "max_cache_len": ANYTHING,
+        "prefill_chunk_size": ANYTHING,
         "decoder_start_token_id": ANYTHING,
         "token_healing": ANYTHING,
         "disable_compile": ANYTHING,  # nothing is compiled behind the caller's back

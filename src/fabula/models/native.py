@@ -13,6 +13,7 @@ import numpy as np
 
 from fabula import arrays
 from fabula.cache.blocks import blocks_for
+from fabula.cache.kinds import DYNAMIC, CacheKind
 from fabula.decoding.plain_rows import Sampler
 from fabula.errors import ArgumentError, NotSupportedError
 from fabula.generation.config import GenerationConfig
@@ -80,6 +81,15 @@ class NativeCausalLM(GenerationMixin):
     def new_cache(self, blocks: int) -> Any:
         """Storage for so many blocks of keys and values."""
         return self._native.new_cache(blocks)
+
+    def storage_kind(self, kind: CacheKind) -> CacheKind:
+        """What is offloaded elsewhere is on the CPU anyway here. Raises NotSupportedError for a quantized cache."""
+        if kind.name == "quantized":
+            raise NotSupportedError(
+                "`cache_implementation` must not be 'quantized' for a native model: its kernels read 16- and 32-bit "
+                "keys and values only. Load with backend='torch', or leave it out."
+            )
+        return DYNAMIC
 
     def step(self, batch: Batch, cache: Any, taps: Taps = NO_TAPS) -> Forward:
         """One step of the engine: writes the batch's keys and values, gives the logits of the scored positions."""

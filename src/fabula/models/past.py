@@ -23,11 +23,17 @@ class Past:
         self.pool = BlockPool(cache.blocks)
         self.tables = [Table(self.pool) for _ in range(rows)]
         self.mask = np.zeros((rows, 0), bool)  # Bool["R columns"]: which columns are tokens
+        self.tokens = np.zeros((rows, 0), np.int32)  # Int["R columns"]: which, or UNKNOWN
 
     @property
     def rows(self) -> int:
         """How many rows there are."""
         return len(self.tables)
+
+    @property
+    def heads(self) -> tuple[tuple[int, int], ...]:
+        """For each layer its key heads and the features of one."""
+        return tuple(self.cache.heads)
 
     @property
     def lengths(self) -> np.ndarray:
@@ -38,8 +44,14 @@ class Past:
         """How many columns there are, padding included."""
         return self.mask.shape[1]
 
-    def extend(self, mask: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Makes room for new columns, Bool["R S"]; returns first positions, Int["R"], and tables, Int["R B"]."""
+    def row(self, index: int) -> tuple[np.ndarray, list[tuple[Any, Any]]]:
+        """A row's tokens, Int["L"], and each layer's keys and values, Float["L heads features"]."""
+        tokens, blocks = self.tokens[index, self.mask[index]], self.tables[index].blocks
+        layers = range(len(self.cache.heads))
+        return tokens, [self.cache.read_row(layer, blocks, len(tokens)) for layer in layers]
+
+    def extend(self, mask: np.ndarray, tokens: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Makes room for new columns, Bool["R S"] and Int["R S"]; returns first positions, Int["R"], and tables."""
         first = self.lengths
         ends = first + mask.sum(1)
         self._reserve(sum(t.missing(int(a), int(b)) for t, a, b in zip(self.tables, first, ends, strict=True)))
@@ -48,6 +60,7 @@ class Past:
         if copies:
             self.cache.copy([source for source, _ in copies], [target for _, target in copies])
         self.mask = np.concatenate([self.mask, mask], 1)
+        self.tokens = np.concatenate([self.tokens, tokens.astype(np.int32)], 1)
         return first, self._tables()
 
     def crop(self, max_length: int) -> None:
@@ -55,7 +68,7 @@ class Past:
         if max_length == 0:
             return
         kept = max_length if max_length > 0 else max(0, self.get_seq_length() + max_length)
-        self.mask = self.mask[:, :kept]
+        self.mask, self.tokens = self.mask[:, :kept], self.tokens[:, :kept]
         for table, length in zip(self.tables, self.lengths, strict=True):
             table.truncate(int(length))
 
@@ -68,7 +81,7 @@ class Past:
         forked = [self.tables[index].fork(int(lengths[index])) for index in order]
         for table in self.tables:
             table.truncate(0)
-        self.tables, self.mask = forked, self.mask[order]
+        self.tables, self.mask, self.tokens = forked, self.mask[order], self.tokens[order]
 
     def check(self, rows: int, cache: Any) -> None:
         """Raises ArgumentError unless it has so many rows, kept as `cache`, an empty one of the model, keeps them."""

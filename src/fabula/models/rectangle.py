@@ -40,7 +40,7 @@ def ragged_batch(tokens: np.ndarray, mask: np.ndarray, past: Past | None) -> Bat
     counts = mask.sum(1)
     first, tables = (np.zeros(len(mask), np.int32), np.zeros((len(mask), 1), np.int32))
     if past is not None:
-        first, tables = past.extend(mask)
+        first, tables = past.extend(mask, tokens)
     return Batch(
         tokens=tokens[mask].astype(np.int32),
         starts=np.concatenate([[0], np.cumsum(counts)]).astype(np.int32),

@@ -10,7 +10,10 @@ from typing import Any, NamedTuple
 
 import torch
 
+from fabula.cache.kinds import DYNAMIC, CacheKind
 from fabula.cache.torch import TorchCache
+from fabula.cache.torch_offloaded import OffloadedTorchCache
+from fabula.cache.torch_quantized import QuantizedTorchCache
 from fabula.generation.config import GenerationConfig
 from fabula.generation.mixin import GenerationMixin
 from fabula.models.family import Family, Stack
@@ -173,8 +176,19 @@ class TorchCausalLM(GenerationMixin, torch.nn.Module):
 
     def new_cache(self, blocks: int) -> TorchCache:
         """Storage for this many blocks of keys and values."""
+        return self.new_storage(DYNAMIC, blocks)
+
+    def storage_kind(self, kind: CacheKind) -> CacheKind:
+        """What is offloaded is where it would be anyway, if the model is on the CPU."""
+        return DYNAMIC if kind.name == "offloaded" and self.device.type == "cpu" else kind
+
+    def new_storage(self, kind: CacheKind, blocks: int) -> TorchCache:
+        """Storage of this kind for so many blocks."""
         heads = [(layer.attention.kv_heads, layer.attention.head_dim) for layer in self.layers]
-        return TorchCache(heads, blocks, self.dtype, self.device)
+        if kind.name == "quantized":
+            return QuantizedTorchCache(heads, blocks, self.dtype, self.device, kind.bits, kind.group)
+        made = OffloadedTorchCache if kind.name == "offloaded" else TorchCache
+        return made(heads, blocks, self.dtype, self.device)
 
     @torch.no_grad()
     def step(self, batch: Batch, cache: TorchCache | None, taps: Taps = NO_TAPS) -> Forward:

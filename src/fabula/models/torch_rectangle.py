@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 
 from fabula.cache.blocks import blocks_for
+from fabula.cache.kept import UNKNOWN
 from fabula.errors import ArgumentError, ContextLengthError
 from fabula.models.output import CausalLMOutput
 from fabula.models.past import Past, check_past
@@ -78,7 +79,7 @@ def score_rectangle(model: Any, given: Rectangle, past: Past | None, memories: S
     continued = past is not None and past.get_seq_length() > 0
     mask = column_mask(None if given.attention_mask is None else given.attention_mask.cpu().numpy(), shape, past)
     check_lengths(model, mask, past)
-    batch = replace(ragged_batch(np.zeros(shape, np.int32), mask, past), memories=memories)
+    batch = replace(ragged_batch(tokens_of(given), mask, past), memories=memories)
     index = columns_index(mask, model.device)
     everything = tuple(range(len(model.layers)))
     taps = Taps(everything if given.hidden_states else (), everything if given.attentions else ())
@@ -87,6 +88,13 @@ def score_rectangle(model: Any, given: Rectangle, past: Past | None, memories: S
         computed = compute(model.family, model.weights(), batch, None if past is None else past.cache, taps, inputs)
         hidden = spread(computed.hidden, index, shape)
         return Scored(computed, mask, index, hidden, score(model, computed, hidden, given.keep))
+
+
+def tokens_of(given: Rectangle) -> np.ndarray:
+    """Int["R S"]: the ids, unknown where they do not say all that is computed from."""
+    if given.input_ids is None or given.position_ids is not None:
+        return np.full(given.shape, UNKNOWN, np.int32)
+    return given.input_ids.cpu().numpy().astype(np.int32)
 
 
 def columns_index(mask: np.ndarray, device: torch.device) -> torch.Tensor | None:

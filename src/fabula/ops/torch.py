@@ -106,7 +106,8 @@ class TorchOps:
         if self.cache is not None:
             if self.layout.begun is not None:
                 self.cache.clear(layer.index, self.layout.begun)
-            self.cache.write(layer.index, self.layout.slots, projected[1], projected[2])
+            stored = self.cache.write(layer.index, self.layout.slots, projected[1], projected[2])
+            projected = (projected[0], *stored)
         tapped = layer.index in self.taps.attentions
         groups = self.layout.groups
         biases = [None] * len(groups) if bias is None else self._position_biases(spec, bias)

@@ -1,0 +1,36 @@
+"""Keys and values in the CPU's memory for a model elsewhere: a layer's come over when it attends."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+
+from fabula.cache.torch import TorchCache
+
+
+class OffloadedTorchCache(TorchCache):
+    """The same blocks, stored on the CPU."""
+
+    def __init__(
+        self, heads: Sequence[tuple[int, int]], blocks: int, dtype: torch.dtype, device: torch.device | str
+    ) -> None:
+        """`device`: where the model computes."""
+        super().__init__(heads, blocks, dtype, "cpu")
+        self.device = torch.device(device)
+
+    def write(
+        self, layer: int, slots: torch.Tensor, keys: torch.Tensor, values: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Puts T keys and values [T, heads, features] at slots [T]; returns them."""
+        super().write(layer, slots.cpu(), keys.detach().cpu(), values.detach().cpu())
+        return keys, values
+
+    def clear(self, layer: int, blocks: torch.Tensor) -> None:
+        """Zeroes whole blocks."""
+        super().clear(layer, blocks.cpu())
+
+    def read(self, layer: int, tables: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """The keys and values of R rows' blocks [R, B], laid end to end, on the model's device."""
+        keys, values = super().read(layer, tables.cpu())
+        return keys.to(self.device), values.to(self.device)

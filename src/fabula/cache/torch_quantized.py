@@ -1,0 +1,139 @@
+"""Keys and values of 8 or 4 bits in PyTorch; each head of each position has scales of its own."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+
+from fabula.cache.blocks import BLOCK
+from fabula.cache.torch import TorchCache, grown, zeros
+
+
+class QuantizedTorchCache(TorchCache):
+    """Blocks of codes. A group of features of one head at one position has a scale and a least value, 16 bits each.
+
+    Attention reads what is stored, also of the positions that a step has just computed: a row does not depend on
+    the steps that it was computed in.
+    """
+
+    def __init__(
+        self,
+        heads: Sequence[tuple[int, int]],
+        blocks: int,
+        dtype: torch.dtype,
+        device: torch.device | str,
+        bits: int,
+        group: int,
+    ) -> None:
+        """`bits`: 8 or 4; `group`: features that share a scale, at most; `dtype`: of what is read."""
+        self.heads = tuple(heads)
+        self.blocks = blocks
+        self.dtype = dtype
+        self.bits = bits
+        self.widths = [min(group, features) for _, features in self.heads]
+        self.keys, self.values = ([self._codes(layer, device) for layer in range(len(heads))] for _ in range(2))
+        self.key_scales, self.value_scales = (
+            [self._scales(layer, device) for layer in range(len(heads))] for _ in range(2)
+        )
+
+    def _codes(self, layer: int, device: torch.device | str) -> torch.Tensor:
+        """UInt8["blocks BLOCK heads bytes"]."""
+        heads, _ = self.heads[layer]
+        return zeros((self.blocks, BLOCK, heads, self._padded(layer) * self.bits // 8), torch.uint8, device)
+
+    def _scales(self, layer: int, device: torch.device | str) -> torch.Tensor:
+        """Float16["blocks BLOCK heads groups 2"]: scale and least value."""
+        heads, _ = self.heads[layer]
+        groups = self._padded(layer) // self.widths[layer]
+        return zeros((self.blocks, BLOCK, heads, groups, 2), torch.float16, device)
+
+    def _padded(self, layer: int) -> int:
+        """A head's features, in whole groups and whole bytes."""
+        width = self.widths[layer]
+        count = -(-self.heads[layer][1] // width) * width
+        return count + (count % 2) * width
+
+    @property
+    def stored(self) -> list[list[torch.Tensor]]:
+        """All that is stored: each a tensor a layer, blocks first."""
+        return [self.keys, self.values, self.key_scales, self.value_scales]
+
+    @property
+    def nbytes(self) -> int:
+        """What codes and scales take."""
+        return sum(tensor.nbytes for part in self.stored for tensor in part)
+
+    def write(
+        self, layer: int, slots: torch.Tensor, keys: torch.Tensor, values: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Puts T keys and values [T, heads, features] at slots [T]; returns what reading them gives."""
+        read = []
+        for given, codes, scales in (
+            (keys, self.keys[layer], self.key_scales[layer]),
+            (values, self.values[layer], self.value_scales[layer]),
+        ):
+            packed, own = self._quantized(layer, given.detach())
+            codes.flatten(0, 1).index_copy_(0, slots, packed)
+            scales.flatten(0, 1).index_copy_(0, slots, own)
+            read.append(self._restored(layer, packed, own))
+        return read[0], read[1]
+
+    def clear(self, layer: int, blocks: torch.Tensor) -> None:
+        """Zeroes whole blocks."""
+        for part in self.stored:
+            part[layer].index_fill_(0, blocks, 0)
+
+    def read(self, layer: int, tables: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """The keys and values of R rows' blocks [R, B], laid end to end: [R, B * BLOCK, heads, features]."""
+        rows, width = tables.shape
+        flat = tables.reshape(-1)
+        keys, values = (
+            self._restored(layer, codes.index_select(0, flat), scales.index_select(0, flat)).view(
+                rows, width * BLOCK, *self.heads[layer]
+            )
+            for codes, scales in (
+                (self.keys[layer], self.key_scales[layer]),
+                (self.values[layer], self.value_scales[layer]),
+            )
+        )
+        return keys, values
+
+    def copy(self, sources: Sequence[int], targets: Sequence[int]) -> None:
+        """Copies whole blocks, all at once: a block may be a source and a target."""
+        device = self.keys[0].device
+        source = torch.from_numpy(np.array(sources, np.int64)).to(device)
+        target = torch.from_numpy(np.array(targets, np.int64)).to(device)
+        for part in self.stored:
+            for tensor in part:
+                tensor.index_copy_(0, target, tensor.index_select(0, source))
+
+    def grow(self, blocks: int) -> None:
+        """Makes room for `blocks` blocks, what is stored kept."""
+        if blocks <= self.blocks:
+            return
+        self.keys, self.values, self.key_scales, self.value_scales = (
+            [grown(tensor, blocks) for tensor in part] for part in self.stored
+        )
+        self.blocks = blocks
+
+    def _quantized(self, layer: int, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Codes, UInt8["T heads bytes"], and scales, Float16["T heads groups 2"], of Float["T heads features"]."""
+        padding = self._padded(layer) - x.shape[-1]
+        groups = torch.nn.functional.pad(x.float(), (0, padding)).unflatten(-1, (-1, self.widths[layer]))
+        least, most = groups.aminmax(dim=-1)
+        scales = torch.stack([(most - least) / (2**self.bits - 1), least], -1).half()
+        step, base = scales.float().unbind(-1)
+        codes = ((groups - base[..., None]) / step.clamp_min(1e-7)[..., None]).round().clamp_(0, 2**self.bits - 1)
+        flat = codes.to(torch.uint8).flatten(-2)
+        return (flat if self.bits == 8 else flat[..., 0::2] | flat[..., 1::2] << 4), scales
+
+    def _restored(self, layer: int, codes: torch.Tensor, scales: torch.Tensor) -> torch.Tensor:
+        """[..., heads, features] from codes [..., heads, bytes]."""
+        if self.bits == 4:
+            codes = torch.stack([codes & 15, codes >> 4], -1).flatten(-2)
+        groups = codes.unflatten(-1, (-1, self.widths[layer])).float()
+        step, base = scales.float().unbind(-1)
+        whole = (groups * step[..., None] + base[..., None]).flatten(-2)
+        return whole[..., : self.heads[layer][1]].to(self.dtype)
