@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
 
+import numpy as np
 from tokenizers import AddedToken, Tokenizer
 
 from fabula.errors import ModelFileError
@@ -110,8 +111,7 @@ def _byte_level(
 def _sentencepiece(
     metadata: Mapping[str, Any], tokens: Sequence[str], types: list[int], unknown: str | None
 ) -> Tokenizer:
-    learned = frozenset(place for place, kind in enumerate(types) if kind == _NORMAL)
-    given = frozenset(place for place, kind in enumerate(types) if kind == _USER_DEFINED)
+    learned, given = (np.flatnonzero(np.array(types) == kind) for kind in (_NORMAL, _USER_DEFINED))
     scores = metadata.get("tokenizer.ggml.scores")
     merges = metadata.get("tokenizer.ggml.merges")
     prefix = bool(metadata.get("tokenizer.ggml.add_space_prefix", True))

@@ -6,11 +6,14 @@ every way to cut a token into two tokens, best union first, so both give the sam
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from itertools import pairwise
+from collections.abc import Mapping, Sequence
+from typing import Any
 
+import numpy as np
 from tokenizers import Tokenizer, decoders, normalizers, pre_tokenizers
 from tokenizers.models import BPE
+
+from fabula.text.cuts import every_cut, likely_cuts
 
 SPACE = "\u2581"
 
@@ -19,24 +22,32 @@ def build(
     tokens: Sequence[str],
     scores: Sequence[float] | None,
     merges: Sequence[str] | None,
-    text_tokens: frozenset[int] | None,
-    given_tokens: frozenset[int],
+    learned: np.ndarray,
+    given: np.ndarray,
     unknown: str | None,
     add_space_prefix: bool,
 ) -> Tokenizer:
     """The tokenizer of `tokens`, token id = place, without its added tokens.
 
-    `text_tokens` are the ids that text can be merged into (None: all), `given_tokens` those that the file's author
-    defined beside the learned ones: they come before all learned ones, as SentencePiece never cuts them.
+    `learned` are the ids that text can be merged into, `given` those that the file's author defined beside them: these
+    come before all learned ones, as SentencePiece never cuts them. Both in rising order.
     """
     spelled = [SPACE * len(token) if token.isspace() and not token.strip(" ") else token for token in tokens]
-    vocabulary = {token: place for place, token in enumerate(spelled)}
-    if merges is None:
-        pairs = _pairs(_ranked(spelled, scores, text_tokens, given_tokens), vocabulary)
+    vocabulary = dict(zip(spelled, range(len(spelled)), strict=True))
+    settings: dict[str, Any] = {"vocab": vocabulary, "unk_token": unknown, "fuse_unk": True, "byte_fallback": True}
+    if merges is not None:
+        model = BPE(merges=[(left, right) for left, _, right in (merge.partition(" ") for merge in merges)], **settings)
     else:
-        pairs = [(left, right) for left, _, right in (merge.partition(" ") for merge in merges)]
-    model = BPE(vocab=vocabulary, merges=pairs, unk_token=unknown, fuse_unk=True, byte_fallback=True)
+        model = _derived(spelled, _ranked(scores, learned, given), settings)
     return _with_spaces(Tokenizer(model), add_space_prefix)
+
+
+def _derived(tokens: Sequence[str], order: np.ndarray, settings: Mapping[str, Any]) -> BPE:
+    """The model with every cut as a merge. It takes no merge of what are no tokens, so likely cuts are tried first."""
+    try:
+        return BPE(merges=likely_cuts(tokens, order), **settings)
+    except Exception:  # the tokenizers library raises bare exceptions
+        return BPE(merges=every_cut(tokens, order), **settings)
 
 
 def _with_spaces(tokenizer: Tokenizer, add_space_prefix: bool) -> Tokenizer:
@@ -51,25 +62,8 @@ def _with_spaces(tokenizer: Tokenizer, add_space_prefix: bool) -> Tokenizer:
     return tokenizer
 
 
-def _ranked(
-    tokens: list[str], scores: Sequence[float] | None, text_tokens: frozenset[int] | None, given: frozenset[int]
-) -> list[str]:
+def _ranked(scores: Sequence[float] | None, learned: np.ndarray, given: np.ndarray) -> np.ndarray:
     """The tokens that merging may make, best first: given ones in the file's order, then by falling score."""
-    learned = [place for place in range(len(tokens)) if place not in given]
-    if text_tokens is not None:
-        learned = [place for place in learned if place in text_tokens]
     if scores is not None:
-        falling = [scores[place] for place in learned]
-        if any(left < right for left, right in pairwise(falling)):
-            learned.sort(key=lambda place: -scores[place])
-    return [tokens[place] for place in (*sorted(given), *learned)]
-
-
-def _pairs(ranked: list[str], vocabulary: dict[str, int]) -> list[tuple[str, str]]:
-    """Every cut of every token into two tokens; of one token's cuts the longest left part comes first."""
-    return [
-        (token[:middle], token[middle:])
-        for token in ranked
-        for middle in range(len(token) - 1, 0, -1)
-        if token[middle:] in vocabulary and token[:middle] in vocabulary
-    ]
+        learned = learned[np.argsort(-np.asarray(scores)[learned], kind="stable")]
+    return np.concatenate([given, learned])
