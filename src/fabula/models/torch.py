@@ -25,6 +25,7 @@ from fabula.models.torch_save import save_model
 from fabula.models.torch_weights import to_tensor, torch_dtype
 from fabula.models.weights import EMBEDDINGS, all_entries, find_tensor, placed_entries, served_by_another
 from fabula.ops.protocol import NO_TAPS, Batch, Forward, Taps
+from fabula.ops.torch_rotation import Rotations
 from fabula.quant.formats import StoredTensor
 
 DROPOUTS = ("attention_dropout", "attn_pdrop", "embd_pdrop", "resid_pdrop", "dropout_rate")
@@ -44,10 +45,11 @@ class _StackPlaces(NamedTuple):
 
     outside: list[_Place]
     layers: list[list[_Place]]
+    rotations: Rotations
 
     def weights(self) -> Weights:
         """The parameters under the stack's field names, matrices as [out, in]."""
-        return Weights(_namespace(self.outside), [_namespace(places) for places in self.layers])
+        return Weights(_namespace(self.outside), [_namespace(places) for places in self.layers], self.rotations)
 
 
 class Embedding(torch.nn.Module):
@@ -95,7 +97,7 @@ class TorchCausalLM(GenerationMixin, torch.nn.Module):
             owner.register_parameter(name, parameter)
             places = outside if layer is None else inside[layer]
             places.append(_Place(field, owner, name, entry.transposed))
-        return _StackPlaces(outside, inside)
+        return _StackPlaces(outside, inside, Rotations())
 
     @classmethod
     def from_tensors(

@@ -15,6 +15,7 @@ from fabula.ops.protocol import Batch, Taps
 from fabula.ops.torch import TorchOps
 from fabula.ops.torch_layout import at_positions, build_layout
 from fabula.ops.torch_memory import memory_layout
+from fabula.ops.torch_rotation import Rotations
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,6 +24,7 @@ class Weights:
 
     outside: SimpleNamespace
     layers: Sequence[SimpleNamespace]
+    rotations: Rotations | None = None  # what is kept of earlier steps' positions
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +70,7 @@ def compute(
     vectors = batch.vectors if inputs.vectors is None else inputs.vectors
     vectors = None if vectors is None else torch.as_tensor(vectors, device=device)
     places = None if batch.places is None else torch.from_numpy(batch.places).to(device, torch.int64)
-    ops = TorchOps(layout, cache, taps, vectors, memory_layout(batch, device), places)
+    ops = TorchOps(layout, cache, taps, vectors, memory_layout(batch, device), places, weights.rotations)
     states: dict[int, torch.Tensor] = {}
 
     def tap(layer: int, x: torch.Tensor) -> None:

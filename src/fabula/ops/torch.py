@@ -11,9 +11,10 @@ from fabula.cache.torch import TorchCache
 from fabula.errors import ArgumentError
 from fabula.ops.protocol import NO_TAPS, Activation, Taps
 from fabula.ops.specs import AttentionSpec, LayerSpec, RopeSpec
-from fabula.ops.torch_attention import attend_group, position_bias
+from fabula.ops.torch_attention import added_mask, attend_group, position_bias
 from fabula.ops.torch_layout import Group, Layout
 from fabula.ops.torch_memory import MemoryLayout, attend_memories
+from fabula.ops.torch_rotation import Rotations
 
 Tensor = torch.Tensor
 
@@ -29,6 +30,7 @@ class TorchOps:
         vectors: Tensor | None = None,
         memories: MemoryLayout | None = None,
         places: Tensor | None = None,
+        rotations: Rotations | None = None,
     ) -> None:
         """`vectors` stand for the embedded tokens: for all of them, or for those at `places`."""
         self.layout = layout
@@ -39,6 +41,9 @@ class TorchOps:
         self.memories = memories
         self.attentions: dict[int, tuple[Tensor, ...]] = {}  # layer -> for each row Float["heads new keys"]
         self.memory_attentions: dict[int, tuple[Tensor, ...]] = {}  # layer -> for each row Float["heads new columns"]
+        self._rotations = rotations or Rotations()
+        self._epsilons: dict[float, Tensor] = {}
+        self._masks: dict[tuple[int | None, torch.dtype], list[Tensor | None]] = {}
         self._biases: tuple[Tensor, AttentionSpec, list[Tensor]] | None = None  # the last weight's, for each group
         self._angles: dict[tuple[RopeSpec, torch.dtype], tuple[Tensor, Tensor]] = {}
 
@@ -61,11 +66,22 @@ class TorchOps:
         shape, size = x.shape, weight.shape[0]
         runs = x.view(-1, size)
         if x.dtype == torch.float32:
-            return F.rms_norm(runs, (size,), weight + offset if offset else weight, eps).view(shape)
+            scale = weight + offset if offset else weight
+            if x.requires_grad or x.device.type != "cpu":
+                return F.rms_norm(runs, (size,), scale, eps).view(shape)
+            return self._normed(runs, scale, eps).view(shape)
         wide = F.rms_norm(runs.float(), (size,), None, eps)
         if offset:
             return (wide * (weight.float() + offset)).to(x.dtype).view(shape)
         return (wide.to(x.dtype) * weight).view(shape)
+
+    def _normed(self, runs: Tensor, scale: Tensor, eps: float) -> Tensor:
+        """rms_norm in the fewest operations: each has its price on a CPU, however short the rows are."""
+        if eps not in self._epsilons:
+            self._epsilons[eps] = torch.tensor(eps)
+        length = torch.linalg.vector_norm(runs, 2, -1, True)
+        mean = torch.addcmul(self._epsilons[eps], length, length, value=1 / runs.shape[-1])
+        return runs * mean.rsqrt_() * scale
 
     def layer_norm(self, x: Tensor, weight: Tensor, bias: Tensor, eps: float) -> Tensor:
         return F.layer_norm(x, weight.shape, weight, bias, eps)
@@ -80,19 +96,15 @@ class TorchOps:
         cosine, sine = self._rotation(rope, x.dtype)
         heads = x.view(x.shape[0], -1, rope.head_dim)
         turned = 2 * len(rope.inverse_frequencies)
-        first, second = heads[..., : turned // 2], heads[..., turned // 2 : turned]
-        out = heads[..., :turned] * cosine + torch.cat((-second, first), -1) * sine
+        own = heads if turned == rope.head_dim else heads[..., :turned]
+        out = own * cosine + own.roll(turned // 2, -1) * sine
         return (out if turned == rope.head_dim else torch.cat((out, heads[..., turned:]), -1)).view(x.shape)
 
     def _rotation(self, rope: RopeSpec, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-        """Cosines and sines [T, 1, 2 * frequencies], computed once a step."""
+        """Cosines and sines [T, 1, 2 * frequencies], looked up once a step."""
         known = self._angles.get((rope, dtype))
         if known is None:
-            positions = self.layout.positions
-            frequencies = torch.tensor(rope.inverse_frequencies, dtype=torch.float32, device=positions.device)
-            angles = (positions.float()[:, None] * frequencies).repeat(1, 2)[:, None]
-            cosine, sine = angles.cos() * rope.attention_factor, angles.sin() * rope.attention_factor
-            known = (cosine.to(dtype), sine.to(dtype))
+            known = self._rotations.at(rope, dtype, self.layout.positions, self.layout.end)
             self._angles[rope, dtype] = known
         return known
 
@@ -110,7 +122,7 @@ class TorchOps:
             projected = (projected[0], *stored)
         tapped = layer.index in self.taps.attentions
         groups = self.layout.groups
-        biases = [None] * len(groups) if bias is None else self._position_biases(spec, bias)
+        biases = self._added(spec, q.dtype) if bias is None else self._position_biases(spec, bias)
         parts = [
             attend_group(group, spec, layer.index, projected, self.cache, tapped, each)
             for group, each in zip(groups, biases, strict=True)
@@ -119,6 +131,15 @@ class TorchOps:
             self.attentions[layer.index] = _by_row(groups, [weights for _, weights in parts if weights is not None])
         out = parts[0][0] if len(parts) == 1 else torch.cat([part for part, _ in parts])
         return out if self.layout.restore is None else out.index_select(0, self.layout.restore)
+
+    def _added(self, spec: AttentionSpec, dtype: torch.dtype) -> list[Tensor | None]:
+        """For each group what masks add to scores, made once for all layers of a window."""
+        known = self._masks.get((spec.window, dtype))
+        if known is None:
+            reaches = [group.reaches[spec.window] for group in self.layout.groups]
+            known = [None if reach.mask is None else added_mask(reach.mask, dtype) for reach in reaches]
+            self._masks[spec.window, dtype] = known
+        return known
 
     def _position_biases(self, spec: AttentionSpec, weight: Tensor) -> list[Tensor]:
         """For each group what distances add; layers that share a weight share these."""

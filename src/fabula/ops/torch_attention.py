@@ -23,7 +23,7 @@ def attend_group(
     """What a group's queries gather, [R*N, heads * head_dim], and the weights [R, heads, N, K] if they are tapped.
 
     `projected`: the step's q, k and v [T, heads, head_dim]; k and v are in the cache already where there is one.
-    `bias`: what `position_bias` made for this group.
+    `bias`: what `position_bias` or `added_mask` made for this group; None: all is seen, or if causal up to its own.
     """
     reach = group.reaches[spec.window]
     q = _rectangle(projected[0], group)
@@ -32,8 +32,7 @@ def attend_group(
     else:
         assert cache is not None
         k, v = cache.read(layer, reach.tables)
-    mask = bias if bias is not None else None if reach.mask is None else reach.mask[:, None]
-    out, weights = attend_rectangle(q, k, v, spec, mask, tapped)
+    out, weights = attend_rectangle(q, k, v, spec, bias, tapped)
     return out.reshape(group.rows * group.width, -1), weights
 
 
@@ -50,6 +49,12 @@ def attend_rectangle(
     else:
         out, weights = fused_attention(q, k, v, spec, mask), None
     return out.transpose(1, 2), weights if tapped else None
+
+
+def added_mask(mask: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+    """What scores gain, Float["R|1 1 N K"], from which query sees which key, Bool["R|1 N K"]."""
+    unseen = torch.zeros(mask.shape, dtype=dtype, device=mask.device).masked_fill_(~mask, float("-inf"))
+    return unseen[:, None]
 
 
 def position_bias(reach: Reach, spec: AttentionSpec, weight: torch.Tensor) -> torch.Tensor:

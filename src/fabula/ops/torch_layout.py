@@ -48,6 +48,7 @@ class Layout:
     scored: torch.Tensor | None  # Int["S"]; None: all of [0, T)
     groups: tuple[Group, ...]
     restore: torch.Tensor | None  # Int["T"]: where each position lies in the groups end to end; None: in order
+    end: int | None  # all positions are below it; None: unknown
 
 
 def build_layout(
@@ -64,8 +65,8 @@ def build_layout(
     slots = batch.tables[rows, positions // BLOCK].astype(np.int64) * BLOCK + positions % BLOCK if cached else rows[:0]
     begun = _begun(batch, counts) if cached else rows[:0]
     plans = [_plan(batch, counts, group, windows) for group in _alike(counts, batch.first > 0)]
-    restore = _restore(plans, batch.starts, counts)
-    regular = len(plans) == 1 and np.array_equal(restore, np.arange(plans[0].index.size))
+    regular = len(plans) == 1 and plans[0].index.size == len(rows)  # nothing is padded, nothing stands elsewhere
+    restore = rows[:0] if regular else _restore(plans, batch.starts, counts)
     arrays = [batch.tokens, positions, slots, begun, batch.scored, restore]
     for plan in plans:
         arrays += [plan.index, plan.queries, *plan.tables.values(), *plan.starts.values()]
@@ -80,6 +81,7 @@ def build_layout(
         None if whole else scored,
         tuple(_group(plan, moved, regular, causal) for plan in plans),
         None if regular else back,
+        int((batch.first + counts).max(initial=0)),
     )
 
 
@@ -94,7 +96,7 @@ def at_positions(layout: Layout, positions: torch.Tensor) -> Layout:
         }
         return replace(group, reaches=reaches)
 
-    return replace(layout, positions=positions, groups=tuple(moved(group) for group in layout.groups))
+    return replace(layout, positions=positions, groups=tuple(moved(group) for group in layout.groups), end=None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,6 +123,8 @@ def _begun(batch: Batch, counts: np.ndarray) -> np.ndarray:
 
 def _alike(counts: np.ndarray, old: np.ndarray) -> list[np.ndarray]:
     """The rows in groups: with or without keys in the cache, and of about the same number of new positions."""
+    if len(counts) and counts[0] and (counts == counts[0]).all() and (old == old[0]).all():
+        return [np.arange(len(counts))]
     groups = []
     for kind in (False, True):
         rows = np.flatnonzero(old == kind)

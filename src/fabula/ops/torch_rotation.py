@@ -1,0 +1,42 @@
+"""Cosines and sines of positions in PyTorch, kept from step to step."""
+
+from __future__ import annotations
+
+import torch
+
+from fabula.ops.specs import RopeSpec
+
+MOST = 1 << 14  # positions that are kept; those beyond are computed at each step
+
+
+class Rotations:
+    """What positions turn heads by; a model's, since every step asks for the same."""
+
+    def __init__(self) -> None:
+        self._tables: dict[tuple[RopeSpec, torch.dtype, torch.device], torch.Tensor] = {}
+
+    def at(
+        self, rope: RopeSpec, dtype: torch.dtype, positions: torch.Tensor, end: int | None
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Cosines and sines [T, 1, 2 * frequencies] at positions Int["T"], all below `end`; None: who knows.
+
+        The sines of a head's first half are negative: they go with the second half's features.
+        """
+        if end is None or end > MOST:
+            both = rotation_table(rope, dtype, positions)
+        else:
+            key = (rope, dtype, positions.device)
+            table = self._tables.get(key)
+            if table is None or len(table) < end:
+                every = torch.arange(min(MOST, max(256, 2 * end)), device=positions.device)
+                self._tables[key] = table = rotation_table(rope, dtype, every)
+            both = table.index_select(0, positions)
+        return both[:, :1], both[:, 1:]
+
+
+def rotation_table(rope: RopeSpec, dtype: torch.dtype, positions: torch.Tensor) -> torch.Tensor:
+    """Float["T 2 frequencies*2"]: the cosines, then the sines, at positions Int["T"]."""
+    frequencies = torch.tensor(rope.inverse_frequencies, dtype=torch.float32, device=positions.device)
+    angles = positions.float()[:, None] * frequencies
+    cosine, sine = angles.cos() * rope.attention_factor, angles.sin() * rope.attention_factor
+    return torch.stack([torch.cat([cosine, cosine], -1), torch.cat([-sine, sine], -1)], 1).to(dtype)
