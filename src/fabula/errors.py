@@ -5,6 +5,7 @@ FabulaError
 │   ├── UnknownArgumentError (TypeError)  a name that nothing reads; the message holds the nearest known one
 │   └── ContextLengthError                the prompt, or the prompt and what is asked for, exceeds the context
 ├── NotSupportedError (NotImplementedError)  known and valid, but not done here; never silently ignored
+│   └── AbsentAttributeError (AttributeError)  what another backend's model has, so that hasattr() is False
 ├── MissingDependencyError (ImportError)  an optional package is absent; the message holds the pip command
 ├── ModelFileError (OSError)              a model's file is missing, damaged, hostile or not understood
 ├── DownloadError (OSError)               a model could not be fetched, or was not what was expected
@@ -18,6 +19,7 @@ FabulaError
 from __future__ import annotations
 
 __all__ = [
+    "AbsentAttributeError",
     "ArgumentError",
     "CancelledError",
     "ContextLengthError",
@@ -52,6 +54,10 @@ class ContextLengthError(ArgumentError):
 
 class NotSupportedError(FabulaError, NotImplementedError):
     """A valid request for something that this version, backend or model cannot do."""
+
+
+class AbsentAttributeError(NotSupportedError, AttributeError):
+    """An attribute that this object lacks and a related one has; the message says which."""
 
 
 class MissingDependencyError(FabulaError, ImportError):

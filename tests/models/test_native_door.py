@@ -147,6 +147,7 @@ def test_it_does_not_move(native, arguments):
 def test_what_a_module_has_says_where_to_get_it(native, name):
     with pytest.raises(NotSupportedError, match=rf"{name}\(\): load with backend='torch'"):
         getattr(native, name)()
+    assert not hasattr(native, name) and getattr(native, name, 5) == 5
 
 
 def test_a_copy_is_refused_in_words(native):

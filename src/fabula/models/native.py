@@ -15,7 +15,7 @@ from fabula import arrays
 from fabula.cache.blocks import blocks_for
 from fabula.cache.kinds import DYNAMIC, CacheKind
 from fabula.decoding.plain_rows import Sampler
-from fabula.errors import ArgumentError, NotSupportedError
+from fabula.errors import AbsentAttributeError, ArgumentError, NotSupportedError
 from fabula.generation.config import GenerationConfig
 from fabula.generation.mixin import GenerationMixin
 from fabula.generation.prompts import check_room, host_array, read_ids
@@ -189,5 +189,5 @@ class NativeCausalLM(GenerationMixin):
 
     def __getattr__(self, name: str) -> Any:
         if name in MODULE_METHODS:
-            raise NotSupportedError(f"a native model has no {name}(): load with backend='torch'.")
+            raise AbsentAttributeError(f"a native model has no {name}(): load with backend='torch'.")
         raise AttributeError(f"NativeCausalLM has no attribute {name!r}")
