@@ -22,7 +22,7 @@ _MASK_CANNOT_BE_INFERRED = (
     "As a consequence, you may observe unexpected behavior. "
     "Please pass your input's `attention_mask` to obtain reliable results."
 )
-_CALLER = 6  # frames from a warning here up to whoever called model.generate()
+_CALLER = 7  # frames from a warning here up to whoever called model.generate()
 
 
 @dataclass(frozen=True, slots=True)
