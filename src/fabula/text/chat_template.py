@@ -4,24 +4,22 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from fabula.errors import ArgumentError, NotSupportedError, TemplateError
 from fabula.text.control_tokens import control_ids, encode_marked, mark
 from fabula.text.encoding import BatchEncoding
+from fabula.text.protocol import AnyTokenizer
 from fabula.text.template_budget import SECONDS
 from fabula.text.template_sandbox import render
 from fabula.text.tool_schema import tool_schema
-
-if TYPE_CHECKING:
-    from fabula.text.tokenizer import Tokenizer
 
 _REASONING = ("reasoning_content", "thinking", "reasoning")  # what messages call their reasoning; the first is read
 _TAG = "CONTINUE_FINAL_MESSAGE_TAG "
 
 
 def apply_chat_template(
-    tokenizer: Tokenizer,
+    tokenizer: AnyTokenizer,
     conversation: Any,
     tools: Sequence[dict[str, Any] | Callable[..., Any]] | None = None,
     documents: Sequence[Mapping[str, Any]] | None = None,
@@ -81,7 +79,7 @@ def _given(tools: Any, documents: Any, variables: dict[str, Any]) -> dict[str, A
 
 
 def _encode(
-    tokenizer: Tokenizer, texts: list[str], single: bool, control: frozenset[int] | None, options: dict[str, Any]
+    tokenizer: AnyTokenizer, texts: list[str], single: bool, control: frozenset[int] | None, options: dict[str, Any]
 ) -> BatchEncoding:
     """The texts' ids; the template itself writes the special tokens around them."""
     if control is None:
@@ -90,7 +88,7 @@ def _encode(
     return _finished(tokenizer, rows, single, options)
 
 
-def _finished(tokenizer: Tokenizer, rows: list[list[int]], single: bool, options: dict[str, Any]) -> BatchEncoding:
+def _finished(tokenizer: AnyTokenizer, rows: list[list[int]], single: bool, options: dict[str, Any]) -> BatchEncoding:
     """Rows of ids, cut and padded as a call of the tokenizer does it."""
     truncation, max_length = options.pop("truncation"), options["max_length"]
     if truncation and max_length is not None:

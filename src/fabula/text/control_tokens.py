@@ -6,17 +6,15 @@ encoded without looking for added tokens.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from fabula.errors import ArgumentError
-
-if TYPE_CHECKING:
-    from fabula.text.tokenizer import Tokenizer
+from fabula.text.protocol import AnyTokenizer
 
 _OPEN, _CLOSE = "\U000f0000", "\U000f0001"
 
 
-def control_ids(tokenizer: Tokenizer, template: str) -> frozenset[int]:
+def control_ids(tokenizer: AnyTokenizer, template: str) -> frozenset[int]:
     """The special tokens' ids, and those of other added tokens that the template writes (but for white space)."""
     return frozenset(
         token_id
@@ -25,7 +23,7 @@ def control_ids(tokenizer: Tokenizer, template: str) -> frozenset[int]:
     )
 
 
-def mark(tokenizer: Tokenizer, control: frozenset[int], value: Any) -> Any:
+def mark(tokenizer: AnyTokenizer, control: frozenset[int], value: Any) -> Any:
     """`value` with the control tokens in its texts marked; keys of objects stay as they are."""
     if isinstance(value, str):
         return _marked(tokenizer, control, value.replace(_OPEN, "").replace(_CLOSE, ""))
@@ -36,7 +34,7 @@ def mark(tokenizer: Tokenizer, control: frozenset[int], value: Any) -> Any:
     return value
 
 
-def _marked(tokenizer: Tokenizer, control: frozenset[int], text: str) -> str:
+def _marked(tokenizer: AnyTokenizer, control: frozenset[int], text: str) -> str:
     """The tokenizer itself says where it would see a control token."""
     encoding = tokenizer.backend_tokenizer.encode(text, add_special_tokens=False)
     spans = [span for token_id, span in zip(encoding.ids, encoding.offsets, strict=True) if token_id in control]
@@ -47,7 +45,7 @@ def _marked(tokenizer: Tokenizer, control: frozenset[int], text: str) -> str:
     return "".join((*parts, text[end:]))
 
 
-def encode_marked(tokenizer: Tokenizer, control: frozenset[int], text: str) -> list[int]:
+def encode_marked(tokenizer: AnyTokenizer, control: frozenset[int], text: str) -> list[int]:
     """The ids of a rendered chat; what is marked is text.
 
     A mark that the template cut from its partner is dropped, and still parts the text. Raises ArgumentError where the
@@ -75,14 +73,14 @@ def _pieces(text: str) -> list[tuple[str, bool]]:
     return [pieces[0], *((piece, plain) for piece, plain in pieces[1:] if piece)]
 
 
-def _continue(tokenizer: Tokenizer, piece: str, plain: bool) -> list[int]:
+def _continue(tokenizer: AnyTokenizer, piece: str, plain: bool) -> list[int]:
     """The ids of a piece that is not at the start, where SentencePiece would put a space before it."""
     line = _ids(tokenizer, "\n", plain)
     ids = _ids(tokenizer, "\n" + piece, plain)
     return ids[len(line) :] if ids[: len(line)] == line else _ids(tokenizer, piece, plain)
 
 
-def _ids(tokenizer: Tokenizer, text: str, plain: bool) -> list[int]:
+def _ids(tokenizer: AnyTokenizer, text: str, plain: bool) -> list[int]:
     """The ids of `text`; plain: without looking for added tokens."""
     backend = tokenizer.backend_tokenizer
     if not plain:

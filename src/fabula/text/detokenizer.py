@@ -4,13 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from copy import copy
-from typing import TYPE_CHECKING
 
+from fabula.text.protocol import AnyTokenizer
 from fabula.text.token_texts import TextStream, WholeText
 from fabula.text.word_pieces import LONGEST_ARTIFACT, clean_up
-
-if TYPE_CHECKING:
-    from fabula.text.tokenizer import Tokenizer
 
 
 class Detokenizer:
@@ -19,7 +16,7 @@ class Detokenizer:
     Many rows share one tokenizer; a step costs the same however long the row is.
     """
 
-    def __init__(self, tokenizer: Tokenizer, skip_special_tokens: bool = False) -> None:
+    def __init__(self, tokenizer: AnyTokenizer, skip_special_tokens: bool = False) -> None:
         texts = tokenizer.token_texts
         self._token_of = tokenizer.backend_tokenizer.id_to_token
         self._skipped = texts.special if skip_special_tokens else frozenset()
@@ -47,6 +44,6 @@ class Detokenizer:
         return self._stream.end()
 
 
-def _cleaned(tokenizer: Tokenizer) -> TextStream:
+def _cleaned(tokenizer: AnyTokenizer) -> TextStream:
     """A stream for tokenizers that clean up spaces, which may take back a few characters at the end."""
     return WholeText(lambda tokens: clean_up(tokenizer.convert_tokens_to_string(tokens)), margin=LONGEST_ARTIFACT)

@@ -5,15 +5,13 @@ from __future__ import annotations
 import json
 from os import PathLike
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from fabula.errors import ArgumentError
-
-if TYPE_CHECKING:
-    from fabula.text.tokenizer import Tokenizer
+from fabula.text.protocol import AnyTokenizer
 
 
-def save(tokenizer: Tokenizer, directory: str | PathLike[str]) -> tuple[str, ...]:
+def save(tokenizer: AnyTokenizer, directory: str | PathLike[str]) -> tuple[str, ...]:
     """Writes tokenizer.json, tokenizer_config.json, special_tokens_map.json and the templates; gives their paths."""
     folder = Path(directory)
     if folder.is_file():
@@ -32,7 +30,7 @@ def save(tokenizer: Tokenizer, directory: str | PathLike[str]) -> tuple[str, ...
     return tuple(str(folder / name) for name in texts)
 
 
-def _config(tokenizer: Tokenizer) -> dict[str, Any]:
+def _config(tokenizer: AnyTokenizer) -> dict[str, Any]:
     extra = {"extra_special_tokens": tokenizer.extra_special_tokens} if tokenizer.extra_special_tokens else {}
     return {
         # The class of transformers that takes tokenizer.json as it is, whatever the model.
@@ -48,12 +46,12 @@ def _config(tokenizer: Tokenizer) -> dict[str, Any]:
     }
 
 
-def _special_tokens(tokenizer: Tokenizer) -> dict[str, Any]:
+def _special_tokens(tokenizer: AnyTokenizer) -> dict[str, Any]:
     extra = {"additional_special_tokens": tokenizer.extra_special_tokens} if tokenizer.extra_special_tokens else {}
     return {**tokenizer.special_tokens_map, **extra}
 
 
-def _templates(tokenizer: Tokenizer) -> dict[str, str]:
+def _templates(tokenizer: AnyTokenizer) -> dict[str, str]:
     """chat_template.jinja, and further named ones in additional_chat_templates/."""
     template = tokenizer.chat_template
     if template is None:

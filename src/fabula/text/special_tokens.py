@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from fabula.errors import ArgumentError, ModelFileError
-
-if TYPE_CHECKING:
-    from fabula.text.tokenizer import Tokenizer
+from fabula.text.protocol import AnyTokenizer
 
 NAMES = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
 
@@ -30,10 +28,10 @@ class NamedToken:
     def __set_name__(self, owner: type, name: str) -> None:
         self.name = name
 
-    def __get__(self, tokenizer: Tokenizer | None, owner: type | None = None) -> Any:
+    def __get__(self, tokenizer: AnyTokenizer | None, owner: type | None = None) -> Any:
         return self if tokenizer is None else tokenizer.special_tokens.get(self.name)
 
-    def __set__(self, tokenizer: Tokenizer, value: Any) -> None:
+    def __set__(self, tokenizer: AnyTokenizer, value: Any) -> None:
         if value is None:
             tokenizer.special_tokens.pop(self.name, None)
             return
@@ -54,13 +52,13 @@ class NamedTokenId:
     def __set_name__(self, owner: type, name: str) -> None:
         self.name = name.removesuffix("_id")
 
-    def __get__(self, tokenizer: Tokenizer | None, owner: type | None = None) -> Any:
+    def __get__(self, tokenizer: AnyTokenizer | None, owner: type | None = None) -> Any:
         if tokenizer is None:
             return self
         text = tokenizer.special_tokens.get(self.name)
         return None if text is None else tokenizer.backend_tokenizer.token_to_id(text)
 
-    def __set__(self, tokenizer: Tokenizer, value: int | None) -> None:
+    def __set__(self, tokenizer: AnyTokenizer, value: int | None) -> None:
         text = None if value is None else tokenizer.backend_tokenizer.id_to_token(int(value))
         if value is not None and text is None:
             raise ArgumentError(f"`{self.name}_id` must be an id of the vocabulary, got {value}.")
