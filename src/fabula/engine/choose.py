@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,7 +11,7 @@ import numpy as np
 from fabula.decoding.plain_rows import Sampler, plain_numbers
 from fabula.decoding.recipe import Recipe
 from fabula.decoding.sample import SAMPLE
-from fabula.decoding.strategy import Choice, Ends, Move, Process, Tapped, Turn
+from fabula.decoding.strategy import Choice, Ends, Move, Process, Search, Tapped, Turn
 from fabula.engine.group import Group
 from fabula.engine.recording import kept_of, steps_of
 from fabula.engine.request import Kept, Request, Step
@@ -26,13 +26,37 @@ Chosen = tuple[Group, list[Step] | Move, Kept | None]  # a strategy's tokens, or
 
 
 @dataclass(frozen=True, slots=True)
+class Chain:
+    """The processors of some places as one function, and as a backend's plain numbers where all of them are."""
+
+    recipes: list[Recipe]
+    process: Process
+    numbers: list[dict[str, float]] | None
+
+    @classmethod
+    def of(cls, recipes: list[Recipe], known: Chain | None, plain: bool) -> Chain:
+        """That of these recipes: the known one, if they are its own; `plain`: whether a backend asks for numbers."""
+        if known is not None and len(recipes) == len(known.recipes) and all(map(_same, recipes, known.recipes)):
+            return known
+        numbers = [plain_numbers(recipe) for recipe in recipes] if plain else [None]
+        every = None if None in numbers else [one for one in numbers if one is not None]
+        return cls(recipes, stack([recipe.processors for recipe in recipes]), every)
+
+
+@dataclass(frozen=True, slots=True)
 class Party:
     """Groups that take a turn together, and what their places have in common from step to step."""
 
     groups: list[Group]
     seats: Seats
     requests: list[Request]  # of each place
-    recipes: list[Recipe]  # of each place
+    chain: Chain
+    board: Board
+
+    @property
+    def search(self) -> Search | None:
+        """That of its only group, if it searches."""
+        return self.groups[0].search
 
 
 class Chooser:
@@ -41,91 +65,115 @@ class Chooser:
     def __init__(self, sampler: Sampler | None = None) -> None:
         """`sampler`: the backend's own way to choose for rows whose processors are plain numbers."""
         self._sampler = sampler
-        self._board = Board()
         self._groups: list[Group] = []
         self._spans: Spans = {}
-        self._parties: list[Party] = []
-        self._recipes: list[Recipe] = []
-        self._process: Process = stack([[]])
-        self._numbers: list[dict[str, float]] | None = None
+        self._parties: dict[Any, Party] = {}
 
     def choose(
-        self, groups: list[Group], forward: Forward, spans: Spans, ends: Callable[[Group], Ends]
+        self,
+        groups: list[Group],
+        forward: Forward,
+        spans: Spans,
+        ends: Callable[[Group], Ends],
+        fail: Callable[[Request, BaseException], None],
     ) -> list[Chosen]:
-        """What each group does next. `ends` says of a search's rows when they would end."""
+        """What each group does next. `ends` says of a search's rows when they would end.
+
+        `fail` is told of each request whose strategy or processors raise; the others are answered.
+        """
         if groups is self._groups and spans is self._spans:  # the same rows, a token further
-            for party in self._parties:
+            for party in self._parties.values():
                 party.seats.advance()
         else:
-            self._groups, self._spans, self._parties = groups, spans, _parties(groups, spans)
+            self._groups, self._spans, self._parties = groups, spans, self._gathered(groups, spans)
         chosen: list[Chosen] = []
-        for party in self._parties:
-            if party.groups[0].search is None:
-                chosen += self._strategy(party, forward, spans)
-            else:
-                chosen.append(self._search(party, forward, spans, ends(party.groups[0])))
+        for party in self._parties.values():
+            chosen += self._answered(party, forward, ends, fail)
         return chosen
 
-    def _strategy(self, party: Party, forward: Forward, spans: Spans) -> list[Chosen]:
+    def _gathered(self, groups: list[Group], spans: Spans) -> dict[Any, Party]:
+        """The groups that take a turn together: searches alone, the rest by strategy, and apart where one is guided."""
+        members: dict[Any, list[Group]] = {}
+        for group in groups:
+            plain = (group.request.recipe.strategy, group.request.negative is None)
+            members.setdefault(plain if group.search is None else id(group), []).append(group)
+        return {key: self._party(some, spans, self._parties.get(key)) for key, some in members.items()}
+
+    def _party(self, groups: list[Group], spans: Spans, before: Party | None = None) -> Party:
+        """These groups together; what the party was in the last step serves as far as it is the same."""
+        searches = groups[0].search is not None
+        seats = seats_of(groups[0].rows if searches else [group.rows[0] for group in groups], spans)
+        requests = [groups[0 if searches else owner].request for owner in seats.owners]
+        known, board = (None, Board()) if before is None else (before.chain, before.board)
+        chain = Chain.of([request.recipe for request in requests], known, self._sampler is not None)
+        return Party(groups, seats, requests, chain, board)
+
+    def _answered(
+        self,
+        party: Party,
+        forward: Forward,
+        ends: Callable[[Group], Ends],
+        fail: Callable[[Request, BaseException], None],
+    ) -> list[Chosen]:
+        """What the party does; where somebody's processors raise, each request is asked alone."""
+        requests = {id(group.request): group.request for group in party.groups}
+        try:
+            return self._strategy(party, forward) if party.search is None else [self._search(party, forward, ends)]
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:
+            if len(requests) == 1:
+                fail(party.groups[0].request, error)
+                return []
+        chosen: list[Chosen] = []
+        for request in requests.values():
+            alone = self._party([group for group in party.groups if group.request is request], party.seats.computed)
+            chosen += self._answered(alone, forward, ends, fail)
+        return chosen
+
+    def _strategy(self, party: Party, forward: Forward) -> list[Chosen]:
         """The tokens of groups of one strategy, a row each; of a row with drafts, as many as may stand."""
-        seats, requests = party.seats, party.requests
-        self._meet(party.recipes)
+        seats, recipes = party.seats, party.chain.recipes
         logits = seats.take(forward.logits)
-        strategy = party.recipes[0].strategy
-        tokens = self._sampled_by_backend(seats, requests, logits) if strategy is SAMPLE else None
-        if tokens is None:
-            turn = self._turn(seats, requests, forward, logits, spans)
-            choice = strategy.choose(turn)  # type: ignore[union-attr]
-        else:
-            choice = Choice(tokens)
-        steps = steps_of([recipe.record for recipe in party.recipes], logits, choice, forward, seats)
+        strategy: Any = recipes[0].strategy
+        tokens = self._sampled_by_backend(party, logits) if strategy is SAMPLE else None
+        choice = strategy.choose(_turn(party, forward, logits)) if tokens is None else Choice(tokens)
+        steps = steps_of([recipe.record for recipe in recipes], logits, choice, forward, seats)
         return [(group, steps[first:end], None) for group, (first, end) in zip(party.groups, seats.spans, strict=True)]
 
-    def _search(self, party: Party, forward: Forward, spans: Spans, ends: Ends) -> Chosen:
+    def _search(self, party: Party, forward: Forward, ends: Callable[[Group], Ends]) -> Chosen:
         """A search's move."""
         group, seats = party.groups[0], party.seats
-        self._meet(party.recipes)
         logits = seats.take(forward.logits)
-        turn = self._turn(seats, party.requests, forward, logits, spans)
         assert group.search is not None
-        move = group.search.advance(turn, ends, group.carry)
+        move = group.search.advance(_turn(party, forward, logits), ends(group), group.carry)
         return group, move, kept_of(group.request.recipe.record, move.scores, logits, forward, seats)
 
-    def _turn(self, seats: Seats, requests: list[Any], forward: Forward, logits: Any, spans: Spans) -> Turn:
-        rows = seats.rows
-        negative = None
-        if rows[0].negative is not None:
-            negative = seats_of([row.negative for row in seats.distinct if row.negative is not None], spans)
-            negative = negative.take(forward.logits)
-        sampled = [request.recipe.sampled for request in requests]
-        draw = seats.draw([request.seed for request in requests], sampled)
-        layers = forward.layer_logits
-        tapped = Tapped(
-            () if forward.hidden is None else [forward.hidden[slice(*spans[id(row)])] for row in rows],
-            None if layers is None else {layer: seats.take(values) for layer, values in layers.items()},
-        )
-        return Turn(logits, self._process, self._board.context(seats, logits, negative), draw, tapped)
-
-    def _meet(self, recipes: list[Recipe]) -> None:
-        """Brings the processors of these rows together, unless they are those of the last step."""
-        if recipes is self._recipes:
-            return
-        if len(recipes) == len(self._recipes) and all(a is b for a, b in zip(recipes, self._recipes, strict=True)):
-            self._recipes = recipes
-            return
-        numbers = [plain_numbers(recipe) for recipe in recipes] if self._sampler is not None else [None]
-        self._numbers = None if None in numbers else [one for one in numbers if one is not None]
-        self._process = stack([recipe.processors for recipe in recipes])
-        self._recipes = recipes
-
-    def _sampled_by_backend(self, seats: Seats, requests: Sequence[Any], logits: Any) -> np.ndarray | None:
+    def _sampled_by_backend(self, party: Party, logits: Any) -> np.ndarray | None:
         """The tokens, if the backend's sampler can choose all of them."""
-        if self._sampler is None or self._numbers is None or seats.rows[0].negative is not None:
+        seats, numbers = party.seats, party.chain.numbers
+        if self._sampler is None or numbers is None or seats.rows[0].negative is not None:
             return None
-        places = zip(seats.rows, seats.lengths, requests, self._numbers, strict=True)
+        places = zip(seats.rows, seats.lengths, party.requests, numbers, strict=True)
         choices = [_row_choice(*place) for place in places]
         tokens = self._sampler(logits, choices)
         return None if (tokens < 0).any() else tokens
+
+
+def _turn(party: Party, forward: Forward, logits: Any) -> Turn:
+    """What the party's strategy is given."""
+    seats, spans, negative = party.seats, party.seats.computed, None
+    if seats.rows[0].negative is not None:
+        negative = seats_of([row.negative for row in seats.distinct if row.negative is not None], spans)
+        negative = negative.take(forward.logits)
+    sampled = [recipe.sampled for recipe in party.chain.recipes]
+    draw = seats.draw([request.seed for request in party.requests], sampled)
+    layers = forward.layer_logits
+    tapped = Tapped(
+        () if forward.hidden is None else [forward.hidden[slice(*spans[id(row)])] for row in seats.rows],
+        None if layers is None else {layer: seats.take(values) for layer, values in layers.items()},
+    )
+    return Turn(logits, party.chain.process, party.board.context(seats, logits, negative), draw, tapped)
 
 
 def _row_choice(row: Row, length: int, request: Request, numbers: dict[str, Any]) -> RowChoice:
@@ -133,17 +181,5 @@ def _row_choice(row: Row, length: int, request: Request, numbers: dict[str, Any]
     return RowChoice(**numbers, seed=request.seed, stream=row.stream, position=length, tokens=seen)
 
 
-def _parties(groups: list[Group], spans: Spans) -> list[Party]:
-    """The groups that take a turn together: searches alone, the rest by strategy, and apart where one is guided."""
-    parties: dict[Any, list[Group]] = {}
-    for group in groups:
-        key = id(group) if group.search is not None else (group.request.recipe.strategy, group.request.negative is None)
-        parties.setdefault(key, []).append(group)
-    return [_party(members, spans) for members in parties.values()]
-
-
-def _party(groups: list[Group], spans: Spans) -> Party:
-    seats = seats_of(groups[0].rows if groups[0].search is not None else [group.rows[0] for group in groups], spans)
-    owners = [0] * len(seats.rows) if groups[0].search is not None else seats.owners
-    requests = [groups[owner].request for owner in owners]
-    return Party(groups, seats, requests, [request.recipe for request in requests])
+def _same(recipe: Recipe, other: Recipe) -> bool:
+    return recipe is other

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any, Protocol
 
 from fabula.cache.blocks import BlockPool, blocks_for
@@ -13,7 +13,7 @@ from fabula.decoding.strategy import Ends, Move
 from fabula.engine.batch import Builder, Built
 from fabula.engine.choose import Chooser, Chosen
 from fabula.engine.drafting import accepted, draft, forget, judge
-from fabula.engine.group import Group
+from fabula.engine.group import Group, groups_of
 from fabula.engine.interrupt import DeferredInterrupt
 from fabula.engine.keeping import Keeper
 from fabula.engine.prompt_scores import score_prompts
@@ -66,7 +66,12 @@ class Engine:
         self.turn = threading.Condition()
         self.stepping = False
         self._stepper: int | None = None  # the thread that steps
-        self._plain = True  # no request asks for more than tokens, their scores and logits
+        self._special = 0  # requests that ask for more than tokens, their scores and logits
+
+    @property
+    def _plain(self) -> bool:
+        """Whether no request asks for more than tokens, their scores and logits."""
+        return not self._special
 
     @property
     def steps_here(self) -> bool:
@@ -85,8 +90,8 @@ class Engine:
         try:
             with DeferredInterrupt() as interrupt:
                 while not all(ticket.done for ticket in tickets):
-                    for ticket in tickets:
-                        ticket.cancelled |= interrupt.pending
+                    for ticket in tickets if interrupt.pending else ():
+                        ticket.cancelled = True
                     self._step_or_wait(tickets)
         finally:
             for ticket in tickets:  # left undone by an exception: whoever steps next drops them
@@ -142,6 +147,14 @@ class Engine:
             return
         if not plan.work:
             return
+        try:
+            self._advance(plan)
+        except BaseException:  # a second Ctrl-C, a copy that failed: what was computed is computed again
+            self.scheduler.start_over()
+            raise
+
+    def _advance(self, plan: Plan) -> None:
+        """Computes a plan, and commits what its groups choose."""
         if plan.copies:
             self.storage.copy(*(list(blocks) for blocks in zip(*plan.copies, strict=True)))
         built = self.builder.build(plan)
@@ -170,19 +183,7 @@ class Engine:
 
     def _choose(self, groups: list[Group], forward: Forward, spans: dict[int, tuple[int, int]]) -> list[Chosen]:
         """What the groups do next. Where a request's processors raise, that request fails, and no other."""
-        if not groups:
-            return []
-        try:
-            return self.chooser.choose(groups, forward, spans, self._ends)
-        except Exception as error:
-            requests = {id(group.request): group.request for group in groups}
-            if len(requests) == 1:
-                self._fail(groups[0].request, error)
-                return []
-        chosen = []
-        for request in requests.values():
-            chosen += self._choose([group for group in groups if group.request is request], forward, spans)
-        return chosen
+        return self.chooser.choose(groups, forward, spans, self._ends, self._fail) if groups else []
 
     def _ends(self, group: Group) -> Ends:
         return self.tickets[id(group.request)].ends(group)
@@ -193,10 +194,11 @@ class Engine:
             ticket = self.inbox.popleft()
             request = ticket.request
             self.tickets[id(request)] = ticket
-            self._plain = self._plain and request.recipe.is_plain
-            leader = Group(request, 0, self.pool)
-            count = request.rows if leader.search is None else 1
-            ticket.groups = [leader, *(Group(request, index, self.pool, leader) for index in range(1, count))]
+            self._special += not request.recipe.is_plain
+            try:
+                ticket.groups = groups_of(request, self.pool)
+            except Exception as error:  # a tokenizer of the caller's own, whose text stop strings are looked for in
+                self._fail(request, error)
             for group in ticket.groups:
                 self.scheduler.add(group)
         for ticket in [ticket for ticket in self.tickets.values() if ticket.cancelled]:
@@ -223,10 +225,12 @@ class Engine:
                 if reason is not None:
                     if group.request.recipe.record.past:
                         sink.kept(group.index, self.keeper.keep(row))
-                    self._end(group, ticket)
                     sink.end(group.index, reason)
+                    self._end(group, ticket)
                     return
-        except Exception as error:
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:  # sys.exit() in a callback, too, is its own call's and not the stepping thread's
             self._fail(group.request, error)
 
     def _move(self, group: Group, move: Move, kept: Kept | None) -> None:
@@ -252,14 +256,16 @@ class Engine:
                 results = self.keeper.keep_results(group, [hypothesis.tokens for hypothesis in move.finished])
                 for place, one in enumerate(results):
                     sink.kept(place, one)
-            self._end(group, ticket)
             for place, hypothesis in enumerate(move.finished):
                 sink.found(place, hypothesis)
                 shown = group.settled if place == 0 else 0
                 for token in hypothesis.tokens[shown:].tolist():
                     sink.put(place, Step(token))
                 sink.end(place, hypothesis.reason)
-        except Exception as error:
+            self._end(group, ticket)
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:  # sys.exit() in a callback, too, is its own call's and not the stepping thread's
             self._fail(group.request, error)
 
     def _begin(self, group: Group) -> None:
@@ -283,7 +289,8 @@ class Engine:
             return
         for group in ticket.groups:
             self.scheduler.remove(group)
-            forget(group)
+            with suppress(Exception):  # what ended the request came first
+                forget(group)
         ticket.groups = []
         self._close(ticket)
         request.sink.fail(error)
@@ -291,7 +298,7 @@ class Engine:
     def _close(self, ticket: Ticket) -> None:
         ticket.done = True
         del self.tickets[id(ticket.request)]
-        self._plain = all(other.request.recipe.is_plain for other in self.tickets.values())
+        self._special -= not ticket.request.recipe.is_plain
 
     def _grow(self, blocks: int) -> bool:
         """More cache, at least doubling it, up to the bound; then what rows left that have ended."""

@@ -67,6 +67,13 @@ class Group:
             row.stream = self.request.stream + place
 
 
+def groups_of(request: Request, pool: BlockPool) -> list[Group]:
+    """The request's sequences, of which the first computes the prompt, or its one search."""
+    leader = Group(request, 0, pool)
+    count = request.rows if leader.search is None else 1
+    return [leader, *(Group(request, index, pool, leader) for index in range(1, count))]
+
+
 def _row(request: Request, index: int, pool: BlockPool, leads: bool) -> Row:
     """A new row of the request; `leads`: what is wanted of the whole prompt is this one's to give."""
     recipe = request.recipe

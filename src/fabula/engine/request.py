@@ -32,6 +32,7 @@ class Kept:
             None if self.logits is None else self.logits[rows],
             None if self.hidden_states is None else [self.hidden_states[row] for row in rows],
             None if self.attentions is None else [self.attentions[row] for row in rows],
+            None if self.cross_attentions is None else [self.cross_attentions[row] for row in rows],
         )
 
 

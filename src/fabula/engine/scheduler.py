@@ -56,6 +56,11 @@ class Scheduler:
         """Told when a search's rows have changed."""
         self._last = None
 
+    def start_over(self) -> None:
+        """Takes all groups' cache away: what a step computed for them was lost."""
+        while self.running:
+            self._preempt(self.running[-1])
+
     def plan(self) -> Plan:
         """The next step; the same object as long as the same rows go on, a token each.
 
@@ -68,7 +73,7 @@ class Scheduler:
         plan = Plan()
         budget = self.tokens
         for group in sorted(self.running, key=_computes_more_than_its_tails):
-            work, ready = self._share(group, budget, first=not plan.work)
+            work, ready = self._share(group, budget, first=not plan.work or group is self.running[0])
             if work and group in self.running and self._reserve(group, work, plan):
                 plan.work += work
                 plan.groups.append(group)
@@ -82,7 +87,6 @@ class Scheduler:
         return all(row.missing == 1 and row.length <= row.writable for row, _ in plan.work)
 
     def _admit(self) -> None:
-        self._last = None
         held = sum(group.width for group in self.running)
         for group in list(self.waiting):
             leader = group.leader
@@ -94,6 +98,7 @@ class Scheduler:
                 continue
             self.waiting.remove(group)
             group.start()
+            self._last = None
             self.running.append(group)
             held += group.width
 
