@@ -32,11 +32,6 @@ def is_default_model(source: str) -> bool:
     return source.lower() in {name.lower() for name in NAMES}
 
 
-def default_model_path(cache_dir: str | Path | None = None) -> Path | None:
-    """Where the default model is, if it was fetched."""
-    return present(FILE, _folder(cache_dir))
-
-
 def fetch_default_model(
     progress: Progress = no_progress, *, cache_dir: str | Path | None = None, local_files_only: bool = False
 ) -> Path:
