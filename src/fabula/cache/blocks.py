@@ -25,7 +25,9 @@ def blocks_for(length: int) -> int:
 class BlockPool:
     """The holders of each block, and the free ones, least recently used first."""
 
-    def __init__(self, blocks: int) -> None:
+    def __init__(self, blocks: int, window: int | None = None) -> None:
+        """`window`: no layer of the model sees further back; None: some layer sees everything."""
+        self.window = window
         self.holders = np.zeros(blocks, np.int32)
         self.free: OrderedDict[int, None] = OrderedDict.fromkeys(range(blocks))
         self.prefixes = PrefixIndex()
@@ -68,7 +70,7 @@ class BlockPool:
         """Asserts that each block is free or used, and held by as many tables as counted."""
         counted = np.zeros(self.blocks, np.int32)
         for table in tables:
-            np.add.at(counted, table.blocks, 1)
+            np.add.at(counted, table.blocks[table.behind :], 1)
         assert (counted == self.holders).all()
         assert set(self.free) == set(np.flatnonzero(counted == 0).tolist())
 
@@ -108,9 +110,26 @@ class Table:
     def fork(self, length: int) -> Table:
         """A second table over the first `length` positions; nothing is copied until one of the two writes."""
         blocks = self.blocks[: blocks_for(length)]
-        for block in blocks:
+        for block in blocks[self.behind :]:
             self.pool.hold(block)
-        return Table(self.pool, list(blocks))
+        twin = Table(self.pool, list(blocks))
+        twin.behind = min(self.behind, len(blocks))
+        return twin
+
+    def serves(self, position: int) -> bool:
+        """Whether all is there that `position` sees."""
+        window = self.pool.window
+        return self.behind == 0 or (window is not None and self.behind * BLOCK <= max(0, position - window + 1))
+
+    def give_up(self, position: int) -> None:
+        """Gives back the blocks that no position from this one on sees; their places in the list stay, as 0."""
+        if self.pool.window is None:
+            return
+        count = min(max(0, position - self.pool.window + 1) // BLOCK, len(self.blocks))
+        for place in range(self.behind, count):
+            self.pool.release(self.blocks[place])
+            self.blocks[place] = 0
+        self.behind = max(self.behind, count)
 
     def truncate(self, length: int) -> None:
         """Gives back the blocks behind the first `length` positions."""
@@ -118,4 +137,7 @@ class Table:
 
     def truncate_blocks(self, count: int) -> None:
         while len(self.blocks) > count:
-            self.pool.release(self.blocks.pop())
+            block = self.blocks.pop()
+            if len(self.blocks) >= self.behind:
+                self.pool.release(block)
+        self.behind = min(self.behind, len(self.blocks))

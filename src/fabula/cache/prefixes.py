@@ -2,20 +2,32 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Iterable, Sequence
 from hashlib import blake2b
 from secrets import token_bytes
 
 import numpy as np
 
+MOST = 1 << 15  # blocks that can be found: a million positions
+
 
 class PrefixIndex:
-    """Full blocks by a keyed hash of (the block before, this block's tokens, salt); tokens are compared on a hit."""
+    """Full blocks by a keyed hash of (the block before, this block's tokens, salt); tokens are compared on a hit.
 
-    def __init__(self) -> None:
+    It holds no block: one that nobody uses is free, and forgotten here when it is taken. Beside that it knows at most
+    `most` blocks; for one more it forgets those that were added or found longest ago.
+    """
+
+    def __init__(self, most: int = MOST) -> None:
+        self.most = most
         self._key = token_bytes(16)
         self._blocks: dict[bytes, int] = {}
-        self._contents: dict[int, tuple[bytes, bytes]] = {}  # block -> (its name, its tokens)
+        self._contents: OrderedDict[int, tuple[bytes, bytes]] = OrderedDict()  # block -> (its name, its tokens)
+
+    def __len__(self) -> int:
+        """How many blocks are known."""
+        return len(self._contents)
 
     def knows(self, block: int) -> bool:
         """Whether the block can be found."""
@@ -40,6 +52,8 @@ class PrefixIndex:
             if block is None or self._contents[block][1] != piece:
                 break
             found.append(block)
+        for block in reversed(found):  # a chain's end goes first: without its beginning it could not be found
+            self._contents.move_to_end(block)
         return found
 
     def add(self, tokens: np.ndarray, size: int, blocks: Sequence[int], salt: bytes) -> None:
@@ -48,6 +62,11 @@ class PrefixIndex:
             if name not in self._blocks and block not in self._contents:
                 self._blocks[name] = block
                 self._contents[block] = (name, piece)
+        for block in reversed(list(blocks)):
+            if block in self._contents:
+                self._contents.move_to_end(block)
+        while len(self._contents) > self.most:
+            self.forget(next(iter(self._contents)))
 
     def _names(self, tokens: np.ndarray, size: int, count: int, salt: bytes) -> Iterable[tuple[bytes, bytes]]:
         name = salt

@@ -56,7 +56,7 @@ class Engine:
         self.model = model
         self.max_blocks = blocks_for(max_positions)
         self.storage = model.new_cache(min(16, self.max_blocks))
-        self.pool = BlockPool(self.storage.blocks)
+        self.pool = BlockPool(self.storage.blocks, window_of(model))
         self.keeper = Keeper(self.pool)
         self.scheduler = Scheduler(self.pool, self._grow, tokens=step_tokens, rows=max_rows)
         self.builder = Builder()
@@ -162,7 +162,7 @@ class Engine:
         if forward is None:
             return
         for row, count in plan.work:
-            row.computed += count
+            row.advance(count)
         if not self._plain:
             score_prompts(plan, forward.logits, built.spans)
         for group, chosen, kept in self._choose(plan.ready, forward, built.spans):
@@ -299,6 +299,8 @@ class Engine:
         ticket.done = True
         del self.tickets[id(ticket.request)]
         self._special -= not ticket.request.recipe.is_plain
+        if not self.tickets:  # nothing of the last step, such as what its rows continued, is held while idle
+            self.builder, self.chooser = Builder(), Chooser(getattr(self.model, "sampler", None))
 
     def _grow(self, blocks: int) -> bool:
         """More cache, at least doubling it, up to the bound; then what rows left that have ended."""
@@ -311,3 +313,12 @@ class Engine:
             return self.keeper.reclaim()
         self.pool.grow(wanted)
         return True
+
+
+def window_of(model: Any) -> int | None:
+    """How far back the model sees: the widest window of its layers; None where one has none."""
+    layers = getattr(getattr(model, "family", model), "layers", ())
+    specs = [getattr(layer, "attention", None) for layer in layers]
+    windows = [getattr(spec, "window", None) for spec in specs]
+    known = [one for one in windows if isinstance(one, int)]
+    return max(known) if known and len(known) == len(windows) else None

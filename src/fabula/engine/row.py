@@ -82,7 +82,7 @@ class Row:
 
     def start(self, leader: Row | None) -> None:
         """Takes over what is already computed: the leader's prompt, or a prefix that is still in the cache."""
-        if leader is not None and leader.computed >= self.length:
+        if leader is not None and leader.computed >= self.length and leader.table.serves(self.length - 1):
             self.computed = self.length - 1
             self.table = leader.table.fork(self.computed)
         elif self.scored_from is None:
@@ -95,7 +95,7 @@ class Row:
         pool = self.table.pool
         found = [] if self.salt is None else pool.prefixes.find(self.tokens[: self.length], BLOCK, self.salt)
         past = 0 if self.past is None or self.past.row.table.pool is not pool else self.past.usable(self.length)
-        if self.past is not None and past > len(found) * BLOCK:
+        if self.past is not None and past > len(found) * BLOCK and self.past.row.table.serves(past):
             self.table, self.computed = self.past.row.table.fork(past), past
             return
         for block in found:
@@ -106,7 +106,7 @@ class Row:
     def release(self) -> None:
         """Gives the blocks back; the full ones can be found again by their tokens."""
         pool = self.table.pool
-        if self.salt is not None:
+        if self.salt is not None and self.table.behind == 0:
             pool.prefixes.add(self.tokens[: self.computed], BLOCK, self.table.blocks, self.salt)
         self.drop()
         if self.negative is not None:
@@ -117,6 +117,11 @@ class Row:
         self.table.truncate(0)
         self.computed = self.writable = self.drafts = 0
         self.prompt_scores = []
+
+    def advance(self, count: int) -> None:
+        """So many more positions are in the cache; those that no window reaches any more leave it."""
+        self.computed += count
+        self.table.give_up(min(self.computed, self.length - 1))
 
     def append(self, token: int) -> None:
         """The chosen token becomes part of what has to be computed."""

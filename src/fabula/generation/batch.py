@@ -12,9 +12,10 @@ from typing import Any
 
 from fabula.engine.request import FinishReason, Request, Step
 from fabula.errors import ArgumentError, NotSupportedError
+from fabula.generation.caches import run_requests
 from fabula.generation.config import GenerationConfig
 from fabula.generation.configs import SHARED, configs_for, given_configs, streams_for
-from fabula.generation.generate import prepare
+from fabula.generation.generate import Call, prepare
 
 __all__ = ["GenerationOutput", "RequestStatus", "generate_batch"]
 
@@ -86,14 +87,15 @@ def generate_batch(
     outputs = [_outputs(index, ids, config) for index, (ids, config) in enumerate(zip(inputs, configs, strict=True))]
     with closing(_bar(sum(map(len, outputs)), progress_bar)) as bar:
         teller = _Teller(on_result, bar.update)
-        requests = []
+        calls, requests = [], []
         for index, (rows, stream) in enumerate(zip(outputs, streams, strict=True)):
             sink = _Rows(rows, teller, record_timestamps)
             arguments = _of_prompt(call, index, bool(configs[index].do_sample))
-            request = _request(model, inputs[index], own[index], arguments, sink)
-            if request is not None:
-                requests.append(_with(request, sink, stream, return_logprobs))
-        model.engine.run(requests)
+            one = _call(model, inputs[index], own[index], arguments, sink)
+            if one is not None:
+                calls.append(one)
+                requests.append(_with(one.requests[0], sink, stream, return_logprobs))
+        run_requests(model, requests, [one.config for one in calls], [one.kinds[0] for one in calls])
     teller.raise_what_went_wrong()
     return {output.request_id: output for rows in outputs for output in rows}
 
@@ -136,10 +138,10 @@ def _of_prompt(call: Mapping[str, Any], index: int, sampled: bool) -> dict[str, 
     return arguments
 
 
-def _request(model: Any, ids: Any, config: Any, arguments: dict[str, Any], sink: _Rows) -> Request | None:
-    """The prompt's request; None where the prompt cannot be answered, which its outputs then say."""
+def _call(model: Any, ids: Any, config: Any, arguments: dict[str, Any], sink: _Rows) -> Call | None:
+    """The prompt's call; None where the prompt cannot be answered, which its outputs then say."""
     try:
-        return prepare(model, [ids], config, None, arguments).requests[0]
+        return prepare(model, [ids], config, None, arguments)
     except ArgumentError as error:
         sink.fail(error)
         return None

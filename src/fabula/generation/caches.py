@@ -29,7 +29,7 @@ def is_kept(config: GenerationConfig) -> bool:
 def kind_of(config: GenerationConfig, past: Any = None) -> CacheKind:
     """The kind of storage that a settled config asks for; a handle's own where it asks for none."""
     own = past.kind if isinstance(past, GeneratedPast) else None
-    name = config.cache_implementation
+    name = config.cache_implementation if is_kept(config) else None
     if name is None:
         return own or DYNAMIC
     kind = _quantized(config.cache_config) if name == "quantized" else DYNAMIC
@@ -85,7 +85,7 @@ def run_requests(
 
 
 def _is_static(config: GenerationConfig) -> bool:
-    return config.cache_implementation in (*STATIC_CACHES, *OLD_STATIC_CACHES)
+    return is_kept(config) and config.cache_implementation in (*STATIC_CACHES, *OLD_STATIC_CACHES)
 
 
 def reserve(engine: Engine, requests: Sequence[tuple[Request, GenerationConfig]]) -> None:

@@ -1,0 +1,178 @@
+"""Every kind of cache gives the tokens of a row alone, however its work is cut up; each keeps what it promises."""
+
+import pytest
+
+torch = pytest.importorskip("torch")
+
+from fabula import AutoModelForCausalLM, GenerationConfig  # noqa: E402
+from fabula.cache.kinds import CacheKind  # noqa: E402
+from fabula.engine.engine import Engine  # noqa: E402
+from fabula.errors import ArgumentError, NotSupportedError  # noqa: E402
+from fabula.testing.tiny_model import write_tiny_model  # noqa: E402
+
+PROMPTS = [[72, 101, 108, 108, 111], [65], list(range(40, 110)), [5] * 33]
+LONG = {"max_new_tokens": 12, "eos_token_id": None, "pad_token_id": 0}
+STRATEGIES = [{}, {"do_sample": True, "seed": 3}, {"num_beams": 3}, {"penalty_alpha": 0.6, "top_k": 3}]
+QUANTIZED = [{"nbits": 8}, {"nbits": 4, "q_group_size": 8}, {"nbits": 4, "q_group_size": 5, "residual_length": 64}]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return write_tiny_model(tmp_path_factory.mktemp("tiny"))
+
+
+@pytest.fixture(scope="module", params=["native", "torch"])
+def model(request, folder):
+    return AutoModelForCausalLM.from_pretrained(folder, backend=request.param, dtype="float32")
+
+
+@pytest.fixture(scope="module")
+def torch_model(folder):
+    return AutoModelForCausalLM.from_pretrained(folder, backend="torch", dtype="float32")
+
+
+@pytest.mark.parametrize("strategy", STRATEGIES, ids=lambda call: next(iter(call), "greedy"))
+@pytest.mark.parametrize(
+    "call",
+    [
+        {"use_cache": False},
+        {"cache_implementation": "static"},
+        {"cache_implementation": "static", "max_cache_len": 200},
+        {"cache_implementation": "offloaded"},
+        {"cache_implementation": "offloaded_static"},
+        {"cache_implementation": "sliding_window"},
+        {"cache_implementation": "paged"},
+        {"prefill_chunk_size": 7},
+        {"prefill_chunk_size": 1},
+    ],
+    ids=str,
+)
+def test_it_changes_no_token(model, call, strategy):
+    call = {**LONG, **strategy, **call}
+    assert model.generate(PROMPTS, **call) == model.generate(PROMPTS, **LONG, **strategy)
+
+
+def test_without_a_cache_nothing_is_left_behind(model):
+    model.engine.pool.prefixes.clear()
+    out = model.generate(PROMPTS, use_cache=False, return_dict_in_generate=True, **LONG)
+    assert out.past_key_values is None and len(model.engine.pool.prefixes) == 0
+
+
+def test_a_static_cache_does_not_grow_while_it_runs(folder):
+    model = AutoModelForCausalLM.from_pretrained(folder, backend="torch", dtype="float32")
+    sizes, step, storage = [], model.step, model.engine.storage
+    model.step = lambda *given: sizes.append(storage.blocks) or step(*given)
+    call = {**LONG, "max_new_tokens": 150}
+    model.generate(PROMPTS, cache_implementation="static", num_beams=3, **call)
+    assert len(set(sizes)) == 1 and sizes[0] > 16
+    sizes.clear()
+    model.generate(PROMPTS[:1], cache_implementation="static", max_cache_len=2000, **LONG)
+    assert set(sizes) == {sizes[0]} and sizes[0] * 32 >= 2000
+
+
+def test_a_chunk_has_at_most_its_size(model, monkeypatch):
+    counts, step = [], type(model).step
+    monkeypatch.setattr(
+        type(model), "step", lambda self, batch, *rest: counts.append(batch.starts) or step(self, batch, *rest)
+    )
+    model.generate(PROMPTS, prefill_chunk_size=9, use_cache=False, guidance_scale=1.5, **LONG)
+    assert max((starts[1:] - starts[:-1]).max() for starts in counts) == 9
+
+
+@pytest.mark.parametrize("settings", QUANTIZED, ids=str)
+@pytest.mark.parametrize("strategy", STRATEGIES, ids=lambda call: next(iter(call), "greedy"))
+def test_a_row_in_a_quantized_cache_does_not_depend_on_how_it_is_computed(torch_model, settings, strategy):
+    call = {**LONG, **strategy, "cache_implementation": "quantized", "cache_config": settings}
+    if "seed" in strategy:
+        alone = [torch_model.generate([prompt], **{**call, "seed": [3 + i]})[0] for i, prompt in enumerate(PROMPTS)]
+        call["seed"] = [3 + i for i in range(len(PROMPTS))]
+    else:
+        alone = [torch_model.generate([prompt], **call)[0] for prompt in PROMPTS]
+    assert torch_model.generate(PROMPTS, **call) == alone
+    kind = CacheKind("quantized", settings["nbits"], settings.get("q_group_size", 64))
+    torch_model.engine_for(kind).pool.prefixes.clear()
+    assert torch_model.generate(PROMPTS, prefill_chunk_size=5, **call) == alone
+
+
+def test_preempted_rows_in_a_quantized_cache_are_the_rows_alone(torch_model):
+    call = {**LONG, "max_new_tokens": 40, "cache_implementation": "quantized", "cache_config": {"nbits": 4}}
+    alone = [torch_model.generate([prompt], **call)[0] for prompt in PROMPTS]
+    engine = torch_model.engine_for(CacheKind("quantized", 4, 64))
+    small = Engine(engine.model, max_positions=160, step_tokens=24)
+    torch_model._engine.engines[CacheKind("quantized", 4, 64)] = small
+    assert torch_model.generate(PROMPTS, **call) == alone
+    small.pool.check([])
+
+
+def test_quantized_keys_and_values_take_less_and_say_nearly_the_same(torch_model):
+    dense = torch_model.new_storage(CacheKind(), 8).nbytes
+    call = {"max_new_tokens": 1, "return_dict_in_generate": True, "output_logits": True}
+    prompt = torch.tensor(PROMPTS[2:3])
+    exact = torch_model.generate(prompt, **call).logits[0]
+    errors = []
+    for bits, most in ((8, 0.35), (4, 0.23)):
+        assert torch_model.new_storage(CacheKind("quantized", bits, 16), 8).nbytes <= most * dense
+        asked = {"cache_implementation": "quantized", "cache_config": {"nbits": bits, "q_group_size": 16}}
+        found = torch_model.generate(prompt, **call, **asked).logits[0]
+        errors.append(float((found - exact).norm() / exact.norm()))
+    assert 0 < errors[0] < 0.01 < errors[1] < 0.2
+
+
+def test_a_quantized_past_goes_on_in_its_own_kind(torch_model):
+    call = {**LONG, "cache_implementation": "quantized", "cache_config": {"nbits": 8}}
+    out = torch_model.generate(PROMPTS, return_dict_in_generate=True, **call)
+    turns = [[*row, 7, 8] for row in out.sequences]
+    expected = [torch_model.generate([turn], **call)[0] for turn in turns]
+    assert torch_model.generate(turns, past_key_values=out.past_key_values, **LONG) == expected
+    with pytest.raises(ArgumentError, match="cache_implementation"):
+        torch_model.generate(turns, past_key_values=out.past_key_values, cache_implementation="static", **LONG)
+
+
+@pytest.mark.parametrize(
+    ("settings", "error", "message"),
+    [
+        ({"nbits": 2}, NotSupportedError, "nbits"),
+        ({"q_group_size": 0}, ArgumentError, "q_group_size"),
+        ({"nbit": 4}, ArgumentError, "nbits"),
+    ],
+)
+def test_settings_of_a_quantized_cache_are_checked(torch_model, settings, error, message):
+    with pytest.raises(error, match=message):
+        torch_model.generate(PROMPTS, cache_implementation="quantized", cache_config=settings, **LONG)
+
+
+def test_a_native_model_says_why_it_has_no_quantized_cache(folder):
+    native = AutoModelForCausalLM.from_pretrained(folder, backend="native")
+    with pytest.raises(NotSupportedError, match="backend='torch'"):
+        native.generate(PROMPTS, cache_implementation="quantized", **LONG)
+
+
+def test_prompts_of_one_call_may_have_caches_of_their_own(torch_model):
+    configs = [GenerationConfig(cache_implementation=name, **LONG) for name in ("static", "quantized", "dynamic")]
+    alone = [torch_model.generate([p], config)[0] for p, config in zip(PROMPTS, configs, strict=False)]
+    assert torch_model.generate(PROMPTS[:3], configs) == alone
+    batch = torch_model.generate_batch(PROMPTS[:3], configs)
+    assert [one.prompt_ids + one.generated_tokens for one in batch.values()] == alone
+
+
+@pytest.mark.parametrize("backend", ["native", "torch"])
+@pytest.mark.parametrize("strategy", STRATEGIES, ids=lambda call: next(iter(call), "greedy"))
+def test_blocks_behind_the_window_are_given_back_while_the_row_lives(tmp_path, backend, strategy):
+    windowed = write_tiny_model(
+        tmp_path / "windowed", model_type="mistral", architectures=["MistralForCausalLM"], sliding_window=40
+    )
+    model = AutoModelForCausalLM.from_pretrained(windowed, backend=backend, dtype="float32")
+    call = {**LONG, **strategy, "max_new_tokens": 160}
+    bounded = model.generate(PROMPTS[2:], **call)
+    engine = model.engine
+    width = 2 * 3 if len(strategy) else 2
+    assert engine.pool.window == 40 and engine.pool.blocks <= max(16, width * 5)
+    engine.pool.check([])
+    engine.pool.window = None
+    engine.pool.prefixes.clear()
+    assert model.generate(PROMPTS[2:], **call) == bounded
+    engine.pool.window = 40
+    out = model.generate(PROMPTS[2:], return_dict_in_generate=True, **call)
+    turns = [[*row, 7, 8] for row in out.sequences]
+    going_on = model.generate(turns, past_key_values=out.past_key_values, **LONG)
+    assert going_on == model.generate(turns, use_cache=False, **LONG)
