@@ -100,3 +100,11 @@ def test_every_part_of_the_key_changes_the_bits(change):
 def test_a_seed_outside_64_bits_is_refused(seed):
     with pytest.raises(ArgumentError, match="seed"):
         random.split_seed(seed)
+
+
+def test_bits_that_are_made_in_place_are_the_same():
+    draws = np.random.default_rng(9)
+    low, high, position = (draws.integers(-(2**31), 2**31, 3).astype(np.int32) for _ in range(3))
+    for tokens in (np.arange(10_000, dtype=np.int32)[None], draws.integers(0, 2**31, (3, 70)).astype(np.int32)):
+        expected = random.token_bits(reference, (low, high), position, tokens)
+        assert (random.token_bits_in_place((low, high), position, tokens) == expected).all()

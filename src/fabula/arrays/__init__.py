@@ -9,7 +9,7 @@ from typing import Any
 
 from fabula.errors import ArgumentError, NotSupportedError
 
-__all__ = ["framework", "of", "part"]
+__all__ = ["framework", "of", "on_host", "part"]
 
 FRAMEWORKS = {"numpy": "numpy", "torch": "torch", "jax": "jax", "jaxlib": "jax", "tensorflow": "tensorflow"}
 
@@ -28,6 +28,12 @@ def framework(x: Any) -> str:
 def of(x: Any) -> Any:
     """The module of array functions for x's framework."""
     return part(x, __name__)
+
+
+def on_host(x: Any) -> bool:
+    """Whether NumPy can read x where it lies."""
+    name = framework(x)
+    return name == "numpy" or (name == "torch" and x.device.type == "cpu")
 
 
 def part(x: Any, package: str) -> Any:

@@ -23,6 +23,8 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
+
 from fabula.errors import ArgumentError
 
 __all__ = [
@@ -33,6 +35,7 @@ __all__ = [
     "split_seed",
     "threefry",
     "token_bits",
+    "token_bits_in_place",
 ]
 
 Words = tuple[Any, Any]  # two Int32 arrays of one shape, each a 32-bit word
@@ -41,6 +44,7 @@ PURPOSE_TOKEN = 0  # the choice of the next token; drafters draw with it too, so
 
 ROTATIONS = ((13, 15, 26, 6), (17, 29, 16, 24))
 PARITY = 0x1BD11BDA
+NEAR = 4096  # columns that are worked on at a time where arrays are in a CPU's memory
 
 
 def split_seed(seed: int) -> tuple[int, int]:
@@ -81,6 +85,28 @@ def token_bits(xp: Any, key: Words, position: Any, tokens: Any) -> Any:
     """Int["R K"]: the bits of tokens Int["R K"] (or Int["1 K"]) at position Int["R"], under the rows' keys."""
     columns = (key[0][:, None], key[1][:, None])
     return threefry(xp, columns, (position[:, None], tokens))[0]
+
+
+def token_bits_in_place(key: tuple[np.ndarray, np.ndarray], position: np.ndarray, tokens: np.ndarray) -> np.ndarray:
+    """token_bits on NumPy arrays without a new array an operation, a few columns at a time, which stay near."""
+    words = [np.asarray(part, np.int32).view(np.uint32)[:, None] for part in (*key, position)]
+    keys = (words[0], words[1], words[0] ^ words[1] ^ np.uint32(PARITY))
+    bits = np.empty((len(position), tokens.shape[-1]), np.uint32)
+    for first in range(0, tokens.shape[-1], NEAR):
+        x, columns = bits[:, first : first + NEAR], tokens[:, first : first + NEAR].astype(np.int32).view(np.uint32)
+        y = columns + keys[1]
+        np.add(words[2], keys[0], out=x)
+        turned = np.empty_like(y)
+        for group in range(1, 6):
+            for count in ROTATIONS[(group + 1) % 2]:
+                x += y
+                np.left_shift(y, count, out=turned)
+                y >>= 32 - count
+                y |= turned
+                y ^= x
+            x += keys[group % 3]
+            y += keys[(group + 1) % 3] + np.uint32(group)
+    return bits.view(np.int32)
 
 
 def noise_of_bits(xp: Any, bits: Any) -> Any:

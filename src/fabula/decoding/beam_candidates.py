@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 
 from fabula import arrays
-from fabula.arrays.random import gumbel
 from fabula.context import Context
+from fabula.decoding.sample import noise_of
 from fabula.decoding.strategy import Draw, Turn
 from fabula.errors import NumericalError
 
@@ -91,12 +91,8 @@ def drawn_candidates(xp: Any, scores: Any, running: Any, count: int, draw: Draw)
     groups, rows, vocabulary = scores.shape
     tokens, values = xp.survivors(xp.reshape(scores, (groups * rows, vocabulary)))
     firsts = np.repeat(np.arange(groups) * (len(draw.position) // groups), rows)
-    low, high, stream, position = (
-        xp.asarray(part[firsts], "int32", like=scores)
-        for part in (draw.seed_low, draw.seed_high, draw.stream, draw.position)
-    )
-    beams = xp.asarray(np.tile(np.arange(rows, dtype=np.int32), groups), "int32", like=scores)
-    noise = gumbel(xp, (low, high), stream, position, tokens, purpose=beams + PURPOSE_BEAMS)
+    beams = np.tile(np.arange(rows, dtype=np.int32), groups)
+    noise = noise_of(xp, draw.select(firsts), tokens, purpose=beams + np.int32(PURPOSE_BEAMS))
     ranks, columns = xp.top_k(values + noise, min(count, tokens.shape[-1]))
     kept = (ranks, xp.take_along_axis(values, columns), xp.take_along_axis(tokens, columns))
     ranks, values, tokens = (xp.reshape(part, (groups, rows, -1)) for part in kept)
@@ -125,6 +121,8 @@ def found(scores: Any, running: np.ndarray, count: int, draw: Draw) -> Candidate
 
     Drawn where `draw.sampled` holds, else the best. Only they go to the host. Raises NumericalError.
     """
+    if arrays.on_host(scores):  # where NumPy takes the fewest steps
+        scores = arrays.of(scores).to_host(scores)
     xp = arrays.of(scores)
     beams = xp.asarray(running[None], "float32", like=scores)
     if draw.sampled[0]:

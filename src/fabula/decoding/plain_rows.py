@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import numpy as np
-
 from fabula.decoding.recipe import Recipe
 from fabula.kernels.sampling import RowChoice
 from fabula.processors import (
@@ -17,7 +15,7 @@ from fabula.processors import (
     TopPLogitsWarper,
 )
 
-Sampler = Callable[[np.ndarray, Sequence[RowChoice]], np.ndarray]  # (logits [R, V], rows) -> tokens [R]; -1: cannot say
+Sampler = Callable[[Any, Sequence[RowChoice]], Any]  # (logits Float32["R V"], rows) -> tokens Int["R"]; -1: cannot say
 
 # In the order in which a sampler applies them: processor -> the field of RowChoice, and the attribute that holds it.
 _NUMBERS: dict[type, tuple[str, str]] = {

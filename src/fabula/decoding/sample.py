@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 
 from fabula import arrays
-from fabula.arrays.random import PURPOSE_TOKEN, gumbel
+from fabula.arrays import numpy as host
+from fabula.arrays.random import PURPOSE_TOKEN, noise_of_bits, row_key, token_bits, token_bits_in_place
 from fabula.decoding.strategy import Choice, Draw, Turn
 from fabula.errors import NumericalError
 from fabula.taps import NO_TAPS, Taps
@@ -54,12 +55,23 @@ def best_tokens(xp: Any, scores: Any) -> Any:
 def drawn_tokens(xp: Any, scores: Any, draw: Draw, purpose: int = PURPOSE_TOKEN) -> Any:
     """Int["R"]: draws from softmax(scores), as arrays/random.py keys them."""
     tokens, values = xp.survivors(scores)
-    low, high, stream, position = (
-        xp.asarray(part, "int32", like=scores) for part in (draw.seed_low, draw.seed_high, draw.stream, draw.position)
-    )
-    noise = gumbel(xp, (low, high), stream, position, tokens, purpose)
+    noise = noise_of(xp, draw, tokens, purpose)
     winner = xp.argmax(values + noise)
     return xp.take_along_axis(tokens, winner[:, None])[:, 0]
+
+
+def noise_of(xp: Any, draw: Draw, tokens: Any, purpose: Any = PURPOSE_TOKEN) -> Any:
+    """Float32["R K"]: the noise of tokens Int["R K"]; the rows' keys are made on the host, which has all for them.
+
+    `purpose` is a number or Int["R"].
+    """
+    key = row_key(host, (draw.seed_low, draw.seed_high), draw.stream, purpose)
+    if arrays.on_host(tokens):
+        bits = xp.asarray(token_bits_in_place(key, draw.position, xp.to_host(tokens)), "int32", like=tokens)
+    else:
+        low, high, position = (xp.asarray(part, "int32", like=tokens) for part in (*key, draw.position))
+        bits = token_bits(xp, (low, high), position, tokens)
+    return noise_of_bits(xp, bits)
 
 
 def check_chosen(xp: Any, scores: Any, tokens: Any) -> None:

@@ -14,6 +14,7 @@ from fabula.cache.kinds import DYNAMIC, CacheKind
 from fabula.cache.torch import TorchCache
 from fabula.cache.torch_offloaded import OffloadedTorchCache
 from fabula.cache.torch_quantized import QuantizedTorchCache
+from fabula.decoding.plain_rows import Sampler
 from fabula.generation.config import GenerationConfig
 from fabula.generation.mixin import GenerationMixin
 from fabula.models.family import Family, Stack
@@ -21,6 +22,7 @@ from fabula.models.past import Past
 from fabula.models.saving import refuse_settings
 from fabula.models.torch_pass import Inputs, Weights, compute
 from fabula.models.torch_rectangle import Rectangle, forward_rectangle
+from fabula.models.torch_sampler import torch_sampler
 from fabula.models.torch_save import save_model
 from fabula.models.torch_weights import to_tensor, torch_dtype
 from fabula.models.weights import EMBEDDINGS, all_entries, find_tensor, placed_entries, served_by_another
@@ -191,6 +193,11 @@ class TorchCausalLM(GenerationMixin, torch.nn.Module):
             return QuantizedTorchCache(heads, blocks, self.dtype, self.device, kind.bits, kind.group)
         made = OffloadedTorchCache if kind.name == "offloaded" else TorchCache
         return made(heads, blocks, self.dtype, self.device)
+
+    @property
+    def sampler(self) -> Sampler | None:
+        """Chooses tokens in one call of the kernels; None where they are not built, or the model is elsewhere."""
+        return torch_sampler() if self.device.type == "cpu" else None
 
     @torch.no_grad()
     def step(self, batch: Batch, cache: TorchCache | None, taps: Taps = NO_TAPS) -> Forward:
