@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from copy import copy
 
 from fabula.text.protocol import AnyTokenizer
@@ -28,10 +27,6 @@ class Detokenizer:
         if token is None or token in self._skipped:
             return ""
         return self._stream.put(token)
-
-    def put_all(self, token_ids: Iterable[int]) -> str:
-        """`put` for several ids."""
-        return "".join([self.put(token_id) for token_id in token_ids])
 
     def fork(self) -> Detokenizer:
         """The same text so far, to be continued otherwise."""
