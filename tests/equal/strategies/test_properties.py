@@ -83,9 +83,10 @@ def check_limits(new: list[int], config: dict[str, Any]) -> None:
 
 def legal(config: dict[str, Any]) -> dict[str, Any]:
     """The drawn values without those that could contradict each other."""
-    forced = {token for word in config.get("force_words_ids", ()) for token in word}
     kept = dict(config)
-    if forced:
+    if "dola_layers" in config:  # may leave one token, which nothing may then take away
+        kept |= {"min_new_tokens": 0}
+    if "force_words_ids" in config or "dola_layers" in config:
         kept |= {"suppress_tokens": None, "bad_words_ids": None, "no_repeat_ngram_size": 0}
     kept["min_new_tokens"] = min(kept["min_new_tokens"], kept["max_new_tokens"])
     return kept
