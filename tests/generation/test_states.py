@@ -113,3 +113,13 @@ def test_the_native_backend_gives_the_same_states_and_no_attentions(models, tmp_
     assert_alike(found.hidden_states, expected.hidden_states, MASK, 2)
     with pytest.raises(fabula.NotSupportedError, match="attention weights are not kept by the native backend"):
         native.generate(IDS, **WANTED)
+
+
+def test_a_row_that_ends_with_its_first_token_repeats_its_prompts_last_state(models):
+    ours, _ = models
+    first = ours.generate(IDS[1:], max_new_tokens=1)[0, -1].item()
+    found = ours.generate(IDS, attention_mask=MASK, eos_token_id=first, **WANTED)
+    assert found.sequences.shape[1] > 6 and not found.sequences[1, 6:].any()
+    begun = found.hidden_states[0][1][1, -1]
+    assert all(torch.equal(step[1][1, -1], begun) for step in found.hidden_states[1:])
+    assert all(torch.isfinite(layer).all() for step in found.attentions for layer in step)

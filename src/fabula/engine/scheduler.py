@@ -135,9 +135,8 @@ class Scheduler:
             if victim is not self.running[0]:
                 self._preempt(victim)
             elif not plan.work:
-                length = sum(row.length for row in group.members)
                 raise OutOfMemoryError(
-                    f"a row of {length} positions does not fit in the cache of {self.pool.blocks * BLOCK} positions"
+                    f"{_size(group)} does not fit in the cache of {self.pool.blocks * BLOCK} positions"
                 )
             if victim is group:
                 return False
@@ -157,6 +156,12 @@ class Scheduler:
         group.release()
         group.preempted += 1
         self.waiting.appendleft(group)
+
+
+def _size(group: Group) -> str:
+    rows = group.members
+    length = max(row.length for row in rows)
+    return f"a row of {length} positions" if len(rows) == 1 else f"a text of {len(rows)} rows of {length} positions"
 
 
 def _computes_more_than_its_tails(group: Group) -> bool:

@@ -11,7 +11,8 @@ from fabula import arrays
 from fabula.generation.collector import Collector
 from fabula.generation.prompts import Prompts
 
-Placed = Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray]  # (values, queries, keys) -> a rectangle
+# (values, queries, keys) -> a rectangle of the last of the values: a row that ended with its first token repeats one
+Placed = Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray]
 
 
 def hidden_states(prompts: Prompts, collectors: Sequence[Collector], beams: int) -> tuple[tuple[Any, ...], ...]:
@@ -19,7 +20,7 @@ def hidden_states(prompts: Prompts, collectors: Sequence[Collector], beams: int)
 
     def placed(values: np.ndarray, queries: np.ndarray, keys: np.ndarray) -> np.ndarray:
         out = np.zeros((len(queries), values.shape[-1]), values.dtype)
-        out[queries] = values
+        out[queries] = values[-queries.sum() :]
         return out
 
     return _rectangles(prompts, collectors, beams, "hidden_states", placed)
@@ -30,7 +31,8 @@ def attentions(prompts: Prompts, collectors: Sequence[Collector], beams: int) ->
 
     def placed(values: np.ndarray, queries: np.ndarray, keys: np.ndarray) -> np.ndarray:
         out = np.zeros((values.shape[0], len(queries), len(keys)), values.dtype)
-        out[:, np.flatnonzero(queries)[:, None], np.flatnonzero(keys)[: values.shape[-1]]] = values
+        places = np.flatnonzero(queries)[:, None], np.flatnonzero(keys)[: values.shape[-1]]
+        out[:, *places] = values[:, -queries.sum() :]
         return out
 
     return _rectangles(prompts, collectors, beams, "attentions", placed)
@@ -41,7 +43,7 @@ def cross_attentions(prompts: Prompts, collectors: Sequence[Collector], beams: i
 
     def placed(values: np.ndarray, queries: np.ndarray, keys: np.ndarray) -> np.ndarray:
         out = np.zeros((values.shape[0], len(queries), values.shape[-1]), values.dtype)
-        out[:, np.flatnonzero(queries)] = values
+        out[:, np.flatnonzero(queries)] = values[:, -queries.sum() :]
         return out
 
     return _rectangles(prompts, collectors, beams, "cross_attentions", placed)
