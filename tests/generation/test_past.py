@@ -8,7 +8,7 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from fabula import AutoModelForCausalLM  # noqa: E402
+from fabula import AutoModelForCausalLM, AutoModelForSeq2SeqLM, GenerationMixin  # noqa: E402
 from fabula.errors import ArgumentError, NotSupportedError  # noqa: E402
 from fabula.testing.tiny_model import write_tiny_model  # noqa: E402
 
@@ -288,3 +288,63 @@ def test_what_does_not_fit_is_refused(model, folder):
 def test_an_output_with_a_past_is_pickled_without_it(model):
     out, _, _ = first_turn(model)
     assert pickle.loads(pickle.dumps(out)).past_key_values is None
+
+
+def test_the_model_itself_goes_on_from_a_call(model):
+    out, ids, mask = first_turn(model)
+    with torch.no_grad():
+        expected = model(ids, attention_mask=mask).logits[:, 16:]
+        found = model(ids[:, 16:], attention_mask=mask, past_key_values=out.past_key_values).logits
+    torch.testing.assert_close(torch.as_tensor(found), torch.as_tensor(expected), rtol=1e-4, atol=1e-4)
+    assert out.past_key_values.get_seq_length() == 16
+
+
+def test_a_call_that_began_with_vectors_goes_on(model, folder):
+    ids = IDS[1:]
+    vectors = AutoModelForCausalLM.from_pretrained(folder, backend="torch").get_input_embeddings()(ids).detach()
+    out = model.generate(inputs_embeds=vectors, return_dict_in_generate=True, **LONG)
+    whole = torch.cat([ids, out.sequences, NEW[:1]], 1)
+    expected = model.generate(whole, use_cache=False, **LONG)
+    mask, columns = torch.ones_like(whole), out.past_key_values.get_seq_length()
+    for _ in range(2):
+        past = out.past_key_values
+        found = model.generate(whole[:, columns:], attention_mask=mask, past_key_values=past, **LONG)
+        assert found.tolist() == expected[:, columns:].tolist()
+        with model.engine.alone():
+            while model.engine.keeper.reclaim():
+                pass
+
+
+def test_a_decoder_goes_on_beside_the_same_text_only(tmp_path, monkeypatch):
+    transformers = pytest.importorskip("transformers")
+    config = dict(vocab_size=101, d_model=32, d_kv=8, d_ff=48, num_layers=2, num_heads=4, decoder_start_token_id=0)
+    transformers.T5ForConditionalGeneration(transformers.T5Config(**config)).save_pretrained(tmp_path)
+    model = AutoModelForSeq2SeqLM.from_pretrained(tmp_path, dtype="float32")
+    texts = torch.tensor([[5, 6, 7, 8], [9, 10, 11, 12]])
+    out = model.generate(texts, return_dict_in_generate=True, **LONG)
+    starts = torch.cat([out.sequences, NEW], 1)
+    counts, step = [], model.step
+    monkeypatch.setattr(model, "step", lambda batch, *rest: counts.append(len(batch.tokens)) or step(batch, *rest))
+    for given, computed in ((texts, 2 * 4), (texts + 1, 2 * 16)):
+        expected = model.generate(given, decoder_input_ids=starts, use_cache=False, **LONG)
+        counts.clear()
+        found = model.generate(given, decoder_input_ids=starts, past_key_values=out.past_key_values, **LONG)
+        assert found.tolist() == expected.tolist() and counts[0] == computed
+
+
+def test_a_module_of_ones_own_remembers_tokens():
+    class Sums(GenerationMixin, torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.embed, self.head = torch.nn.Embedding(50, 16), torch.nn.Linear(16, 50)
+
+        def forward(self, input_ids):
+            return self.head(self.embed(input_ids).cumsum(1))
+
+    module = Sums()
+    out = module.generate(NEW, return_dict_in_generate=True, **LONG)
+    ids = torch.cat([out.sequences, NEW], 1)
+    expected = module.generate(ids, use_cache=False, **LONG)
+    assert module.generate(ids, past_key_values=out.past_key_values, **LONG).tolist() == expected.tolist()
+    with pytest.raises(NotSupportedError, match="tokens only"):
+        out.past_key_values.to_dense()

@@ -24,7 +24,7 @@ from fabula.models.family import Family
 from fabula.models.native_refusals import MODULE_METHODS, refuse
 from fabula.models.native_weights import placed_tensors
 from fabula.models.output import CausalLMOutput
-from fabula.models.past import Past, check_past
+from fabula.models.past import Past, check_past, written_past
 from fabula.models.place import Place
 from fabula.models.rectangle import column_mask, ragged_batch
 from fabula.models.rounding import RoundedTensors
@@ -139,6 +139,7 @@ class NativeCausalLM(GenerationMixin):
         """
         refuse(other, input_ids)
         ids = read_ids(input_ids, self.vocabulary_size)
+        past_key_values = written_past(past_key_values, self.new_cache)
         check_past(past_key_values, len(ids), self.new_cache(0))
         past = past_key_values or Past(self.new_cache(len(ids) * blocks_for(ids.shape[1] + 1)), len(ids))
         host = None if attention_mask is None else host_array(attention_mask, "attention_mask")

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 
 from fabula.cache.blocks import BlockPool, Table
 from fabula.errors import ArgumentError
+from fabula.generation.past import GeneratedPast
 
 
 class Past:
@@ -123,6 +124,24 @@ class Seq2SeqPast(Past):
         order = [int(index) for index in beam_idx]
         super().reorder_cache(order)
         self.memories = [self.memories[index] for index in order]
+
+
+def written_past(past: Any, new_cache: Callable[[int], Any]) -> Any:
+    """A handle of generate() as rows that may be written, its keys and values copied; anything else as it is."""
+    if not isinstance(past, GeneratedPast):
+        return past
+    own = Past(new_cache(0), past.rows)
+    if own.heads != tuple(getattr(past.engine.storage, "heads", ())):
+        return past  # another model's: to be refused
+    tokens = np.zeros(past.mask.shape, np.int32)
+    rows = [past.row(index) for index in range(past.rows)]
+    for index, (found, _) in enumerate(rows):
+        tokens[index, past.mask[index]] = found
+    own.extend(past.mask, tokens)
+    for table, (_, layers) in zip(own.tables, rows, strict=True):
+        for layer, (keys, values) in enumerate(layers):
+            own.cache.write_row(layer, table.blocks, keys, values)
+    return own
 
 
 def check_past(past: Any, rows: int, cache: Any) -> None:

@@ -18,7 +18,7 @@ from fabula.decoding.plain_rows import Sampler
 from fabula.generation.config import GenerationConfig
 from fabula.generation.mixin import GenerationMixin
 from fabula.models.family import Family, Stack
-from fabula.models.past import Past
+from fabula.models.past import Past, written_past
 from fabula.models.saving import refuse_settings
 from fabula.models.torch_pass import Inputs, Weights, compute
 from fabula.models.torch_rectangle import Rectangle, forward_rectangle
@@ -244,7 +244,7 @@ class TorchCausalLM(GenerationMixin, torch.nn.Module):
             inputs_embeds,
             tensor_of(attention_mask),
             tensor_of(position_ids),
-            past_key_values,
+            written_past(past_key_values, self.new_cache),
             tensor_of(labels),
             logits_to_keep,
             output_hidden_states,
