@@ -14,10 +14,13 @@ GROUPS_OF = 64  # scores of which kth_value looks at the highest first
 def top_k(x: Array, k: int) -> tuple[Array, Array]:
     """The k largest values of each row, falling, and their columns, int32; equal values in column order."""
     columns = np.empty((len(x), k), dtype=np.int32)
-    for row, least in enumerate(kth_value(x, k)[:, 0]):
-        found = np.flatnonzero(~(x[row] < least))
-        columns[row] = found[np.argsort(-x[row, found], kind="stable")[:k]]
-    return np.take_along_axis(x, columns, axis=-1), columns
+    values = np.empty((len(x), k), dtype=x.dtype)
+    for row, scores in enumerate(x):
+        found = np.flatnonzero(~(scores < _bound(scores, k)))
+        high = scores[found]
+        best = np.argsort(-high, kind="stable")[:k]
+        columns[row], values[row] = found[best], high[best]
+    return values, columns
 
 
 def kth_value(x: Array, k: int | np.ndarray) -> Array:
@@ -27,13 +30,19 @@ def kth_value(x: Array, k: int | np.ndarray) -> Array:
 
 
 def _kth(x: Array, k: int) -> np.generic:
-    """The k-th largest of a row. So many groups' maxima are a bound that few others reach."""
-    groups = len(x) // GROUPS_OF
+    """The k-th largest of a row."""
     if k == 1:
         return x.max()
+    if 4 * k <= len(x) // GROUPS_OF:
+        x = x[~(x < _bound(x, k))]
+    return np.partition(x, len(x) - k)[len(x) - k]
+
+
+def _bound(x: Array, k: int) -> np.generic:
+    """What the k largest of a row reach, and few others: the k-th largest of groups' maxima, or of all."""
+    groups = len(x) // GROUPS_OF
     if 4 * k <= groups:
-        highest = x[: groups * GROUPS_OF].reshape(GROUPS_OF, groups).max(axis=0)
-        x = x[~(x < np.partition(highest, groups - k)[groups - k])]
+        x = x[: groups * GROUPS_OF].reshape(GROUPS_OF, groups).max(axis=0)
     return np.partition(x, len(x) - k)[len(x) - k]
 
 

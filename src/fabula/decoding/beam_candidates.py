@@ -76,10 +76,10 @@ def best_candidates(xp: Any, scores: Any, running: Any, count: int) -> tuple[Any
     scores Float["G W V"] (or ["G 1 V"]) are the tokens', running Float["G W"] the beams'. Best first; of equal ones
     the lower beam's, then the lower token. K is at most W * V.
     """
-    flat = xp.reshape(scores, (-1, scores.shape[-1]))
-    values, tokens = xp.top_k(flat, min(count, scores.shape[-1]))
-    values, tokens = (xp.reshape(part, (*scores.shape[:2], -1)) for part in (values, tokens))
-    return _merged(xp, values, values + _poison(xp, scores), tokens, running, count)
+    vocabulary = scores.shape[-1]
+    sums = xp.reshape(scores + running[:, :, None], (running.shape[0], -1))
+    values, places = xp.top_k(sums, min(count, sums.shape[-1]))
+    return values + _poison(xp, scores)[:, 0], places // vocabulary, places % vocabulary
 
 
 def drawn_candidates(xp: Any, scores: Any, running: Any, count: int, draw: Draw) -> tuple[Any, Any, Any]:

@@ -24,6 +24,7 @@ FINAL = Taps(final_hidden=True)
 class _Candidates:
     """What is known of the rows of the last move, one a candidate, before the model has read the candidates."""
 
+    tokens: np.ndarray  # Int["W"]
     probabilities: np.ndarray  # Float["W"]
     reasons: tuple[FinishReason | None, ...]  # why the sequence would end with the candidate
     read: Any  # Float["L D"]: the final hidden states of the sequence so far, each of length 1
@@ -57,7 +58,7 @@ class ContrastiveSearch:
         xp = arrays.of(turn.logits)
         directions = _directions(xp.concat([hidden[-1:] for hidden in turn.tapped.hidden], axis=0))
         winner = self._best(xp, directions, carry)
-        token = int(xp.to_host(_last_tokens(xp, turn.context))[winner])
+        token = int(carry.tokens[winner])
         reason = carry.reasons[winner]
         if reason is not None:
             return _finished(xp, turn.context, winner, reason)
@@ -75,13 +76,15 @@ class ContrastiveSearch:
         chosen = xp.asarray([row], "int32", like=turn.logits)
         logits = xp.astype(xp.take(turn.logits, chosen), "float32")
         scores = turn.process(logits, select(turn.context, chosen))
-        check_chosen(xp, scores, best_tokens(xp, scores))
-        values, columns = xp.top_k(scores, min(self.width, scores.shape[-1]))
+        ranked = xp.to_host(scores) if arrays.on_host(scores) else scores  # where NumPy takes the fewest steps
+        xp = arrays.of(ranked)
+        check_chosen(xp, ranked, best_tokens(xp, ranked))
+        values, columns = xp.top_k(ranked, min(self.width, scores.shape[-1]))
         possible = xp.to_host(values)[0] > -np.inf
-        probabilities = xp.to_host(xp.exp(values - xp.logsumexp(scores, keepdims=True)))[0][possible]
+        probabilities = xp.to_host(xp.exp(values - xp.logsumexp(ranked, keepdims=True)))[0][possible]
         tokens = xp.to_host(columns)[0][possible]
         return Move(
-            carry=_Candidates(probabilities, tuple(ends(row, int(token)) for token in tokens), read),
+            carry=_Candidates(tokens, probabilities, tuple(ends(row, int(token)) for token in tokens), read),
             parents=np.full(len(tokens), row, np.int32),
             tokens=tokens.astype(np.int32),
             scores=scores,
@@ -94,11 +97,6 @@ def _directions(hidden: Any) -> Any:
     xp = arrays.of(hidden)
     wide = xp.astype(hidden, "float32")
     return wide / xp.sqrt(xp.sum(wide * wide, keepdims=True))
-
-
-def _last_tokens(xp: Any, context: Context) -> Any:
-    """Int["R"]: the token at the end of each row."""
-    return xp.take_along_axis(context.tokens, context.lengths[:, None] - 1)[:, 0]
 
 
 def _finished(xp: Any, context: Context, row: int, reason: FinishReason) -> Move:
