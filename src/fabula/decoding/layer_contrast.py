@@ -25,7 +25,8 @@ class LayerContrast:
 
     Of the layers, each row takes the one whose distribution lies farthest from the last layer's; the scores are the
     difference of the two log-probabilities where the last layer gives a token at least a share of its likeliest one's
-    probability, else -inf. The divergence is that of transformers 4: KL(M, P) + KL(M, Q) with M the mean of the two.
+    probability, else -inf; where the processors forbid all of those, any token they allow is a candidate. The
+    divergence is that of transformers 4: KL(M, P) + KL(M, Q) with M the mean of the two.
     """
 
     layers: tuple[int, ...]  # after which so many layers the head is asked too; 0: the embeddings
@@ -41,16 +42,18 @@ class LayerContrast:
         xp = arrays.of(turn.logits)
         assert turn.tapped.layer_logits is not None
         early = [xp.astype(turn.tapped.layer_logits[layer], "float32") for layer in self.layers]
-        contrasted = self._contrasted(xp, xp.astype(turn.logits, "float32"), early)
-        scores = turn.process(contrasted, turn.context)
+        logits = xp.astype(turn.logits, "float32")
+        last, base = xp.log_softmax(logits), xp.log_softmax(_farthest(xp, logits, early))
+        scores = turn.process(self._contrasted(xp, last, base), turn.context)
+        lost = xp.max(scores, keepdims=True) == float("-inf")
+        if xp.to_host(lost).any():  # what is likely enough is forbidden: then any token that is not will do
+            scores = xp.where(lost, turn.process(last - base, turn.context), scores)
         tokens = choose_tokens(xp, scores, turn.draw)
         check_chosen(xp, scores, tokens)
         return Choice(tokens, scores)
 
-    def _contrasted(self, xp: Any, logits: Any, early: Sequence[Any]) -> Any:
-        """Float["R V"]."""
-        last = xp.log_softmax(logits)
-        base = xp.log_softmax(_farthest(xp, logits, early))
+    def _contrasted(self, xp: Any, last: Any, base: Any) -> Any:
+        """Float["R V"], from the two layers' log-probabilities."""
         dropped = last < xp.max(last, keepdims=True) + log(self.share)
         return xp.where(dropped, float("-inf"), last) - xp.where(dropped, BASE, base)
 

@@ -82,6 +82,17 @@ class CallersOwn:
         """The criteria, as the engine asks them."""
         return tuple(partial(_ends, criterion, self.like) for criterion in self.criteria)
 
+    @property
+    def kinds(self) -> frozenset[str]:
+        """The class names of the criteria: each takes the place of the call's own of that name."""
+        return frozenset(type(criterion).__name__ for criterion in self.criteria)
+
+    @property
+    def longest(self) -> int | None:
+        """The length at which a MaxLengthCriteria of the caller's ends rows, in the place of the call's own."""
+        lengths = [one.max_length for one in self.criteria if type(one).__name__ == "MaxLengthCriteria"]
+        return int(min(lengths)) if lengths else None
+
     def allowed_for(self, prompt: int) -> Callable[[int, Any], Any] | None:
         """`prefix_allowed_tokens_fn` with the prompt's number in the call bound."""
         if self.prefix_allowed_tokens_fn is None:

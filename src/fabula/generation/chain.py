@@ -47,6 +47,7 @@ class Asked:
         return self.length + (self.length == 1 and self.config.forced_bos_token_id is not None)
 
 
+TAKES_PLACE = "A {kind} was passed to generate(), and its settings ask for one too: the one that was passed holds."
 Maker = Callable[[Asked, Any], Any]  # (what was asked, the field's value) -> the processor
 
 # (field, its value when off, maker)
@@ -95,7 +96,7 @@ def build_chain(asked: Asked, sampled: bool) -> p.LogitsProcessorList:
     if asked.allowed is not None:
         chain.append(p.PrefixConstrainedLogitsProcessor(asked.allowed))
     chain += _made(_ON_TOKENS, asked)
-    chain += asked.own
+    chain = _with_own(chain, asked)
     if sampled:
         chain += _made(_WHEN_SAMPLED, asked)
     if asked.config.watermarking_config is not None:
@@ -103,6 +104,24 @@ def build_chain(asked: Asked, sampled: bool) -> p.LogitsProcessorList:
     if asked.config.renormalize_logits:
         chain.append(p.LogitNormalization())
     return chain
+
+
+def _with_own(chain: p.LogitsProcessorList, asked: Asked) -> p.LogitsProcessorList:
+    """The caller's processors: each in the place of the settings' one of the same class, the rest at the end."""
+    left = list(asked.own)
+    merged = p.LogitsProcessorList()
+    for made in chain:
+        own = next((one for one in left if _kind(one) == _kind(made)), None)
+        if own is not None:
+            left.remove(own)
+            asked.config.say_once(TAKES_PLACE.format(kind=_kind(made)))
+        merged.append(made if own is None else own)
+    merged += left
+    return merged
+
+
+def _kind(processor: Any) -> str:
+    return type(getattr(processor, "processor", processor)).__name__
 
 
 def _made(table: tuple[tuple[str, Any, Maker], ...], asked: Asked) -> list[Any]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from functools import partial
 from typing import Any
 
@@ -30,18 +30,22 @@ def build_recipe(
     drafter: Drafter | None = None,
     tokenizer: Any = None,
     ends: Sequence[Ends] = (),
+    ended_by: Collection[str] = (),
 ) -> Recipe:
-    """The recipe of one prompt's rows; `max_length` counts what processors do not see, too; `ends` are the caller's."""
+    """The recipe of one prompt's rows. `max_length` counts what processors do not see, too.
+
+    `ends` are the caller's criteria, and `ended_by` their class names: they hold in the place of the settings' own.
+    """
     config = asked.config
     sampled = bool(config.do_sample) and config.temperature != 0
     return Recipe(
         processors=build_chain(asked, sampled),
         limits=Limits(
             max_length=max_length,
-            eos=frozenset(asked.eos),
-            stop_strings=_stop_strings(config.stop_strings),
+            eos=frozenset(() if "EosTokenCriteria" in ended_by else asked.eos),
+            stop_strings=() if "StopStringCriteria" in ended_by else _stop_strings(config.stop_strings),
             pieces=None if tokenizer is None else partial(pieces_of, tokenizer),
-            max_time=config.max_time,
+            max_time=None if "MaxTimeCriteria" in ended_by else config.max_time,
             ends=tuple(ends),
         ),
         sampled=sampled,

@@ -54,7 +54,12 @@ def _request(model: Any, given: Given, index: int, collector: Collector) -> Requ
     beginning = given.beginnings[index] if given.beginnings else Beginning(prompt[:0], None)
     whole = np.concatenate([beginning.before, prompt])
     limits = lengths_for(config, source.prompts.width(index), model.context_length, len(whole))
-    most, negative, drafter = limits.most + len(healing), given.negatives[index], given.drafters[index]
+    negative, drafter = given.negatives[index], given.drafters[index]
+    most = limits.most
+    if own.longest is not None:
+        room = model.context_length - len(whole)
+        most = min(max(1, own.longest - source.prompts.width(index) - len(beginning.before)), room)
+    most += len(healing)
     if negative is not None:
         most = min(most, model.context_length - len(negative))
     shown = prompt if source.prompts.shown else prompt[:0]
@@ -78,6 +83,7 @@ def _request(model: Any, given: Given, index: int, collector: Collector) -> Requ
         drafter=drafter,
         tokenizer=given.tokenizer,
         ends=own.ends,
+        ended_by=own.kinds,
     )
     past = beginning.past
     check_continues(recipe, beginning)
