@@ -109,6 +109,16 @@ def test_a_criterion_that_raises_fails_the_rows_it_was_asked_about(model):
     assert [outputs["req_2"].generated_tokens] == new(model, PROMPTS[2], max_new_tokens=4)
 
 
+@pytest.mark.parametrize("callback", ["on_result", "stopping_criteria"])
+def test_a_callback_may_exit(model, callback):
+    def leave(*arguments):
+        raise SystemExit(3)
+
+    given = {"on_result": leave, "stopping_criteria": StoppingCriteriaList([leave])}[callback]
+    with pytest.raises(SystemExit):
+        model.generate_batch(PROMPTS, max_new_tokens=4, **{callback: given})
+
+
 def test_a_model_may_draft_for_all(model):
     outputs = model.generate_batch(PROMPTS, max_new_tokens=8, assistant_model=model)
     expected = [new(model, prompt, max_new_tokens=8)[0] for prompt in PROMPTS]

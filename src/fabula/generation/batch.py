@@ -169,8 +169,12 @@ class _Teller:
             return
         try:
             self._on_result(output)
-        except Exception as error:
-            self._error = error
+        except BaseException as error:
+            self.stop(error)
+
+    def stop(self, error: BaseException) -> None:
+        """Ends the call with an error, unless there is one already."""
+        self._error = self._error or error
 
     def raise_what_went_wrong(self) -> None:
         if self._error is not None:
@@ -204,6 +208,8 @@ class _Rows:
         self.teller.tell(output)
 
     def fail(self, error: BaseException) -> None:
+        if not isinstance(error, Exception):  # sys.exit() in a callback is no answer
+            self.teller.stop(error)
         for output in self.outputs:
             if not output.is_finished():
                 output.status, output.error = RequestStatus.FAILED, str(error)
