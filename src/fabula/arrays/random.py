@@ -76,7 +76,7 @@ def threefry(xp: Any, key: Words, counter: Words) -> Words:
     return x, y
 
 
-def row_key(xp: Any, seed: Words, stream: Any, purpose: int = PURPOSE_TOKEN) -> Words:
+def row_key(xp: Any, seed: Words, stream: Any, purpose: Any = PURPOSE_TOKEN) -> Words:
     """The rows' keys, from their seeds (low and high words, Int["R"]) and streams, Int["R"]."""
     return threefry(xp, seed, (stream, xp.zeros_like(stream) + purpose))
 

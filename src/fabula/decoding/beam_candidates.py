@@ -93,9 +93,7 @@ def drawn_candidates(xp: Any, scores: Any, running: Any, count: int, draw: Draw)
     firsts = np.repeat(np.arange(groups) * (len(draw.position) // groups), rows)
     beams = np.tile(np.arange(rows, dtype=np.int32), groups)
     noise = noise_of(xp, draw.select(firsts), tokens, purpose=beams + np.int32(PURPOSE_BEAMS))
-    ranks, columns = xp.top_k(values + noise, min(count, tokens.shape[-1]))
-    kept = (ranks, xp.take_along_axis(values, columns), xp.take_along_axis(tokens, columns))
-    ranks, values, tokens = (xp.reshape(part, (groups, rows, -1)) for part in kept)
+    ranks, values, tokens = (xp.reshape(part, (groups, rows, -1)) for part in (values + noise, values, tokens))
     return _merged(xp, ranks, values + _poison(xp, scores), tokens, running, count)
 
 
@@ -106,7 +104,7 @@ def _poison(xp: Any, scores: Any) -> Any:
 
 
 def _merged(xp: Any, ranks: Any, values: Any, tokens: Any, running: Any, count: int) -> tuple[Any, Any, Any]:
-    """The `count` of highest rank of each group, from the k highest of every beam, ["G W k"] or ["G 1 k"]."""
+    """The `count` of highest rank of each group, from k continuations of every beam, ["G W k"] or ["G 1 k"]."""
     groups, beams = running.shape
     each = tokens.shape[-1]
     shape = (groups, beams, each)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -65,13 +66,20 @@ def noise_of(xp: Any, draw: Draw, tokens: Any, purpose: Any = PURPOSE_TOKEN) -> 
 
     `purpose` is a number or Int["R"].
     """
-    key = row_key(host, (draw.seed_low, draw.seed_high), draw.stream, purpose)
+    parts = (draw.seed_low, draw.seed_high, draw.stream, np.broadcast_to(np.int32(purpose), draw.stream.shape))
+    key = _row_key(*(part.astype(np.int32).tobytes() for part in parts))
     if arrays.on_host(tokens):
         bits = xp.asarray(token_bits_in_place(key, draw.position, xp.to_host(tokens)), "int32", like=tokens)
     else:
         low, high, position = (xp.asarray(part, "int32", like=tokens) for part in (*key, draw.position))
         bits = token_bits(xp, (low, high), position, tokens)
     return noise_of_bits(xp, bits)
+
+
+@lru_cache(maxsize=64)  # a row's key stays the same from token to token
+def _row_key(*words: bytes) -> tuple[np.ndarray, np.ndarray]:
+    low, high, stream, purpose = (np.frombuffer(part, np.int32) for part in words)
+    return row_key(host, (low, high), stream, purpose)
 
 
 def check_chosen(xp: Any, scores: Any, tokens: Any) -> None:
