@@ -42,7 +42,6 @@ class TorchOps:
         self.attentions: dict[int, tuple[Tensor, ...]] = {}  # layer -> for each row Float["heads new keys"]
         self.memory_attentions: dict[int, tuple[Tensor, ...]] = {}  # layer -> for each row Float["heads new columns"]
         self._rotations = rotations or Rotations()
-        self._epsilons: dict[float, Tensor] = {}
         self._masks: dict[tuple[int | None, torch.dtype], list[Tensor | None]] = {}
         self._biases: tuple[Tensor, AttentionSpec, list[Tensor]] | None = None  # the last weight's, for each group
         self._angles: dict[tuple[RopeSpec, torch.dtype], tuple[Tensor, Tensor]] = {}
@@ -66,22 +65,11 @@ class TorchOps:
         shape, size = x.shape, weight.shape[0]
         runs = x.view(-1, size)
         if x.dtype == torch.float32:
-            scale = weight + offset if offset else weight
-            if x.requires_grad or x.device.type != "cpu":
-                return F.rms_norm(runs, (size,), scale, eps).view(shape)
-            return self._normed(runs, scale, eps).view(shape)
+            return F.rms_norm(runs, (size,), weight + offset if offset else weight, eps).view(shape)
         wide = F.rms_norm(runs.float(), (size,), None, eps)
         if offset:
             return (wide * (weight.float() + offset)).to(x.dtype).view(shape)
         return (wide.to(x.dtype) * weight).view(shape)
-
-    def _normed(self, runs: Tensor, scale: Tensor, eps: float) -> Tensor:
-        """rms_norm in the fewest operations: each has its price on a CPU, however short the rows are."""
-        if eps not in self._epsilons:
-            self._epsilons[eps] = torch.tensor(eps)
-        length = torch.linalg.vector_norm(runs, 2, -1, True)
-        mean = torch.addcmul(self._epsilons[eps], length, length, value=1 / runs.shape[-1])
-        return runs * mean.rsqrt_() * scale
 
     def layer_norm(self, x: Tensor, weight: Tensor, bias: Tensor, eps: float) -> Tensor:
         return F.layer_norm(x, weight.shape, weight, bias, eps)
