@@ -14,6 +14,7 @@ from fabula.cache.torch import TorchCache, grown, zeros
 class QuantizedTorchCache(TorchCache):
     """Blocks of codes. A group of features of one head at one position has a scale and a least value, 16 bits each.
 
+    The features of a head are turned before, so that none stands out, and turned back when they are read.
     Attention reads what is stored, also of the positions that a step has just computed: a row does not depend on
     the steps that it was computed in.
     """
@@ -32,6 +33,7 @@ class QuantizedTorchCache(TorchCache):
         self.blocks = blocks
         self.dtype = dtype
         self.bits = bits
+        self.turns = [hadamard(features).to(device) for _, features in self.heads]
         self.widths = [min(group, features) for _, features in self.heads]
         self.keys, self.values = ([self._codes(layer, device) for layer in range(len(heads))] for _ in range(2))
         self.key_scales, self.value_scales = (
@@ -120,8 +122,8 @@ class QuantizedTorchCache(TorchCache):
 
     def _quantized(self, layer: int, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Codes, UInt8["T heads bytes"], and scales, Float16["T heads groups 2"], of Float["T heads features"]."""
-        padding = self._padded(layer) - x.shape[-1]
-        groups = torch.nn.functional.pad(x.float(), (0, padding)).unflatten(-1, (-1, self.widths[layer]))
+        padding, turned = self._padded(layer) - x.shape[-1], x.float() @ self.turns[layer]
+        groups = torch.nn.functional.pad(turned, (0, padding)).unflatten(-1, (-1, self.widths[layer]))
         least, most = groups.aminmax(dim=-1)
         scales = torch.stack([(most - least) / (2**self.bits - 1), least], -1).half()
         step, base = scales.float().unbind(-1)
@@ -136,4 +138,16 @@ class QuantizedTorchCache(TorchCache):
         groups = codes.unflatten(-1, (-1, self.widths[layer])).float()
         step, base = scales.float().unbind(-1)
         whole = (groups * step[..., None] + base[..., None]).flatten(-2)
-        return whole[..., : self.heads[layer][1]].to(self.dtype)
+        return (whole[..., : self.heads[layer][1]] @ self.turns[layer].T).to(self.dtype)
+
+
+def hadamard(features: int) -> torch.Tensor:
+    """An orthogonal matrix, Float["features features"], that spreads each feature evenly over as many as it can.
+
+    With it a feature that stands out does not take the codes of its group (Ashkboos et al. 2024, QuaRot).
+    """
+    size = features & -features  # the largest power of two that divides it
+    turn = torch.ones(1, 1)
+    while len(turn) < size:
+        turn = torch.kron(torch.tensor([[1.0, 1.0], [1.0, -1.0]]), turn) * 0.5**0.5
+    return torch.kron(torch.eye(features // size), turn)
