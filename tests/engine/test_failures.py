@@ -82,6 +82,28 @@ def test_a_drafter_that_raises_fails_its_own_request(method):
     idle(engine)
 
 
+def test_a_sink_is_told_before_its_ticket_is_done():
+    told = []
+
+    class Watching(Collected):
+        """A sink that looks at its ticket."""
+
+        def end(self, row, reason):
+            told.append(ticket.done)
+
+        def fail(self, error):
+            told.append(ticket.done)
+
+    engine = engine_of(HashModel())
+    for cancelled in (False, True):
+        ticket = engine.submit(replace(request([1, 2], new=2), sink=Watching()))
+        ticket.cancelled = cancelled
+        while not ticket.done:
+            engine.step()
+    assert told == [False, False]
+    idle(engine)
+
+
 def test_a_criterion_that_raises_once_is_not_asked_again():
     asked = []
 

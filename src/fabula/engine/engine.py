@@ -9,7 +9,7 @@ from contextlib import contextmanager, suppress
 from typing import Any, Protocol
 
 from fabula.cache.blocks import BlockPool, blocks_for
-from fabula.decoding.strategy import Ends, Move
+from fabula.decoding.strategy import Ends, Hypothesis, Move
 from fabula.engine.batch import Builder, Built
 from fabula.engine.choose import Chooser, Chosen
 from fabula.engine.drafting import accepted, draft, forget, judge
@@ -166,10 +166,7 @@ class Engine:
         if not self._plain:
             score_prompts(plan, forward.logits, built.spans)
         for group, chosen, kept in self._choose(plan.ready, forward, built.spans):
-            if isinstance(chosen, Move):
-                self._move(group, chosen, kept)
-            else:
-                self._commit(group, chosen)
+            self._answer(group, chosen, kept)
 
     def _compute(self, plan: Plan, built: Built) -> Forward | None:
         """The pass over the batch; None where it raised, and its requests have failed."""
@@ -204,69 +201,70 @@ class Engine:
         for ticket in [ticket for ticket in self.tickets.values() if ticket.cancelled]:
             self._fail(ticket.request, CancelledError("the run was cancelled"))
 
-    def _commit(self, group: Group, steps: list[Step]) -> None:
-        """A row's next tokens: appended and delivered as far as its drafts foresaw them; perhaps its last."""
+    def _answer(self, group: Group, chosen: list[Step] | Move, kept: Kept | None) -> None:
+        """Commits what a group chose; what its callbacks raise ends its request, and no other."""
         ticket = self.tickets.get(id(group.request))
         if ticket is None or group not in ticket.groups:
             return  # its request failed earlier in this step
-        row, sink, kept = group.rows[0], group.request.sink, 0
         try:
-            if row.scored_from is not None:
+            if group.rows[0].scored_from is not None:
                 self._begin(group)
-            if row.drafts:
-                kept = accepted(row, steps)
-                judge(group, kept)
-                row.settle(row.length + kept)
-            for step in steps[: kept + 1]:
-                row.append(step.token)
-                sink.put(group.index, step)
-                completes = row.stops is not None and row.completes_stop_string(step.token)
-                reason = ticket.reason_to_end(row, step.token, completes)
-                if reason is not None:
-                    if group.request.recipe.record.past:
-                        sink.kept(group.index, self.keeper.keep(row))
-                    sink.end(group.index, reason)
-                    self._end(group, ticket)
-                    return
+            if isinstance(chosen, Move):
+                self._move(group, ticket, chosen, kept)
+            else:
+                self._commit(group, ticket, chosen)
         except KeyboardInterrupt:
             raise
         except BaseException as error:  # sys.exit() in a callback, too, is its own call's and not the stepping thread's
             self._fail(group.request, error)
 
-    def _move(self, group: Group, move: Move, kept: Kept | None) -> None:
-        """A search's move: its rows change, or its results are delivered."""
-        ticket = self.tickets.get(id(group.request))
-        if ticket is None or group not in ticket.groups:
-            return  # its request failed earlier in this step
-        sink = group.request.sink
-        try:
-            if group.rows[0].scored_from is not None:
-                self._begin(group)
-            if kept is not None and (move.recorded is None or len(move.recorded)):
-                sink.turned(kept if move.recorded is None else kept.of(move.recorded))
-            for token in move.settled:
-                sink.put(group.index, Step(token))
-            group.settled += len(move.settled)
-            if move.finished is None:
-                group.carry = move.carry
-                group.move(move)
-                self.scheduler.moved(group)
+    def _commit(self, group: Group, ticket: Ticket, steps: list[Step]) -> None:
+        """A row's next tokens: appended and delivered as far as its drafts foresaw them; perhaps its last."""
+        row, sink, kept = group.rows[0], group.request.sink, 0
+        if row.drafts:
+            kept = accepted(row, steps)
+            judge(group, kept)
+            row.settle(row.length + kept)
+        for step in steps[: kept + 1]:
+            row.append(step.token)
+            sink.put(group.index, step)
+            completes = row.stops is not None and row.completes_stop_string(step.token)
+            reason = ticket.reason_to_end(row, step.token, completes)
+            if reason is not None:
+                if group.request.recipe.record.past:
+                    sink.kept(group.index, self.keeper.keep(row))
+                sink.end(group.index, reason)
+                self._end(group, ticket)
                 return
-            if group.request.recipe.record.past:
-                results = self.keeper.keep_results(group, [hypothesis.tokens for hypothesis in move.finished])
-                for place, one in enumerate(results):
-                    sink.kept(place, one)
-            for place, hypothesis in enumerate(move.finished):
-                sink.found(place, hypothesis)
-                shown = group.settled if place == 0 else 0
-                for token in hypothesis.tokens[shown:].tolist():
-                    sink.put(place, Step(token))
-                sink.end(place, hypothesis.reason)
-            self._end(group, ticket)
-        except KeyboardInterrupt:
-            raise
-        except BaseException as error:  # sys.exit() in a callback, too, is its own call's and not the stepping thread's
-            self._fail(group.request, error)
+
+    def _move(self, group: Group, ticket: Ticket, move: Move, kept: Kept | None) -> None:
+        """A search's move: its rows change, or its results are delivered."""
+        sink = group.request.sink
+        if kept is not None and (move.recorded is None or len(move.recorded)):
+            sink.turned(kept if move.recorded is None else kept.of(move.recorded))
+        for token in move.settled:
+            sink.put(group.index, Step(token))
+        group.settled += len(move.settled)
+        if move.finished is None:
+            group.carry = move.carry
+            group.move(move)
+            self.scheduler.moved(group)
+            return
+        self._deliver(group, move.finished)
+        self._end(group, ticket)
+
+    def _deliver(self, group: Group, results: Sequence[Hypothesis]) -> None:
+        """A search's results, best first, of which the first is partly shown."""
+        sink = group.request.sink
+        if group.request.recipe.record.past:
+            for place, one in enumerate(self.keeper.keep_results(group, [result.tokens for result in results])):
+                sink.kept(place, one)
+        for place, hypothesis in enumerate(results):
+            sink.found(place, hypothesis)
+            shown = group.settled if place == 0 else 0
+            for token in hypothesis.tokens[shown:].tolist():
+                sink.put(place, Step(token))
+            sink.end(place, hypothesis.reason)
 
     def _begin(self, group: Group) -> None:
         """The first turn of a group that gives what is wanted of the whole prompt."""
@@ -292,8 +290,10 @@ class Engine:
             with suppress(Exception):  # what ended the request came first
                 forget(group)
         ticket.groups = []
-        self._close(ticket)
-        request.sink.fail(error)
+        try:
+            request.sink.fail(error)
+        finally:  # who waits for the ticket finds that its sink was told
+            self._close(ticket)
 
     def _close(self, ticket: Ticket) -> None:
         ticket.done = True
