@@ -6,7 +6,6 @@ import threading
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from typing import Any, Protocol
 
 from fabula.cache.blocks import BlockPool, blocks_for
 from fabula.decoding.strategy import Ends, Hypothesis, Move
@@ -16,34 +15,14 @@ from fabula.engine.drafting import accepted, draft, forget, judge
 from fabula.engine.group import Group, groups_of
 from fabula.engine.interrupt import DeferredInterrupt
 from fabula.engine.keeping import Keeper
+from fabula.engine.model import Model, window_of
 from fabula.engine.prompt_scores import score_prompts
 from fabula.engine.request import Kept, PromptScores, Request, Step
 from fabula.engine.scheduler import Plan, Scheduler
 from fabula.engine.taps import taps_of
 from fabula.engine.ticket import Ticket
 from fabula.errors import CancelledError, OutOfMemoryError
-from fabula.ops.protocol import NO_TAPS, Batch, Forward, Taps
-
-__all__ = ["Engine", "Model", "Storage", "Ticket"]
-
-
-class Storage(Protocol):
-    """Where keys and values lie, in blocks."""
-
-    blocks: int
-    nbytes: int
-
-    def copy(self, sources: Sequence[int], targets: Sequence[int]) -> None: ...
-
-    def grow(self, blocks: int) -> None: ...
-
-
-class Model(Protocol):
-    """All that the engine knows of a model; it may also have a `sampler` (decoding/plain_rows.py) and `layers`."""
-
-    def new_cache(self, blocks: int) -> Storage: ...
-
-    def step(self, batch: Batch, cache: Any, taps: Taps = NO_TAPS) -> Forward: ...
+from fabula.ops.protocol import NO_TAPS, Forward
 
 
 class Engine:
@@ -313,12 +292,3 @@ class Engine:
             return self.keeper.reclaim()
         self.pool.grow(wanted)
         return True
-
-
-def window_of(model: Any) -> int | None:
-    """How far back the model sees: the widest window of its layers; None where one has none."""
-    layers = getattr(getattr(model, "family", model), "layers", ())
-    specs = [getattr(layer, "attention", None) for layer in layers]
-    windows = [getattr(spec, "window", None) for spec in specs]
-    known = [one for one in windows if isinstance(one, int)]
-    return max(known) if known and len(known) == len(windows) else None
