@@ -48,22 +48,37 @@ def build_requests(model: Any, given: Given, streamer: Any) -> tuple[list[Collec
 
 
 def _request(model: Any, given: Given, index: int, collector: Collector) -> Request:
-    source, config, own = given.source, given.configs[index], given.own
+    """What the engine runs for one prompt."""
+    source, config = given.source, given.configs[index]
     prompt, (seed, stream) = source.prompts.rows[index], given.streams[index]
-    healing = source.healing[index] if source.healing else ()
     beginning = given.beginnings[index] if given.beginnings else Beginning(prompt[:0], None)
-    whole = np.concatenate([beginning.before, prompt])
-    limits = lengths_for(config, source.prompts.width(index), model.context_length, len(whole))
-    negative, drafter = given.negatives[index], given.drafters[index]
-    most = limits.most
-    if own.longest is not None:
-        room = model.context_length - len(whole)
-        most = min(max(1, own.longest - source.prompts.width(index) - len(beginning.before)), room)
-    most += len(healing)
-    if negative is not None:
-        most = min(most, model.context_length - len(negative))
+    whole, past = np.concatenate([beginning.before, prompt]), beginning.past
+    recipe = _recipe(model, given, index, len(beginning.before))
+    check_continues(recipe, beginning)
+    return Request(
+        whole,
+        recipe,
+        collector,
+        seed,
+        stream,
+        rows=config.num_return_sequences or 1,
+        negative=given.negatives[index],
+        memory=None if source.encoded is None else source.encoded.memories[index],
+        salt=b"" if is_kept(config) and (past is None or not past.row.foreign) else None,
+        vectors=_vectors(source, index, beginning),
+        blind=len(beginning.before) if source.prompts.shown else len(whole),
+        past=past,
+        chunk=config.prefill_chunk_size,
+    )
+
+
+def _recipe(model: Any, given: Given, index: int, before: int) -> Recipe:
+    """How one prompt's rows are decoded; `before`: tokens ahead of it that nobody sees."""
+    source, config, own = given.source, given.configs[index], given.own
+    prompt, drafter, eos = source.prompts.rows[index], given.drafters[index], token_ids(config.eos_token_id)
+    limits = lengths_for(config, source.prompts.width(index), model.context_length, before + len(prompt))
+    most = _most(model, given, index, before, limits.most)
     shown = prompt if source.prompts.shown else prompt[:0]
-    eos = token_ids(config.eos_token_id)
     asked = Asked(
         config=config,
         prompt=shown,
@@ -73,35 +88,29 @@ def _request(model: Any, given: Given, index: int, collector: Collector) -> Requ
         allowed=own.allowed_for(index),
         own=own.processors,
         text=source.text(index)[: len(shown) if source.texts is None else None],
-        healing=healing,
+        healing=source.healing[index] if source.healing else (),
     )
     searched = Searched(config, most, len(eos), model.layer_count, model.is_tied)
-    recipe = build_recipe(
+    return build_recipe(
         asked,
-        max_length=len(whole) + most,
+        max_length=before + len(prompt) + most,
         strategy=strategy_of(searched) if drafter is None else SAMPLE,
         drafter=drafter,
         tokenizer=given.tokenizer,
         ends=own.ends,
         ended_by=own.kinds,
     )
-    past = beginning.past
-    check_continues(recipe, beginning)
-    return Request(
-        whole,
-        recipe,
-        collector,
-        seed,
-        stream,
-        rows=config.num_return_sequences or 1,
-        negative=negative,
-        memory=None if source.encoded is None else source.encoded.memories[index],
-        salt=b"" if is_kept(config) and (past is None or not past.row.foreign) else None,
-        vectors=_vectors(source, index, beginning),
-        blind=len(beginning.before) if source.prompts.shown else len(whole),
-        past=past,
-        chunk=config.prefill_chunk_size,
-    )
+
+
+def _most(model: Any, given: Given, index: int, before: int, most: int) -> int:
+    """The most new tokens: a MaxLengthCriteria of the caller's goes before `most`; the context before both."""
+    source, longest = given.source, given.own.longest
+    prompt, negative = source.prompts.rows[index], given.negatives[index]
+    if longest is not None:
+        room = model.context_length - before - len(prompt)
+        most = min(max(1, longest - source.prompts.width(index) - before), room)
+    most += len(source.healing[index]) if source.healing else 0
+    return most if negative is None else min(most, model.context_length - len(negative))
 
 
 def check_continues(recipe: Recipe, beginning: Beginning) -> None:
