@@ -31,7 +31,9 @@ def test_lists_become_a_rectangle():
     assert given.like is None
 
 
-@pytest.mark.parametrize("wrap", [lambda x: (x,), lambda x: SimpleNamespace(last_hidden_state=x), None], ids=["tuple", "object", "array"])
+@pytest.mark.parametrize(
+    "wrap", [lambda x: (x,), lambda x: SimpleNamespace(last_hidden_state=x), None], ids=["tuple", "object", "array"]
+)
 def test_an_encoding_stands_for_the_texts(wrap):
     hidden = np.zeros((2, 3, 8), np.float32)
     outputs = {"last_hidden_state": hidden} if wrap is None else wrap(hidden)
