@@ -84,7 +84,7 @@ def test_a_stop_string_is_not_shown(run, tiny):
     [
         (("generate", ""), 2, "prompt"),
         (("generate", "x", "--temperature", "-1", "--do-sample"), 2, "temperature"),
-        (("generate", "x", "--num-beams", "4"), 2, "num_beams"),
+        (("generate", "x", "--num-beams", "4", "--num-return-sequences", "5"), 2, "num_return_sequences"),
         (("generate", "x" * 600), 2, "512"),
         (("generate", "x", "--threads", "0"), 2, "threads"),
         (("generate", "x", "--model", "/no/such/model"), 3, "/no/such/model"),
