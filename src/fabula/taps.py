@@ -26,6 +26,7 @@ class Taps:
             tuple(sorted({*self.attentions, *other.attentions})),
             self.final_hidden or other.final_hidden,
             tuple(sorted({*self.layer_logits, *other.layer_logits})),
+            self.last_layer if self.last_layer == other.last_layer else None,
         )
 
 

@@ -17,16 +17,6 @@ QUANTIZED = [{"nbits": 8}, {"nbits": 4, "q_group_size": 8}, {"nbits": 4, "q_grou
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    return write_tiny_model(tmp_path_factory.mktemp("tiny"))
-
-
-@pytest.fixture(scope="module", params=["native", "torch"])
-def model(request, folder):
-    return AutoModelForCausalLM.from_pretrained(folder, backend=request.param, dtype="float32")
-
-
-@pytest.fixture(scope="module")
 def torch_model(folder):
     return AutoModelForCausalLM.from_pretrained(folder, backend="torch", dtype="float32")
 

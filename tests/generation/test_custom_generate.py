@@ -3,31 +3,14 @@
 import numpy as np
 import pytest
 
-from fabula import AutoModelForCausalLM, LogitsProcessorList, StoppingCriteriaList, TextIteratorStreamer, TextStreamer
+from fabula import LogitsProcessorList, StoppingCriteriaList, TextIteratorStreamer, TextStreamer
 from fabula.errors import ArgumentError, ContextLengthError, NotSupportedError, UnknownArgumentError
 from fabula.generation.custom import next_inputs, with_outputs
-from fabula.testing.tiny_model import write_tiny_model
 
 torch = pytest.importorskip("torch")
 HELLO = [72, 101, 108, 108, 111]
 LEFT = torch.tensor([[258, 258, 258, 65, 66], HELLO])
 MASK = torch.tensor([[0, 0, 0, 1, 1], [1, 1, 1, 1, 1]])
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    return write_tiny_model(tmp_path_factory.mktemp("tiny"))
-
-
-@pytest.fixture(scope="module", params=["native", "torch"])
-def model(request, folder):
-    return AutoModelForCausalLM.from_pretrained(folder, backend=request.param)
-
-
-@pytest.fixture(scope="module")
-def reference(folder):
-    transformers = pytest.importorskip("transformers")
-    return transformers.AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
 
 
 def call(model, loop, inputs, generation_config=None, **named):

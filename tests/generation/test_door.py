@@ -11,21 +11,10 @@ import pytest
 
 from fabula import AutoModelForCausalLM, AutoTokenizer, TextIteratorStreamer, set_seed
 from fabula.errors import ArgumentError, NotSupportedError
-from fabula.testing.tiny_model import write_tiny_model
 
 torch = pytest.importorskip("torch")
 IDS = torch.tensor([[72, 101, 108, 108, 111]])
 NO_EOS = {"eos_token_id": None}
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    return write_tiny_model(tmp_path_factory.mktemp("tiny"))
-
-
-@pytest.fixture(scope="module", params=["native", "torch"])
-def model(request, folder):
-    return AutoModelForCausalLM.from_pretrained(folder, backend=request.param)
 
 
 def fails(input_ids, scores):

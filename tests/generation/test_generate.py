@@ -20,27 +20,10 @@ from fabula import (
     set_seed,
 )
 from fabula.errors import ArgumentError, ContextLengthError, NotSupportedError, UnknownArgumentError
-from fabula.testing.tiny_model import write_tiny_model
 
 torch = pytest.importorskip("torch")
 PROMPTS = [[72, 101, 108, 108, 111], [65], [49, 44, 32, 50, 44, 32, 51, 44, 32]]
 EOS = 256
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    return write_tiny_model(tmp_path_factory.mktemp("tiny"))
-
-
-@pytest.fixture(scope="module", params=["native", "torch"])
-def model(request, folder):
-    return AutoModelForCausalLM.from_pretrained(folder, backend=request.param)
-
-
-@pytest.fixture(scope="module")
-def reference(folder):
-    transformers = pytest.importorskip("transformers")
-    return transformers.AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
 
 
 @pytest.fixture(scope="module")

@@ -5,8 +5,6 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from fabula import AutoModelForCausalLM  # noqa: E402
-from fabula.testing.tiny_model import write_tiny_model  # noqa: E402
 
 PROMPTS = [[3, 5, 9, 4, 7], [8, 2]]
 CALL = {
@@ -18,13 +16,6 @@ CALL = {
     "pad_token_id": 0,
     "eos_token_id": None,
 }
-
-
-@pytest.fixture(scope="module", params=["native", "torch"])
-def model(request, tmp_path_factory):
-    return AutoModelForCausalLM.from_pretrained(
-        write_tiny_model(tmp_path_factory.mktemp("tiny")), backend=request.param
-    )
 
 
 def expected_after(model, tokens):

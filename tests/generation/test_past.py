@@ -10,7 +10,6 @@ torch = pytest.importorskip("torch")
 
 from fabula import AutoModelForCausalLM, AutoModelForSeq2SeqLM, GenerationMixin  # noqa: E402
 from fabula.errors import ArgumentError, NotSupportedError  # noqa: E402
-from fabula.testing.tiny_model import write_tiny_model  # noqa: E402
 
 IDS = torch.tensor([[0, 0, 5, 9, 11], [7, 8, 20, 21, 22]])
 MASK = torch.tensor([[0, 0, 1, 1, 1], [1, 1, 1, 1, 1]])
@@ -28,22 +27,6 @@ STRATEGIES = [
     {"guidance_scale": 1.5},
     {"repetition_penalty": 1.3},
 ]
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    return write_tiny_model(tmp_path_factory.mktemp("tiny"))
-
-
-@pytest.fixture(scope="module", params=["native", "torch"])
-def model(request, folder):
-    return AutoModelForCausalLM.from_pretrained(folder, backend=request.param, dtype="float32")
-
-
-@pytest.fixture(scope="module")
-def reference(folder):
-    transformers = pytest.importorskip("transformers")
-    return transformers.AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
 
 
 @pytest.fixture

@@ -7,20 +7,9 @@ torch = pytest.importorskip("torch")
 
 from fabula import AutoModelForCausalLM  # noqa: E402
 from fabula.errors import ArgumentError  # noqa: E402
-from fabula.testing.tiny_model import write_tiny_model  # noqa: E402
 
 IDS = torch.tensor([[0, 0, 5, 9, 11], [7, 8, 20, 21, 22]])
 MASK = torch.tensor([[0, 0, 1, 1, 1], [1, 1, 1, 1, 1]])
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    return write_tiny_model(tmp_path_factory.mktemp("tiny"))
-
-
-@pytest.fixture(scope="module", params=["native", "torch"])
-def model(request, folder):
-    return AutoModelForCausalLM.from_pretrained(folder, backend=request.param, dtype="float32")
 
 
 @pytest.fixture(scope="module")

@@ -26,7 +26,8 @@ def first_match(text: str, stops: list[str]) -> tuple[int, str] | None:
 @given(pieces=some.lists(letters, max_size=6), stops=stop_lists)
 def test_the_text_before_the_first_complete_stop_string_is_shown(pieces: list[str], stops: list[str]):
     matcher = StopStrings(stops)
-    shown, stop = matcher.put_all(pieces)
+    shown = "".join([matcher.put(piece)[0] for piece in pieces])
+    stop = matcher.matched
     expected = first_match("".join(pieces), stops)
     assert stop == (None if expected is None else expected[1])
     whole = "".join(pieces) if expected is None else "".join(pieces)[: expected[0]]

@@ -74,6 +74,7 @@ def prepare(model: Any, inputs: Any, generation_config: Any, streamer: Any, call
     opened, given = open_past(model, past, given)
     configs = configs_for(call, generation_config, _models_config(model), given.prompts)
     config = configs[0]
+    check_streamer(streamer, sum(one.num_return_sequences or 1 for one in configs))
     source = read_source(model, given, config)
     if tokenizer is None and any(one.stop_strings or one.token_healing for one in configs):
         tokenizer = model.tokenizer
@@ -95,7 +96,6 @@ def prepare(model: Any, inputs: Any, generation_config: Any, streamer: Any, call
         drafters_of(model, drafts),
         beginnings,
     )
-    check_streamer(streamer, sum(one.num_return_sequences or 1 for one in configs))
     collectors, requests = build_requests(model, asked, streamer)
     return Call(source, config, requests, collectors, time.monotonic(), configs, kinds, opened)
 

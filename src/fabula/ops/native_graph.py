@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -166,8 +166,3 @@ def users_of(order: Iterable[Node]) -> dict[Node, list[Node]]:
         for each in node.inputs:
             users.setdefault(each, []).append(node)
     return users
-
-
-def of_operation(order: Iterable[Node], operation: str) -> Iterator[Node]:
-    """Those nodes that do this."""
-    return (node for node in order if node.operation == operation)

@@ -6,7 +6,7 @@ An Aho-Corasick automaton (Aho and Corasick 1975) over characters: linear in the
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 from fabula.errors import ArgumentError
 
@@ -91,11 +91,6 @@ class StopStrings:
         border = len(text) - self._automaton.held(self._state)
         self._held = text[border:]
         return text[:border], None
-
-    def put_all(self, pieces: Iterable[str]) -> tuple[str, str | None]:
-        """`put` for several pieces."""
-        text = "".join([self.put(piece)[0] for piece in pieces])
-        return text, self.matched
 
     def end(self) -> str:
         """What was held back, now that no text follows."""
