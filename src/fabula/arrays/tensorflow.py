@@ -14,9 +14,8 @@ import tensorflow as tf
 
 from fabula.arrays import numpy as host
 from fabula.arrays.tensorflow_masses import mass_reach, top_mass  # noqa: F401  # part of this module
-from fabula.arrays.tensorflow_selections import (  # part of this module
-    is_eager as _is_eager,
-)
+from fabula.arrays.tensorflow_selections import is_eager as _is_eager
+from fabula.arrays.tensorflow_selections import kth_value, survivors, top_k, without  # noqa: F401  # part of this module
 
 Array = Any  # a tf.Tensor
 
