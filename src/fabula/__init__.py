@@ -58,6 +58,7 @@ _EXPORTS = {
         "AutoModelForCausalLM",
         "AutoModelForSeq2SeqLM",
         "AutoTokenizer",
+        "FlaxAutoModelForCausalLM",
     ),
     "models.config": ("ModelConfig",),
     "pipelines.tasks": ("pipeline",),
@@ -158,6 +159,7 @@ if TYPE_CHECKING:  # the same table, for type checkers and editors
     from fabula.hub.auto import AutoModelForCausalLM as AutoModelForCausalLM
     from fabula.hub.auto import AutoModelForSeq2SeqLM as AutoModelForSeq2SeqLM
     from fabula.hub.auto import AutoTokenizer as AutoTokenizer
+    from fabula.hub.auto import FlaxAutoModelForCausalLM as FlaxAutoModelForCausalLM
     from fabula.models.config import ModelConfig as ModelConfig
     from fabula.pipelines.tasks import pipeline as pipeline
     from fabula.pipelines.text2text_generation import Text2TextGenerationPipeline as Text2TextGenerationPipeline

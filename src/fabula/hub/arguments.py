@@ -12,7 +12,8 @@ from typing import Any, Literal
 from fabula.errors import ArgumentError, NotSupportedError, UnknownArgumentError
 from fabula.hub.source_options import SourceOptions
 
-Backend = Literal["native", "torch"]
+Backend = Literal["native", "torch", "jax", "tensorflow"]
+_BACKENDS: tuple[Backend, ...] = ("native", "torch", "jax", "tensorflow")
 _DTYPES = {"float32": "F32", "float": "F32", "bfloat16": "BF16", "float16": "F16", "half": "F16"}
 _DEVICE = re.compile(r"(cpu|cuda|mps|xpu|npu|hpu)(:\d{1,3})?")
 _ACCEPTED = {  # without effect, and none is needed: weights are mapped, never copied twice, and in safetensors
@@ -22,6 +23,7 @@ _ACCEPTED = {  # without effect, and none is needed: weights are mapped, never c
     "offload_buffers",
     "experts_implementation",
     "resume_download",
+    "from_pt",  # weights are those of every framework
 }
 _REFUSED = {
     "trust_remote_code": "Fabula runs no code from a model's files",
@@ -68,8 +70,12 @@ def read_arguments(arguments: dict[str, Any]) -> tuple[LoadOptions, SourceOption
         bits=bits,
         threads=_threads(rest.pop("threads", None)),
     )
-    if load.backend == "torch" and load.threads is not None:
-        raise NotSupportedError("`threads` bounds the native backend only. With torch call torch.set_num_threads().")
+    if load.backend not in (None, "native") and load.threads is not None:
+        raise NotSupportedError(
+            "`threads` bounds the native backend only. With torch call torch.set_num_threads()."
+            if load.backend == "torch"
+            else f"`threads` bounds the native backend only, got backend {load.backend!r}. Leave it out."
+        )
     return load, _source(rest, (*_ACCEPTED, *_REFUSED, *_NAMES))
 
 
@@ -125,8 +131,8 @@ def _refuse_one(rest: dict[str, Any], name: str) -> None:
 
 
 def _backend(value: Any) -> Backend | None:
-    if value not in (None, "native", "torch"):
-        raise ArgumentError(f"`backend` must be 'native', 'torch' or absent, got {value!r}.")
+    if value is not None and value not in _BACKENDS:
+        raise ArgumentError(f"`backend` must be one of {', '.join(map(repr, _BACKENDS))} or absent, got {value!r}.")
     return value
 
 
@@ -159,7 +165,7 @@ def _format(rest: dict[str, Any]) -> str | None:
         dtype = old
     if dtype is None or dtype == "auto":
         return None
-    name = getattr(dtype, "__name__", None) or str(dtype)
+    name = getattr(dtype, "__name__", None) or getattr(dtype, "name", None) or str(dtype)
     name = name.removeprefix("torch.")
     if name not in _DTYPES:
         raise ArgumentError(f"`dtype` must be one of 'auto', {', '.join(map(repr, _DTYPES))}, got {dtype!r}.")

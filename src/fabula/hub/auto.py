@@ -8,6 +8,7 @@ from typing import Any
 from fabula.errors import ArgumentError
 from fabula.generation.config import GenerationConfig
 from fabula.hub.arguments import read_arguments, read_source_arguments
+from fabula.hub.backends import backend_for
 from fabula.hub.load import check_kind, load_model
 from fabula.hub.open import open_checkpoint, open_config, open_tokenizer
 from fabula.hub.source_options import SourceOptions
@@ -83,8 +84,23 @@ class AutoModelForSeq2SeqLM:
         return _model("AutoModelForSeq2SeqLM", source, arguments)
 
 
+class FlaxAutoModelForCausalLM:
+    """Reads a model that continues text, for JAX."""
+
+    @staticmethod
+    def from_pretrained(source: Source | None = None, **arguments: Any) -> Any:
+        """A `flax.nnx.Module` of a directory, a .gguf file, a hub id or the default model, ready to generate.
+
+        The arguments and what is raised are those of AutoModelForCausalLM; `backend` is "jax", packed weights become
+        floats, and without `device_map` the model is on JAX's own default device. Raises MissingDependencyError
+        where JAX or Flax is not installed.
+        """
+        return _model("FlaxAutoModelForCausalLM", source, arguments)
+
+
 def _model(door: str, source: Source | None, arguments: dict[str, Any]) -> Any:
     """The model that one of the doors was asked for."""
+    _bind(door, arguments)
     config = arguments.pop("config", None)
     generation_config = arguments.pop("generation_config", None)
     if config is not None and not isinstance(config, ModelConfig):
@@ -101,6 +117,21 @@ def _model(door: str, source: Source | None, arguments: dict[str, Any]) -> Any:
     if generation_config is not None:
         model.generation_config = generation_config
     return model
+
+
+def _bind(door: str, arguments: dict[str, Any]) -> None:
+    """Puts the backend of a framework's own door among the arguments. Raises ArgumentError for another."""
+    own = backend_for(door)
+    if own is None:
+        return
+    if arguments.get("backend") not in (None, own):
+        raise ArgumentError(
+            f"`backend` must be {own!r} or absent for {door}, got {arguments['backend']!r}. "
+            f"Use {door[door.index('Auto') :]} for others."
+        )
+    arguments["backend"] = own
+    if arguments.get("device_map") is None:
+        arguments["device_map"] = "auto"
 
 
 def _where(options: SourceOptions) -> dict[str, Any]:

@@ -7,9 +7,10 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any
 
-from fabula.errors import ArgumentError, MissingDependencyError, NotSupportedError
+from fabula.errors import ArgumentError, NotSupportedError
 from fabula.generation.config import GenerationConfig
 from fabula.hub.arguments import LoadOptions
+from fabula.hub.backends import BACKENDS, backend_for, check_installed
 from fabula.hub.checkpoint import Checkpoint
 from fabula.hub.progress import late_bar
 from fabula.hub.vocabulary import check_vocabulary
@@ -33,13 +34,14 @@ def load_model(checkpoint: Checkpoint, options: LoadOptions, config: ModelConfig
     family = family_for(config or ModelConfig.from_dict(checkpoint.config))
     tensors, precision = _in_format(checkpoint.tensors, options), _PRECISIONS[options.bits]
     device = _place(options)
-    if _backend(options, device, family) == "native":
+    backend = _backend(options, device, family)
+    if backend == "native":
         with late_bar("packing weights") as progress:
             model: Any = NativeCausalLM(family, tensors, precision=precision, threads=options.threads, loaded=progress)
     else:
-        importlib.import_module("fabula.models.torch_devices").check_device(device)
-        kind, rounded = _torch_class(family), RoundedTensors(family, tensors, precision)
-        model = kind.from_tensors(family, rounded, dtype=_torch_dtype(checkpoint, options, family), device=device)
+        kind, rounded = BACKENDS[backend].model_class(family), RoundedTensors(family, tensors, precision)
+        BACKENDS[backend].devices.check_device(device)
+        model = kind.from_tensors(family, rounded, dtype=_dense_dtype(checkpoint, options, family), device=device)
     model.name_or_path = checkpoint.source
     model.generation_config = _generation_config(checkpoint, family)
     if checkpoint.tokenizer is not None:
@@ -53,20 +55,17 @@ def check_kind(door: str, checkpoint: Checkpoint, config: ModelConfig | None) ->
     """Raises ArgumentError for a model with an encoder at the door of those without, or the other way round."""
     values = checkpoint.config if config is None else config.to_dict()
     kind = family_class(ModelConfig.from_dict(values).to_dict())
-    right = "AutoModelForSeq2SeqLM" if issubclass(kind, EncoderDecoder) else "AutoModelForCausalLM"
+    prefix = door.partition("AutoModel")[0]
+    right = prefix + ("AutoModelForSeq2SeqLM" if issubclass(kind, EncoderDecoder) else "AutoModelForCausalLM")
+    backend = backend_for(door)
+    if backend is not None and issubclass(kind, EncoderDecoder):
+        BACKENDS[backend].model_class(family_for(ModelConfig.from_dict(values)))
     if door != right:
         has = "an encoder" if issubclass(kind, EncoderDecoder) else "no encoder"
         raise ArgumentError(
             f"{checkpoint.source} must be loaded by {right}, got {door}: "
             f"a {values.get('model_type')} model has {has}. Use {right}.from_pretrained."
         )
-
-
-def _torch_class(family: Family) -> Any:
-    """What computes the family in PyTorch."""
-    if isinstance(family, EncoderDecoder):
-        return importlib.import_module("fabula.models.torch_seq2seq").TorchSeq2SeqLM
-    return importlib.import_module("fabula.models.torch").TorchCausalLM
 
 
 def _refuse_other_quantization(checkpoint: Checkpoint) -> None:
@@ -93,12 +92,13 @@ def _tokenizer(files: TokenizerFiles, vocabulary: int) -> Tokenizer:
 
 
 def _place(options: LoadOptions) -> str:
-    """The device: "auto" is the first GPU that torch sees, if torch is there, else the CPU."""
+    """The device: "auto" is the first GPU that the framework sees, if it is there, else the CPU."""
     if options.device != "auto":
         return options.device
-    if options.backend == "native" or importlib.util.find_spec("torch") is None:
+    backend = BACKENDS.get(options.backend or "torch")
+    if backend is None or not all(map(importlib.util.find_spec, backend.packages)):
         return "cpu"
-    return importlib.import_module("fabula.models.torch_devices").best_device()
+    return str(backend.devices.best_device())
 
 
 def _backend(options: LoadOptions, device: str, family: Family) -> str:
@@ -110,13 +110,12 @@ def _backend(options: LoadOptions, device: str, family: Family) -> str:
         )
     if backend == "native" and device != "cpu":
         raise ArgumentError(f"`backend` 'native' computes on the CPU only, got device {device!r}. Use backend='torch'.")
-    if backend == "torch" and importlib.util.find_spec("torch") is None:
-        which = f"{family.config.model_type} models need" if encodes else "backend 'torch' needs"
-        raise MissingDependencyError(f"{which} PyTorch: pip install 'fabula[torch]'.")
+    if backend != "native":
+        check_installed(backend, family)
     return backend
 
 
-def _torch_dtype(checkpoint: Checkpoint, options: LoadOptions, family: Family) -> str:
+def _dense_dtype(checkpoint: Checkpoint, options: LoadOptions, family: Family) -> str:
     """The parameters' type: the one asked for, the checkpoint's, or float32 for packed weights.
 
     A family with an encoder exceeds float16, so that its weights in it are widened unless somebody insists.
