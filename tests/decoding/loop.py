@@ -11,9 +11,10 @@ from fabula import arrays
 from fabula.cache.blocks import BLOCK, blocks_for
 from fabula.context import Context
 from fabula.decoding.sample import SAMPLE
-from fabula.decoding.strategy import Draftable, Draw, Tapped, Turn
+from fabula.decoding.strategy import Draftable, Draw, Tapped, Turn, Underway
 from fabula.ops.protocol import Batch
 from fabula.processors import LogitsProcessorList
+from fabula.processors.rows import stack
 from fabula.taps import NO_TAPS
 
 Rows = list[list[int]]
@@ -51,7 +52,7 @@ def turn_of(
     parts = (tokens, [len(row) for row in rows], lengths)
     context = Context(*(xp.asarray(np.asarray(part), "int32", like=logits) for part in parts))
     draw = Draw.of([seed] * len(rows), streams, [len(row) for row in rows], [sampled] * len(rows))
-    return Turn(logits, LogitsProcessorList(processors).process, context, draw, tapped)
+    return Turn(logits, stack([processors] * len(rows)), context, draw, tapped)
 
 
 def run_strategy(
@@ -84,11 +85,10 @@ def run_search(
         found = forward(model, rows, counts, search.taps)
         last = np.cumsum(counts) - 1
         hidden = [found.hidden[end - count : end] for end, count in zip(np.cumsum(counts), counts, strict=True)]
-        streams = [0] * len(rows)
-        turn = turn_of(
-            rows, [len(prompt)] * len(rows), found.logits[last], Tapped(hidden=hidden), False, 0, streams, processors
-        )
-        move = search.advance(turn, lambda row, token, rows=rows: ends([*rows[row], token]), carry)
+        streams, tapped = [0] * len(rows), Tapped(hidden, found.hidden[last])
+        turn = turn_of(rows, [len(prompt)] * len(rows), found.logits[last], tapped, False, 0, streams, processors)
+        underway = Underway(carry, lambda row, token, rows=rows: ends([*rows[row], token]))
+        (move,) = search.advance(turn, [underway])
         settled += move.settled
         if move.scores is not None:
             scores.append(arrays.of(move.scores).to_host(move.scores).copy())

@@ -10,8 +10,8 @@ import torch
 
 from fabula import arrays
 from fabula.context import Context
-from fabula.decoding.strategy import Draw, Hypothesis, Move, Search, Turn
-from fabula.processors import LogitsProcessorList
+from fabula.decoding.strategy import Draw, Hypothesis, Move, Search, Turn, Underway
+from fabula.processors.rows import stack
 
 
 @dataclass
@@ -40,7 +40,6 @@ def drive(
     stops: Any = None,
 ) -> Driven:
     """Runs to the end. `logits_of` Int["R L"] -> Float["R V"]; sampled where a seed is given; `stops` ends any row."""
-    process = LogitsProcessorList(processors).process
     rows, carry = np.array([prompt], np.int32), None
     driven = Driven(())
 
@@ -52,7 +51,8 @@ def drive(
 
     for _ in range(max_new):
         driven.contexts.append(rows)
-        move = search.advance(_turn(rows, logits_of, len(prompt), process, seed, padding), ends, carry)
+        turn = _turn(rows, logits_of, len(prompt), stack([processors] * len(rows)), seed, padding)
+        (move,) = search.advance(turn, [Underway(carry, ends)])
         driven.moves.append(move)
         if move.finished is not None:
             driven.results = move.finished

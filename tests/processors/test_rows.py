@@ -109,20 +109,20 @@ def test_every_rows_order_is_kept_where_orders_differ(xp):
 def test_processors_with_numbers_become_one_pass():
     recipes = [[p.TemperatureLogitsWarper(0.5 + row), p.TopKLogitsWarper(row + 3)] for row in range(4)]
     recipes[2].pop()
-    steps = stack(recipes).__closure__[0].cell_contents
+    steps = stack(recipes).steps
     assert [type(step) for step in steps] == [Everywhere, Everywhere]
     assert steps[0].processor.temperature.tolist() == [[0.5], [1.5], [2.5], [3.5]]
     assert steps[1].processor.top_k.tolist() == [[3], [4], [0], [6]]
 
 
 def test_equal_numbers_stay_one_number():
-    steps = stack([[p.TemperatureLogitsWarper(0.5)] for _ in range(3)]).__closure__[0].cell_contents
+    steps = stack([[p.TemperatureLogitsWarper(0.5)] for _ in range(3)]).steps
     assert steps[0].processor.temperature == 0.5
 
 
 def test_what_cannot_stack_runs_on_its_rows_only():
     mine = Mine(3)
-    steps = stack([[mine], [], [mine], [p.LogitNormalization()]]).__closure__[0].cell_contents
+    steps = stack([[mine], [], [mine], [p.LogitNormalization()]]).steps
     assert [type(step) for step in steps] == [Partial, Masked]
     assert steps[0].rows.tolist() == [0, 2]
 

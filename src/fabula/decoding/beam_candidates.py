@@ -7,18 +7,27 @@ the scores may hold one row for them: [G 1 V].
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from fabula import arrays
-from fabula.context import Context
 from fabula.decoding.sample import noise_of
 from fabula.decoding.strategy import Draw, Turn
 from fabula.errors import NumericalError
 
-__all__ = ["SPARE", "Candidates", "best_candidates", "candidates_to_keep", "drawn_candidates", "found", "log_scores"]
+__all__ = [
+    "SPARE",
+    "Candidates",
+    "best_candidates",
+    "candidates_to_keep",
+    "drawn_candidates",
+    "found",
+    "log_scores",
+    "shares",
+]
 
 SPARE = np.float32(-1e9)  # what a beam starts with that only fills a place: any real one is better
 PURPOSE_BEAMS = 1 << 16  # of random bits; plus the beam's number, so that each beam has noise of its own
@@ -57,17 +66,21 @@ def candidates_to_keep(beams: int, end_tokens: int) -> int:
     return max(2, 1 + end_tokens) * beams
 
 
-def log_scores(turn: Turn, context: Context | None = None, rows: Any = None, diverse: Any = None) -> Any:
-    """Float32["R V"]: the log-softmax of the logits (of some rows Int["R"]), as the rows' processors make it.
+def log_scores(turn: Turn, diverse: Any = None) -> Any:
+    """Float32["R V"]: the log-softmax of the rows' logits, as their processors make it.
 
-    `context` goes with the rows; `diverse` Float["V"] is taken off before the processors.
+    `diverse` Float["R V"] is taken off before the processors.
     """
     xp = arrays.of(turn.logits)
-    logits = xp.astype(turn.logits if rows is None else xp.take(turn.logits, rows), "float32")
-    log_probabilities = xp.log_softmax(logits)
-    if diverse is not None:
-        log_probabilities = log_probabilities - diverse[None, :]
-    return turn.process(log_probabilities, turn.context if context is None else context)
+    log_probabilities = xp.log_softmax(xp.astype(turn.logits, "float32"))
+    return turn.process(log_probabilities if diverse is None else log_probabilities - diverse, turn.context)
+
+
+def shares(scores: Any, groups: int, beams: int) -> list[Any]:
+    """Float["W V"] of each group, from scores Float["G*W V"] or, where a group's beams are one text, Float["G V"]."""
+    xp, each = arrays.of(scores), scores.shape[0] // groups
+    parts = [scores[first : first + each] for first in range(0, groups * each, each)]
+    return parts if each == beams else [xp.broadcast_to(part, (beams, part.shape[-1])) for part in parts]
 
 
 def best_candidates(xp: Any, scores: Any, running: Any, count: int) -> tuple[Any, Any, Any]:
@@ -114,25 +127,33 @@ def _merged(xp: Any, ranks: Any, values: Any, tokens: Any, running: Any, count: 
     return xp.take_along_axis(values, places), places // each, xp.take_along_axis(tokens, places)
 
 
-def found(scores: Any, running: np.ndarray, count: int, draw: Draw) -> Candidates:
-    """One search's candidates, from scores Float["W V"] or, at the first turn, Float["1 V"], and running Float["W"].
+def found(scores: Any, running: Sequence[np.ndarray], count: int, draw: Draw) -> list[Candidates]:
+    """The candidates of G searches, from scores Float["G*W V"] or, at the first turn, Float["G V"].
 
-    Drawn where `draw.sampled` holds, else the best. Only they go to the host. Raises NumericalError.
+    running: Float["W"] of each. Drawn where `draw.sampled` holds, which it does for all or none, else the best. Only
+    they go to the host. Raises NumericalError.
     """
     if arrays.on_host(scores):  # where NumPy takes the fewest steps
         scores = arrays.of(scores).to_host(scores)
     xp = arrays.of(scores)
-    beams = xp.asarray(running[None], "float32", like=scores)
+    beams = xp.asarray(np.stack(running), "float32", like=scores)
+    scores = xp.reshape(scores, (len(running), -1, scores.shape[-1]))
     if draw.sampled[0]:
-        kept = drawn_candidates(xp, scores[None], beams, count, draw)
+        kept = drawn_candidates(xp, scores, beams, count, draw)
     else:
-        kept = best_candidates(xp, scores[None], beams, count)
-    values, rows, tokens = (xp.to_host(part)[0] for part in kept)
-    if np.isnan(values).any() or not (values > -np.inf).any():
+        kept = best_candidates(xp, scores, beams, count)
+    return [_checked(*group) for group in zip(*map(xp.to_host, kept), strict=True)]
+
+
+def _checked(values: np.ndarray, rows: np.ndarray, tokens: np.ndarray) -> Candidates:
+    """A group's candidates, of which there must be one, and none at NaN."""
+    possible = values > -np.inf
+    if possible.all():
+        return Candidates(values, rows, tokens)
+    if np.isnan(values).any() or not possible.any():
         reason = "NaN" if np.isnan(values).any() else "-inf only"
         raise NumericalError(
             f"`scores` must hold a finite number for some beam, and no NaN, got {reason}. Look for a processor that "
             "removes every token, or for NaN in the model's logits; remove_invalid_values=True goes on regardless."
         )
-    possible = values > -np.inf
-    return Candidates(values[possible].astype(np.float32), rows[possible], tokens[possible])
+    return Candidates(values[possible], rows[possible], tokens[possible])

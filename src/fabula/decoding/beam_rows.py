@@ -110,8 +110,8 @@ class Beams:
 
     def go_on(self, chosen: Candidates, pool: Pool, offset: int = 0) -> Beams:
         """The beams that the chosen candidates make; `offset` is the number of the group's first beam."""
-        tokens = np.column_stack([self.tokens[chosen.rows], chosen.tokens]).astype(np.int32)
-        rows = np.column_stack([self.rows[chosen.rows], chosen.rows + offset]).astype(np.int32)
+        tokens = np.concatenate([self.tokens[chosen.rows], chosen.tokens[:, None]], axis=1, dtype=np.int32)
+        rows = np.concatenate([self.rows[chosen.rows], chosen.rows[:, None] + offset], axis=1, dtype=np.int32)
         return Beams(chosen.values, tokens, rows, pool)
 
 

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
-from fabula import arrays
-from fabula.decoding.beam_candidates import Candidates, candidates_to_keep, found, log_scores
+from fabula.decoding.beam_candidates import Candidates, candidates_to_keep, found, log_scores, shares
 from fabula.decoding.beam_rows import BY_MEAN, Beams, Ranking, settled_tokens
-from fabula.decoding.strategy import Ends, FinishReason, Move, Turn
+from fabula.decoding.beam_turns import reasons_of
+from fabula.decoding.strategy import FinishReason, Move, Turn, Underway
 from fabula.taps import NO_TAPS, Taps
 
 __all__ = ["BeamSearch"]
@@ -45,30 +47,34 @@ class BeamSearch:
     def width(self) -> int:
         return self.num_beams
 
-    def advance(self, turn: Turn, ends: Ends, carry: Carry | None) -> Move:
-        """The next beams. Raises NumericalError where no beam has a finite score, or one has NaN."""
-        first = carry is None
-        carry = carry or Carry(Beams.start(self.num_beams))
-        beams = carry.beams
+    def advance(self, turn: Turn, underway: Sequence[Underway]) -> list[Move]:
+        """The next beams of each. Raises NumericalError where all beams of one have no finite score, or one has NaN."""
         scores = log_scores(turn)
-        candidates = found(scores, beams.scores, candidates_to_keep(self.num_beams, self.end_tokens), turn.draw)
-        parents = np.zeros_like(candidates.rows) if first else candidates.rows
-        reasons = [ends(int(row), int(token)) for row, token in zip(parents, candidates.tokens, strict=True)]
+        carries = [one.carry or Carry(Beams.start(self.num_beams)) for one in underway]
+        running = [carry.beams.scores for carry in carries]
+        every = found(scores, running, candidates_to_keep(self.num_beams, self.end_tokens), turn.draw)
+        shared = shares(scores, len(underway), self.num_beams)
+        return [self._move(*each) for each in zip(underway, carries, every, shared, strict=True)]
+
+    def _move(self, one: Underway, carry: Carry, candidates: Candidates, scores: Any) -> Move:
+        """The next beams of one sequence, or its results."""
+        beams = carry.beams
+        parents = np.zeros(self.num_beams, np.int32) if one.carry is None else np.arange(self.num_beams, dtype=np.int32)
+        reasons = reasons_of(candidates, parents, one.ends)
         best = slice(self.num_beams)  # the rest are there so that enough go on
         pool = beams.pool.add(beams.ended(candidates.at(best), reasons[best], self.ranking))
-        recorded = arrays.of(scores).broadcast_to(scores, (self.num_beams, scores.shape[-1]))
         running = _running(candidates, reasons, self.num_beams)
         if running is None or pool.closed_to(running.values[0], beams.length + 1, self.ranking):
             nothing = np.zeros(0, np.int32)
-            return Move(None, nothing, nothing, finished=pool.results(self.results), scores=recorded)
+            return Move(None, nothing, nothing, finished=pool.results(self.results), scores=scores)
         beams = beams.go_on(running, pool)
         settled = settled_tokens([beams], [pool], carry.shown)
         return Move(
             carry=Carry(beams, carry.shown + len(settled)),
-            parents=np.zeros_like(running.rows) if first else running.rows,
+            parents=parents[running.rows],
             tokens=running.tokens,
             settled=settled,
-            scores=recorded,
+            scores=scores,
         )
 
 

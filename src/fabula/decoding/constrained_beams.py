@@ -14,12 +14,13 @@ from typing import Any
 import numpy as np
 
 from fabula import arrays
-from fabula.decoding.beam_candidates import Candidates, candidates_to_keep, found, log_scores
+from fabula.context import Context
+from fabula.decoding.beam_candidates import Candidates, candidates_to_keep, found, log_scores, shares
 from fabula.decoding.beam_rows import BY_MEAN, Beams, Pool, Ranking, settled_tokens
 from fabula.decoding.beam_turns import Judged, judge, reasons_of
 from fabula.decoding.constraint_list import ConstraintListState
 from fabula.decoding.constraints import Constraint
-from fabula.decoding.strategy import Ends, Move, Turn
+from fabula.decoding.strategy import Ends, Move, Turn, Underway
 from fabula.taps import NO_TAPS, Taps
 
 __all__ = ["ConstrainedBeamSearch"]
@@ -65,24 +66,29 @@ class ConstrainedBeamSearch:
     def width(self) -> int:
         return self.num_beams
 
-    def advance(self, turn: Turn, ends: Ends, carry: Carry | None) -> Move:
-        """The next beams. Raises NumericalError where no beam has a finite score, or one has NaN."""
-        parents = np.zeros(self.num_beams, np.int32) if carry is None else np.arange(self.num_beams, dtype=np.int32)
-        carry = carry or self._start(turn)
-        beams, states = carry.beams, carry.states
+    def advance(self, turn: Turn, underway: Sequence[Underway]) -> list[Move]:
+        """The next beams of each. Raises NumericalError where all beams of one have no finite score, or one has NaN."""
         scores = log_scores(turn)
-        candidates = found(scores, beams.scores, candidates_to_keep(self.num_beams, self.end_tokens), turn.draw)
-        reasons = reasons_of(candidates, parents, ends)
+        carries = [one.carry or self._start(turn.context, place) for place, one in enumerate(underway)]
+        running = [carry.beams.scores for carry in carries]
+        every = found(scores, running, candidates_to_keep(self.num_beams, self.end_tokens), turn.draw)
+        shared = shares(scores, len(underway), self.num_beams)
+        return [self._move(*each) for each in zip(underway, carries, every, shared, strict=True)]
+
+    def _move(self, one: Underway, carry: Carry, candidates: Candidates, scores: Any) -> Move:
+        """The next beams of one sequence, or its results."""
+        parents = np.zeros(self.num_beams, np.int32) if one.carry is None else np.arange(self.num_beams, dtype=np.int32)
+        beams, states = carry.beams, carry.states
+        reasons = reasons_of(candidates, parents, one.ends)
         stops = [reason == "stop" for reason in reasons]
         complete = [stop and _after(states, candidates, place).completed for place, stop in enumerate(stops)]
         judged = judge(beams, candidates, reasons, self.ranking, complete)
-        pushed = self._pushed(judged, carry, scores, parents, ends)
-        recorded = arrays.of(scores).broadcast_to(scores, (self.num_beams, scores.shape[-1]))
+        pushed = self._pushed(judged, carry, scores, parents, one.ends)
         if pushed is None or judged.over or judged.limit:
             pool = judged.pool if pushed is None or judged.over else self._at_limit(beams, judged, pushed)
             pool = pool if pool.kept else pool.add(beams.ended(candidates, reasons, self.ranking))
             nothing = np.zeros(0, np.int32)
-            return Move(None, nothing, nothing, finished=pool.results(self.results), scores=recorded)
+            return Move(None, nothing, nothing, finished=pool.results(self.results), scores=scores)
         running = pushed.candidates
         beams = beams.go_on(running, judged.pool)
         settled = settled_tokens([beams], [beams.pool], carry.shown)
@@ -91,12 +97,12 @@ class ConstrainedBeamSearch:
             parents=parents[running.rows],
             tokens=running.tokens,
             settled=settled,
-            scores=recorded,
+            scores=scores,
         )
 
-    def _start(self, turn: Turn) -> Carry:
-        xp = arrays.of(turn.context.tokens)
-        prompt = xp.to_host(turn.context.tokens)[0, : int(xp.to_host(turn.context.lengths)[0])]
+    def _start(self, context: Context, row: int) -> Carry:
+        xp = arrays.of(context.tokens)
+        prompt = xp.to_host(context.tokens)[row, : int(xp.to_host(context.lengths)[row])]
         state = ConstraintListState([constraint.copy() for constraint in self.constraints])
         state.reset(prompt.tolist())
         return Carry(Beams.start(self.num_beams), (state,) * self.num_beams)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -10,9 +11,8 @@ import numpy as np
 from fabula import arrays
 from fabula.context import Context
 from fabula.decoding.sample import best_tokens, check_chosen
-from fabula.decoding.strategy import Ends, FinishReason, Hypothesis, Move, Turn
+from fabula.decoding.strategy import FinishReason, Hypothesis, Move, Turn, Underway
 from fabula.errors import ArgumentError
-from fabula.processors.rows import select
 from fabula.taps import Taps
 
 __all__ = ["ContrastiveSearch"]
@@ -28,6 +28,17 @@ class _Candidates:
     probabilities: np.ndarray  # Float["W"]
     reasons: tuple[FinishReason | None, ...]  # why the sequence would end with the candidate
     read: Any  # Float["L D"]: the final hidden states of the sequence so far, each of length 1
+
+
+@dataclass(frozen=True, slots=True)
+class _Text:
+    """A sequence at a turn, with the candidate that it was settled to go on with."""
+
+    row: int  # of the turn
+    candidate: int  # which of the sequence's rows that is
+    read: Any  # Float["L D"]: the final hidden states so far, each of length 1
+    settled: tuple[int, ...] = ()  # the candidate; nothing at first
+    reason: FinishReason | None = None  # why the sequence ends with it
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,45 +62,58 @@ class ContrastiveSearch:
         if not 0 <= self.alpha <= 1:
             raise ArgumentError(f"`penalty_alpha` must be in [0, 1], got {self.alpha}. Try 0.6.")
 
-    def advance(self, turn: Turn, ends: Ends, carry: _Candidates | None) -> Move:
+    def advance(self, turn: Turn, underway: Sequence[Underway]) -> list[Move]:
         """Settles the best of the candidates that were read, and has its likeliest successors read."""
-        if carry is None:
-            return self._propose(turn, ends, 0, _directions(turn.tapped.hidden[0]))
-        xp = arrays.of(turn.logits)
-        directions = _directions(xp.concat([hidden[-1:] for hidden in turn.tapped.hidden], axis=0))
-        winner = self._best(xp, directions, carry)
-        token = int(carry.tokens[winner])
-        reason = carry.reasons[winner]
-        if reason is not None:
-            return _finished(xp, turn.context, winner, reason)
-        read = xp.concat([carry.read, directions[winner : winner + 1]], axis=0)
-        return replace(self._propose(turn, ends, winner, read), settled=(token,))
+        texts = _begun(turn) if underway[0].carry is None else self._settled(turn, [one.carry for one in underway])
+        living = [(text, one) for text, one in zip(texts, underway, strict=True) if text.reason is None]
+        proposed = iter(self._proposed(turn, *zip(*living, strict=True)) if living else ())
+        return [next(proposed) if text.reason is None else _finished(turn.context, text) for text in texts]
 
-    def _best(self, xp: Any, directions: Any, carry: _Candidates) -> int:
-        """Which candidate is worth most; `directions` Float["W D"]."""
-        penalties = xp.to_host(xp.max(directions @ carry.read.T))
-        return int(np.argmax((1 - self.alpha) * carry.probabilities - self.alpha * penalties))
-
-    def _propose(self, turn: Turn, ends: Ends, row: int, read: Any) -> Move:
-        """The likeliest successors of a row, each to be read in a row of its own."""
+    def _settled(self, turn: Turn, carries: Sequence[_Candidates]) -> list[_Text]:
+        """The texts with the candidate that is worth most."""
         xp = arrays.of(turn.logits)
-        chosen = xp.asarray([row], "int32", like=turn.logits)
-        logits = xp.astype(xp.take(turn.logits, chosen), "float32")
-        scores = turn.process(logits, select(turn.context, chosen))
+        directions, each, texts = _directions(turn.tapped.last_hidden), turn.logits.shape[0] // len(carries), []
+        for place, carry in enumerate(carries):
+            first = place * each
+            penalties = xp.to_host(xp.max(directions[first : first + each] @ carry.read.T))
+            winner = int(np.argmax((1 - self.alpha) * carry.probabilities - self.alpha * penalties))
+            read = xp.concat([carry.read, directions[first + winner : first + winner + 1]], axis=0)
+            settled = (int(carry.tokens[winner]),)
+            texts.append(_Text(first + winner, winner, read, settled, carry.reasons[winner]))
+        return texts
+
+    def _proposed(self, turn: Turn, texts: Sequence[_Text], underway: Sequence[Underway]) -> list[Move]:
+        """The likeliest successors of each text, each to be read in a row of its own."""
+        turn = turn.of(np.array([text.row for text in texts], np.int32))
+        xp = arrays.of(turn.logits)
+        scores = turn.process(xp.astype(turn.logits, "float32"), turn.context)
         ranked = xp.to_host(scores) if arrays.on_host(scores) else scores  # where NumPy takes the fewest steps
         xp = arrays.of(ranked)
         check_chosen(xp, ranked, best_tokens(xp, ranked))
         values, columns = xp.top_k(ranked, min(self.width, scores.shape[-1]))
-        possible = xp.to_host(values)[0] > -np.inf
-        probabilities = xp.to_host(xp.exp(values - xp.logsumexp(ranked, keepdims=True)))[0][possible]
-        tokens = xp.to_host(columns)[0][possible]
-        return Move(
-            carry=_Candidates(tokens, probabilities, tuple(ends(row, int(token)) for token in tokens), read),
-            parents=np.full(len(tokens), row, np.int32),
-            tokens=tokens.astype(np.int32),
-            scores=scores,
-            recorded=np.array([row]),
-        )
+        chances = xp.exp(values - xp.logsumexp(ranked, keepdims=True))
+        values, columns, chances = (xp.to_host(part) for part in (values, columns, chances))
+        moves = []
+        for place, (text, one) in enumerate(zip(texts, underway, strict=True)):
+            possible = values[place] > -np.inf
+            tokens, row = columns[place][possible].astype(np.int32), text.candidate
+            reasons = tuple(one.ends(row, token) for token in tokens.tolist())
+            moves.append(
+                Move(
+                    carry=_Candidates(tokens, chances[place][possible], reasons, text.read),
+                    parents=np.full(len(tokens), row, np.int32),
+                    tokens=tokens,
+                    settled=text.settled,
+                    scores=scores[place : place + 1],
+                    recorded=np.array([row]),
+                )
+            )
+        return moves
+
+
+def _begun(turn: Turn) -> list[_Text]:
+    """The prompts."""
+    return [_Text(row, 0, _directions(hidden)) for row, hidden in enumerate(turn.tapped.hidden)]
 
 
 def _directions(hidden: Any) -> Any:
@@ -99,16 +123,18 @@ def _directions(hidden: Any) -> Any:
     return wide / xp.sqrt(xp.sum(wide * wide, keepdims=True))
 
 
-def _finished(xp: Any, context: Context, row: int, reason: FinishReason) -> Move:
+def _finished(context: Context, text: _Text) -> Move:
     """The result: a row's new tokens. Nothing was chosen from what was computed last."""
+    xp, row = arrays.of(context.tokens), text.row
     start, end = (int(xp.to_host(part)[row]) for part in (context.prompt_lengths, context.lengths))
     tokens = xp.to_host(context.tokens[row, start:end]).astype(np.int32)
+    assert text.reason is not None
     nothing = np.zeros(0, np.int32)
     return Move(
         carry=None,
         parents=nothing,
         tokens=nothing,
-        settled=(int(tokens[-1]),),
-        finished=(Hypothesis(tokens, reason),),
+        settled=text.settled,
+        finished=(Hypothesis(tokens, text.reason),),
         recorded=nothing,
     )

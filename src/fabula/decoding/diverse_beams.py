@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
 from fabula import arrays
-from fabula.context import Context
-from fabula.decoding.beam_candidates import candidates_to_keep, found, log_scores
+from fabula.decoding.beam_candidates import Candidates, candidates_to_keep, found, log_scores, shares
 from fabula.decoding.beam_rows import BY_MEAN, Beams, Pool, Ranking, settled_tokens
 from fabula.decoding.beam_turns import judge, reasons_of
-from fabula.decoding.strategy import Ends, Move, Turn
+from fabula.decoding.strategy import Ends, Move, Turn, Underway
 from fabula.errors import ArgumentError
 from fabula.processors.diversity import count_tokens
 from fabula.taps import NO_TAPS, Taps
@@ -29,6 +29,21 @@ class Group:
     chosen: np.ndarray  # Int["W"]
     scores: Any = None  # Float["W V"]
     over: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class _Member:
+    """A sequence's group when its turn comes."""
+
+    group: Group
+    before: list[Group]  # those of the sequence that have chosen
+    first: int  # the sequence's first row of the turn
+    ends: Ends
+
+    @property
+    def rows(self) -> np.ndarray:
+        """Int["W"]: the group's rows of the turn; one while its beams are one text."""
+        return self.first + np.unique(self.group.parents)
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,13 +90,24 @@ class DiverseBeamSearch:
         """Beams of a group."""
         return self.num_beams // self.num_beam_groups
 
-    def advance(self, turn: Turn, ends: Ends, carry: Carry | None) -> Move:
+    def advance(self, turn: Turn, underway: Sequence[Underway]) -> list[Move]:
         """The next beams of every group. Raises NumericalError where a group has no finite score, or NaN."""
-        carry = carry or self._start()
-        groups: list[Group] = []
-        for group in carry.groups:
-            groups.append(self._over(group) if group.over else self._step(group, groups, turn, ends))
-        scores = arrays.of(turn.logits).concat([group.scores for group in groups], axis=0)
+        carries = [one.carry or self._start() for one in underway]
+        each = len(turn.draw.position) // len(underway)
+        chosen: list[list[Group]] = [[] for _ in underway]
+        for index in range(self.num_beam_groups):
+            members = [
+                _Member(carry.groups[index], before, place * each, one.ends)
+                for place, (carry, before, one) in enumerate(zip(carries, chosen, underway, strict=True))
+            ]
+            stepped = iter(self._step(turn, [member for member in members if not member.group.over]))
+            for member in members:
+                member.before.append(self._over(member.group) if member.group.over else next(stepped))
+        return [self._move(*each) for each in zip(chosen, carries, strict=True)]
+
+    def _move(self, groups: list[Group], carry: Carry) -> Move:
+        """What the groups of a sequence become, or its results."""
+        scores = arrays.of(groups[0].scores).concat([group.scores for group in groups], axis=0)
         if all(group.over for group in groups):
             nothing = np.zeros(0, np.int32)
             return Move(None, nothing, nothing, finished=self._results(groups), scores=scores)
@@ -110,53 +136,43 @@ class DiverseBeamSearch:
         """A group that is over: its beams stay, so that there are as many rows at every turn."""
         return replace(group, chosen=self._padded())
 
-    def _step(self, group: Group, before: list[Group], turn: Turn, ends: Ends) -> Group:
-        """A group's next beams, after those before it chose."""
-        beams, offset = group.beams, len(before) * self.size
-        scores = self._scores(group, before, turn)
-        kept = candidates_to_keep(self.size, self.end_tokens)
-        candidates = found(scores, beams.scores, kept, turn.draw)
-        judged = judge(beams, candidates, reasons_of(candidates, group.parents, ends), self.ranking, offset=offset)
-        recorded = arrays.of(scores).broadcast_to(scores, (self.size, scores.shape[-1]))
+    def _step(self, turn: Turn, members: list[_Member]) -> list[Group]:
+        """What the group of one number becomes of some sequences."""
+        if not members:
+            return []
+        here = turn.of(np.concatenate([member.rows for member in members]))
+        scores = log_scores(here, self._diverse(here.logits, members))
+        running = [member.group.beams.scores for member in members]
+        every = found(scores, running, candidates_to_keep(self.size, self.end_tokens), here.draw)
+        shared = shares(scores, len(members), self.size)
+        return [self._next(*one) for one in zip(members, every, shared, strict=True)]
+
+    def _next(self, member: _Member, candidates: Candidates, scores: Any) -> Group:
+        """A sequence's group with its next beams."""
+        group, offset = member.group, len(member.before) * self.size
+        beams, reasons = group.beams, reasons_of(candidates, group.parents, member.ends)
+        judged = judge(beams, candidates, reasons, self.ranking, offset=offset)
         running = judged.running
         if running is None:
-            return Group(replace(beams, pool=judged.pool), group.parents, self._padded(), recorded, over=True)
+            return Group(replace(beams, pool=judged.pool), group.parents, self._padded(), scores, over=True)
         if judged.over or judged.limit:
             late = [] if judged.over else beams.ended(running, [judged.limit] * self.size, self.ranking, offset)
             ended = replace(beams, pool=judged.pool.add(late))
-            return Group(ended, group.parents, running.tokens, recorded, over=True)
-        return Group(beams.go_on(running, judged.pool, offset), group.parents[running.rows], running.tokens, recorded)
+            return Group(ended, group.parents, running.tokens, scores, over=True)
+        return Group(beams.go_on(running, judged.pool, offset), group.parents[running.rows], running.tokens, scores)
 
     def _padded(self) -> np.ndarray:
         return np.full(self.size, self.padding, np.int32)
 
-    def _scores(self, group: Group, before: list[Group], turn: Turn) -> Any:
-        """Float["W V"], or Float["1 V"] while the group's beams are one row: what it chooses from."""
-        xp = arrays.of(turn.logits)
-        rows = xp.asarray(np.unique(group.parents), "int32", like=turn.logits)
-        diverse = None
-        if before and self.diversity_penalty:
-            tokens = np.concatenate([one.chosen for one in before])
-            diverse = count_tokens(xp, tokens, turn.logits) * self.diversity_penalty
-        return log_scores(turn, _rows_of(turn.context, rows), rows, diverse)
+    def _diverse(self, logits: Any, members: list[_Member]) -> Any:
+        """Float["R V"]: what is taken off the rows' scores for what the groups before chose; None: nothing."""
+        if not members[0].before or not self.diversity_penalty:
+            return None
+        tokens = np.stack([np.concatenate([group.chosen for group in member.before]) for member in members])
+        xp = arrays.of(logits)
+        counts = count_tokens(xp, tokens, logits) * self.diversity_penalty
+        return xp.repeat(counts, logits.shape[0] // len(members))
 
     def _results(self, groups: list[Group]) -> tuple[Any, ...]:
         every = Pool(self.num_beams).add(one for group in groups for one in group.beams.pool.kept)
         return every.results(self.results)
-
-
-def _rows_of(context: Context, rows: Any) -> Context:
-    """The context of some rows."""
-    xp = arrays.of(context.tokens)
-
-    def some(part: Any) -> Any:
-        return None if part is None else xp.take(part, rows)
-
-    return replace(
-        context,
-        tokens=some(context.tokens),
-        lengths=some(context.lengths),
-        prompt_lengths=some(context.prompt_lengths),
-        seen=some(context.seen),
-        unconditional=some(context.unconditional),
-    )

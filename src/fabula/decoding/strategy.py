@@ -8,8 +8,10 @@ from typing import Any, Literal, Protocol
 
 import numpy as np
 
+from fabula import arrays
 from fabula.arrays.random import split_seed
 from fabula.context import Context
+from fabula.processors.rows import Stacked, select
 from fabula.taps import Taps
 
 __all__ = [
@@ -20,16 +22,15 @@ __all__ = [
     "Ends",
     "Hypothesis",
     "Move",
-    "Process",
     "Search",
     "Strategy",
     "Tapped",
     "Turn",
+    "Underway",
 ]
 
 FinishReason = Literal["stop", "length", "time", "cancelled"]
 Ends = Callable[[int, int], FinishReason | None]  # (row, token) -> why the row would end with this token; None: not
-Process = Callable[[Any, Context], Any]  # (scores Float["R V"], context) -> scores: the rows' processors
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,12 +68,9 @@ class Draw:
 class Tapped:
     """What a step computed for R rows beyond the last logits, as the strategy's taps ask. In the model's framework."""
 
-    hidden: Sequence[
-        Any
-    ] = ()  # R of Float["N D"]: after the final norm, at the N positions computed since the last turn
-    layer_logits: Mapping[int, Any] | None = (
-        None  # layer -> Float["R V"]: the head on that layer's output (0: embeddings)
-    )
+    hidden: Sequence[Any] = ()  # R of Float["N D"]: after the final norm, at the N positions since the last turn
+    last_hidden: Any = None  # Float["R D"]: the same, at the last position
+    layer_logits: Mapping[int, Any] | None = None  # layer -> Float["R V"]: the head on its output (0: embeddings)
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,10 +78,17 @@ class Turn:
     """R rows that are ready to choose: what the model says of their next token, and what may be known of them."""
 
     logits: Any  # Float["R V"]: the model's own
-    process: Process  # the rows' processors; also good for any of the rows, several times, with a context to match
+    process: Stacked  # the rows' processors; may be called several times
     context: Context
     draw: Draw
     tapped: Tapped = Tapped()
+
+    def of(self, rows: np.ndarray) -> Turn:
+        """The turn of some rows, Int["N"], without what was tapped."""
+        xp = arrays.of(self.logits)
+        chosen = xp.asarray(rows, "int32", like=self.logits)
+        logits, context = xp.take(self.logits, chosen), select(self.context, chosen)
+        return Turn(logits, self.process.of(rows), context, self.draw.select(rows))
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,10 +136,18 @@ class Move:
     recorded: np.ndarray | None = None  # Int["K"]: the rows whose logits and states are; None: all
 
 
-class Search(Protocol):
-    """A way to choose that keeps several rows a sequence, such as beams. It takes its turn alone with its rows.
+@dataclass(frozen=True, slots=True)
+class Underway:
+    """A sequence that a search is underway with, as a turn finds it."""
 
-    Its first turn has one row, the prompt's, and carry None; later ones have the rows of its last move, in that order.
+    carry: Any  # what the search wanted back; None: this is the sequence's first turn
+    ends: Ends  # knows all limits of its rows, from 0: end tokens, lengths, stop strings, time, the caller's own
+
+
+class Search(Protocol):
+    """A way to choose that keeps several rows a sequence, such as beams; what becomes of one is no other's matter.
+
+    Searches are compared: sequences of equal ones that have as many rows share a turn.
     """
 
     @property
@@ -153,8 +166,12 @@ class Search(Protocol):
     def results(self) -> int:
         """How many hypotheses it gives."""
 
-    def advance(self, turn: Turn, ends: Ends, carry: Any) -> Move:
-        """The rows' next tokens. `ends` knows all limits: end tokens, lengths, stop strings, time, the caller's own."""
+    def advance(self, turn: Turn, underway: Sequence[Underway]) -> list[Move]:
+        """What the rows of each of G sequences become; each has R / G rows of the turn, in order.
+
+        At first that is one row, the prompt's, and later the rows of its last move. All G are at their first turn or
+        none is, and draw or do not.
+        """
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import accumulate
 from typing import Any
 
 import numpy as np
@@ -11,15 +12,15 @@ import numpy as np
 from fabula.decoding.plain_rows import Sampler, plain_numbers
 from fabula.decoding.recipe import Recipe
 from fabula.decoding.sample import SAMPLE
-from fabula.decoding.strategy import Choice, Ends, Move, Process, Search, Tapped, Turn
+from fabula.decoding.strategy import Choice, Ends, Move, Search, Tapped, Turn, Underway
 from fabula.engine.group import Group
 from fabula.engine.recording import kept_of, steps_of
 from fabula.engine.request import Kept, Request, Step
 from fabula.engine.row import Row
-from fabula.engine.seats import Board, Seats, seats_of
+from fabula.engine.seats import Board, Pieces, Seats, seats_of
 from fabula.kernels.sampling import RowChoice
 from fabula.ops.protocol import Forward
-from fabula.processors.rows import stack
+from fabula.processors.rows import Stacked, stack
 
 Spans = dict[int, tuple[int, int]]  # id(row) -> its outputs are [first, end) of a pass's scored positions
 Chosen = tuple[Group, list[Step] | Move, Kept | None]  # a strategy's tokens, or a search's move and what is kept of it
@@ -30,7 +31,7 @@ class Chain:
     """The processors of some places as one function, and as a backend's plain numbers where all of them are."""
 
     recipes: list[Recipe]
-    process: Process
+    process: Stacked
     numbers: list[dict[str, float]] | None
 
     @classmethod
@@ -49,13 +50,14 @@ class Party:
 
     groups: list[Group]
     seats: Seats
+    places: list[range]  # of each group
     requests: list[Request]  # of each place
     chain: Chain
     board: Board
 
     @property
     def search(self) -> Search | None:
-        """That of its only group, if it searches."""
+        """That of its groups, if they search."""
         return self.groups[0].search
 
 
@@ -92,21 +94,29 @@ class Chooser:
         return chosen
 
     def _gathered(self, groups: list[Group], spans: Spans) -> dict[Any, Party]:
-        """The groups that take a turn together: searches alone, the rest by strategy, and apart where one is guided."""
+        """The groups that take a turn together: those of equal strategies, and apart where one is guided.
+
+        Those that search are at the same point of it, too.
+        """
         members: dict[Any, list[Group]] = {}
         for group in groups:
-            plain = (group.request.recipe.strategy, group.request.negative is None)
-            members.setdefault(plain if group.search is None else id(group), []).append(group)
+            recipe = group.request.recipe
+            point = None if group.search is None else (len(group.rows), group.carry is None, recipe.sampled)
+            members.setdefault((recipe.strategy, group.request.negative is None, point), []).append(group)
         return {key: self._party(some, spans, self._parties.get(key)) for key, some in members.items()}
 
     def _party(self, groups: list[Group], spans: Spans, before: Party | None = None) -> Party:
         """These groups together; what the party was in the last step serves as far as it is the same."""
-        searches = groups[0].search is not None
-        seats = seats_of(groups[0].rows if searches else [group.rows[0] for group in groups], spans)
-        requests = [groups[0 if searches else owner].request for owner in seats.owners]
+        seats = seats_of([row for group in groups for row in group.rows], spans)
+        ends = list(accumulate(len(group.rows) for group in groups))
+        places = [
+            range(seats.spans[end - len(group.rows)][0], seats.spans[end - 1][1])
+            for group, end in zip(groups, ends, strict=True)
+        ]
+        requests = [group.request for group, own in zip(groups, places, strict=True) for _ in own]
         known, board = (None, Board()) if before is None else (before.chain, before.board)
         chain = Chain.of([request.recipe for request in requests], known, self._sampler is not None)
-        return Party(groups, seats, requests, chain, board)
+        return Party(groups, seats, places, requests, chain, board)
 
     def _answered(
         self,
@@ -118,7 +128,7 @@ class Chooser:
         """What the party does; where somebody's processors raise, each request is asked alone."""
         requests = {id(group.request): group.request for group in party.groups}
         try:
-            return self._strategy(party, forward) if party.search is None else [self._search(party, forward, ends)]
+            return self._strategy(party, forward) if party.search is None else self._search(party, forward, ends)
         except KeyboardInterrupt:
             raise
         except BaseException as error:
@@ -139,15 +149,20 @@ class Chooser:
         tokens = self._sampled_by_backend(party, logits) if strategy is SAMPLE else None
         choice = strategy.choose(_turn(party, forward, logits)) if tokens is None else Choice(tokens)
         steps = steps_of([recipe.record for recipe in recipes], logits, choice, forward, seats)
-        return [(group, steps[first:end], None) for group, (first, end) in zip(party.groups, seats.spans, strict=True)]
+        return [
+            (group, steps[own.start : own.stop], None) for group, own in zip(party.groups, party.places, strict=True)
+        ]
 
-    def _search(self, party: Party, forward: Forward, ends: Callable[[Group], Ends]) -> Chosen:
-        """A search's move."""
-        group, seats = party.groups[0], party.seats
-        logits = seats.take(forward.logits)
-        assert group.search is not None
-        move = group.search.advance(_turn(party, forward, logits), ends(group), group.carry)
-        return group, move, kept_of(group.request.recipe.record, move.scores, logits, forward, seats)
+    def _search(self, party: Party, forward: Forward, ends: Callable[[Group], Ends]) -> list[Chosen]:
+        """The moves of groups of one search."""
+        assert party.search is not None
+        logits = party.seats.take(forward.logits)
+        underway = [Underway(group.carry, ends(group)) for group in party.groups]
+        moves = party.search.advance(_turn(party, forward, logits), underway)
+        return [
+            (group, move, kept_of(group.request.recipe.record, move.scores, logits, forward, party.seats, own))
+            for group, move, own in zip(party.groups, moves, party.places, strict=True)
+        ]
 
     def _sampled_by_backend(self, party: Party, logits: Any) -> np.ndarray | None:
         """The tokens, if the backend's sampler can choose all of them."""
@@ -170,7 +185,8 @@ def _turn(party: Party, forward: Forward, logits: Any) -> Turn:
     draw = seats.draw([request.seed for request in party.requests], sampled)
     layers = forward.layer_logits
     tapped = Tapped(
-        () if forward.hidden is None else [forward.hidden[slice(*spans[id(row)])] for row in seats.rows],
+        () if forward.hidden is None else Pieces(forward.hidden, [spans[id(row)] for row in seats.rows]),
+        None if forward.hidden is None else seats.take(forward.hidden),
         None if layers is None else {layer: seats.take(values) for layer, values in layers.items()},
     )
     return Turn(logits, party.chain.process, party.board.context(seats, logits, negative), draw, tapped)

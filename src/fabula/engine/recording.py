@@ -39,15 +39,14 @@ def steps_of(records: Sequence[Record], logits: Any, choice: Choice, forward: Fo
     ]
 
 
-def kept_of(record: Record, scores: Any, logits: Any, forward: Forward, seats: Seats) -> Kept | None:
-    """What is kept of a search's turn, of all its rows."""
+def kept_of(record: Record, scores: Any, logits: Any, forward: Forward, seats: Seats, every: range) -> Kept | None:
+    """What is kept of a search's turn, of all its rows, whose places are `every`; logits and seats are the party's."""
     if not record.keeps:
         return None
     xp = arrays.of(logits)
-    every = range(len(seats.rows))
     return Kept(
         xp.to_host(scores).copy() if record.scores and scores is not None else None,
-        xp.to_host(logits).copy() if record.logits else None,
+        xp.to_host(logits[every.start : every.stop]).copy() if record.logits else None,
         [states_of(forward, seats, place) for place in every] if record.hidden_states else None,
         [attentions_of(forward, seats, place) for place in every] if record.attentions else None,
         [cross_attentions_of(forward, seats, place) for place in every] if _across(record, forward) else None,

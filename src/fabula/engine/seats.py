@@ -81,6 +81,21 @@ def _is_whole(outputs: np.ndarray, spans: dict[int, tuple[int, int]]) -> bool:
     return len(outputs) == total and bool((outputs == np.arange(total)).all())
 
 
+class Pieces(Sequence[Any]):
+    """Parts of an array, made where they are looked at."""
+
+    def __init__(self, values: Any, spans: Sequence[tuple[int, int]]) -> None:
+        self._values = values
+        self._spans = spans
+
+    def __len__(self) -> int:
+        return len(self._spans)
+
+    def __getitem__(self, index: Any) -> Any:
+        first, end = self._spans[index]
+        return self._values[first:end]
+
+
 class Board:
     """The rows' tokens side by side; as long as the same rows go on, only what is new is written."""
 

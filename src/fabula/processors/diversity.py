@@ -14,10 +14,10 @@ __all__ = ["HammingDiversityLogitsProcessor", "count_tokens"]
 
 
 def count_tokens(xp: Any, tokens: np.ndarray, like: Any) -> Any:
-    """Float32["V"]: how often each token of the vocabulary of `like` ["R V"] is among tokens Int["N"]."""
-    zeros = xp.zeros((1, like.shape[-1]), "float32", like=like)
-    columns = xp.asarray(tokens.reshape(1, -1), "int32", like=like)
-    return xp.scatter_add(zeros, columns, xp.full(columns.shape, 1.0, "float32", like=like))[0]
+    """Float32["G V"]: how often each token of the vocabulary of `like` ["R V"] is in each row of tokens Int["G N"]."""
+    zeros = xp.zeros((len(tokens), like.shape[-1]), "float32", like=like)
+    columns = xp.asarray(tokens, "int32", like=like)
+    return xp.scatter_add(zeros, columns, xp.full(columns.shape, 1.0, "float32", like=like))
 
 
 class HammingDiversityLogitsProcessor:
@@ -45,7 +45,5 @@ class HammingDiversityLogitsProcessor:
         xp = arrays.of(scores)
         size = self.num_beams // self.num_beam_groups
         earlier = xp.to_host(current_tokens).reshape(-1, self.num_beams)[:, : beam_group_idx * size]
-        counts = [xp.reshape(count_tokens(xp, row, scores), (1, -1)) for row in earlier]
-        each = scores.shape[0] // len(counts)
-        wide = [xp.broadcast_to(count, (each, scores.shape[-1])) for count in counts]
-        return scores - xp.concat(wide, axis=0) * self.diversity_penalty
+        counts = count_tokens(xp, earlier, scores)
+        return scores - xp.repeat(counts, scores.shape[0] // len(earlier)) * self.diversity_penalty

@@ -4,18 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Sequence
 from copy import copy
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 
 from fabula import arrays
 from fabula.context import Context
-from fabula.processors.processor import LogitsProcessor, LogitsProcessorList, apply, column
+from fabula.processors.processor import LogitsProcessor, apply, column
 
-__all__ = ["Process", "select", "stack"]
+__all__ = ["Everywhere", "Masked", "Process", "Stacked", "aligned", "select", "stack"]
 
 Process = Callable[[Any, Context], Any]  # (scores Float["R V"], context of the R rows) -> scores
+MOST = 64  # choices of rows whose processors are remembered
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +34,7 @@ class Masked:
     """One processor over all rows, of which some take its scores."""
 
     processor: Any
-    chosen: np.ndarray  # Bool["R 1"]
+    chosen: Any  # Bool["R 1"], of the host or of the scores' framework
 
     def __call__(self, scores: Any, context: Context) -> Any:
         xp = arrays.of(scores)
@@ -59,21 +60,38 @@ class Partial:
         return scores if processed is own else xp.set_rows(scores, rows, processed)
 
 
-def stack(per_row: Sequence[Sequence[Any]]) -> Process:
+@dataclass(frozen=True, slots=True, eq=False)
+class Stacked:
+    """The processors of R rows as one function: (scores Float["R V"], context) -> scores."""
+
+    per_row: Sequence[Sequence[Any]]
+    steps: Sequence[Process]
+    parts: dict[tuple[int, ...], Stacked] = field(default_factory=dict)  # of some rows, by whose processors they are
+
+    def __call__(self, scores: Any, context: Context) -> Any:
+        for step in self.steps:
+            scores = step(scores, context)
+        return scores
+
+    def of(self, rows: np.ndarray) -> Stacked:
+        """Those of some rows, Int["N"]; where the same ones were asked for before, the same function."""
+        chosen = [self.per_row[row] for row in rows.tolist()]
+        key = tuple(map(id, chosen))
+        if key not in self.parts:
+            if len(self.parts) == MOST:
+                self.parts.clear()
+            self.parts[key] = stack(chosen)
+        return self.parts[key]
+
+
+def stack(per_row: Sequence[Sequence[Any]]) -> Stacked:
     """One function for all rows, from each row's processors; every row's order is kept.
 
     Build it when the rows change, not every step.
     """
     if all(processors is per_row[0] for processors in per_row):
-        return LogitsProcessorList(per_row[0]).process
-    steps = [_step(members) for members in _aligned(per_row)]
-
-    def process(scores: Any, context: Context) -> Any:
-        for step in steps:
-            scores = step(scores, context)
-        return scores
-
-    return process
+        return Stacked(per_row, [Everywhere(processor) for processor in per_row[0]])
+    return Stacked(per_row, [_step(members) for members in aligned(per_row)])
 
 
 def select(context: Context, rows: Any) -> Context:
@@ -95,7 +113,7 @@ def _key(processor: Any) -> Hashable:
     return id(processor) if shared is None else (type(processor), shared)
 
 
-def _aligned(per_row: Sequence[Sequence[Any]]) -> list[list[Any]]:
+def aligned(per_row: Sequence[Sequence[Any]]) -> list[list[Any]]:
     """Columns of processors of one key, one a row or None, so that each row meets its own in their order.
 
     Of the processors that are next in some row, first comes one that no row has further on.
