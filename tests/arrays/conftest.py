@@ -7,7 +7,7 @@ from importlib import import_module
 import pytest
 
 
-@pytest.fixture(params=["numpy", "torch", "tensorflow"])
+@pytest.fixture(params=["numpy", "torch", "jax", "tensorflow"])
 def xp(request):
     """The array functions of one framework."""
     pytest.importorskip(request.param)

@@ -151,7 +151,8 @@ def convert(xp, value):
 def test_a_function_gives_what_numpy_gives_and_leaves_its_arguments_alone(xp, name, arguments, expected):
     given = [convert(xp, argument) for argument in arguments]
     got = xp.to_host(getattr(xp, name)(*given))
-    assert got.dtype in ((np.int32, np.int64) if name == "as_indices" else (expected.dtype,))
+    narrowed = xp.to_host(xp.zeros((1,), expected.dtype.name)).dtype  # JAX has no 64 bits by default
+    assert got.dtype in ((np.int32, np.int64) if name == "as_indices" else (narrowed,))
     assert got.shape == expected.shape
     np.testing.assert_allclose(got, expected, rtol=2e-6, atol=2e-6)
     for before, after in zip(arguments, given, strict=True):

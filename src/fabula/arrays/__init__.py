@@ -11,7 +11,15 @@ from fabula.errors import ArgumentError, NotSupportedError
 
 __all__ = ["framework", "of", "on_host", "part"]
 
-FRAMEWORKS = {"numpy": "numpy", "torch": "torch", "jax": "jax", "jaxlib": "jax", "tensorflow": "tensorflow"}
+FRAMEWORKS = {
+    "numpy": "numpy",
+    "torch": "torch",
+    "jax": "jax",
+    "jaxlib": "jax",
+    "flax": "jax",
+    "tensorflow": "tensorflow",
+    "keras": "tensorflow",
+}
 
 
 def framework(x: Any) -> str:
