@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from importlib import import_module
+from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
@@ -237,6 +238,20 @@ def test_survivors_hold_every_finite_score_once_in_rising_order(xp, scores):
         assert np.array_equal(row_values[alive], row[row > -INFINITY])
 
 
+def test_a_loop_goes_on_as_long_as_its_condition_holds(xp):
+    class Turn(NamedTuple):
+        count: Any
+        powers: dict[str, Any]
+
+    def double(turn):
+        return Turn(turn.count + 1, {"of two": turn.powers["of two"] * 2})
+
+    begin = Turn(xp.asarray(0, "int32"), {"of two": convert(xp, np.ones(3, np.float32))})
+    end = xp.while_loop(lambda turn: turn.count < 5, double, begin)
+    assert xp.to_host(end.powers["of two"]).tolist() == [32.0] * 3
+    assert int(xp.while_loop(lambda turn: turn.count < 0, double, begin).count) == 0
+
+
 def test_every_framework_has_the_same_functions_with_the_same_parameters():
     def surface(name):
         module = import_module(f"fabula.arrays.{name}")
@@ -249,10 +264,10 @@ def test_every_framework_has_the_same_functions_with_the_same_parameters():
 
 
 def test_every_function_has_a_case():
-    covered = {name for name, _, _ in CASES} | {"top_k", "surely_none", "survivors", "to_host"}
+    covered = {name for name, _, _ in CASES} | {"top_k", "surely_none", "survivors", "to_host", "while_loop"}
     functions = {key for key, value in vars(reference).items() if inspect.isfunction(value) and key[0] != "_"}
     assert functions == covered
-    assert len(functions) <= 50
+    assert len(functions) <= 51
 
 
 def test_of_finds_the_framework_of_an_array(xp):

@@ -288,3 +288,17 @@ def set_rows(x: Array, rows: Array, values: Array) -> Array:
     result = x.copy()
     result[rows] = values
     return result
+
+
+# Loops.
+
+
+def while_loop(condition: Callable[[Any], Array], body: Callable[[Any], Any], state: Any) -> Any:
+    """The state, a tuple, after `body` as often as `condition` of it, a Bool[""], holds.
+
+    The state's arrays, which may lie in tuples and dicts of it, keep their shapes and types, so that JAX and TensorFlow
+    compile one body. A framework may look at the condition seldom: once it is False, `body` must be harmless.
+    """
+    while condition(state):
+        state = body(state)
+    return state

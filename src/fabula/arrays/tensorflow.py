@@ -300,4 +300,4 @@ def _values(x: Array, columns: Array, values: Any) -> Array:
 
 def while_loop(condition: Callable[[Any], Array], body: Callable[[Any], Any], state: Any) -> Any:
     """The state, a tuple, after `body` as often as `condition` of it holds; inside a trace one compiled loop."""
-    return tf.while_loop(lambda *turn: condition(turn), lambda *turn: body(turn), state)
+    return tf.while_loop(condition, lambda turn: (body(turn),), (state,))[0]

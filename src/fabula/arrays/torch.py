@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -19,6 +19,8 @@ from fabula.arrays.torch_selections import (  # noqa: F401  # part of this modul
 )
 
 Array = torch.Tensor
+
+BLIND = 7  # turns of a loop on a GPU between two looks at its condition, each of which waits for the device
 
 
 def _type(dtype: str) -> torch.dtype:
@@ -281,3 +283,17 @@ def scatter_add(x: Array, columns: Array, values: Array) -> Array:
 def set_rows(x: Array, rows: Array, values: Array) -> Array:
     """x with values in place of its rows Int["N"], which differ from each other."""
     return torch.index_copy(x, 0, rows.to(torch.int64), values)
+
+
+# Loops.
+
+
+def while_loop(condition: Callable[[Any], Array], body: Callable[[Any], Any], state: Any) -> Any:
+    """The state, a tuple, after `body` as often as `condition` of it holds; on a GPU looked at every few times."""
+    seen = condition(state)
+    unseen = 0 if seen.device.type == "cpu" else BLIND
+    while seen.item():
+        for _ in range(1 + unseen):
+            state = body(state)
+        seen = condition(state)
+    return state

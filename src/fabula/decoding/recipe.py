@@ -83,6 +83,13 @@ class Recipe:
         return self.drafter is None and self.strategy.taps == NO_TAPS and not self.wants_whole_prompt
 
     @property
+    def is_closed(self) -> bool:
+        """Whether nothing but the row's tokens and numbers decides how it goes on; its processors say so themselves."""
+        limits = self.limits
+        ends = limits.stop_strings or limits.ends or limits.max_time is not None
+        return self.strategy == SAMPLE and self.is_plain and self.record.is_empty and not ends
+
+    @property
     def wants_outputs(self) -> bool:
         """Whether more than logits is wanted of every position of the prompt."""
         record, search = self.record, self.search

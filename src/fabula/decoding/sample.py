@@ -10,9 +10,18 @@ import numpy as np
 
 from fabula import arrays
 from fabula.arrays import numpy as host
-from fabula.arrays.random import PURPOSE_TOKEN, noise_of_bits, row_key, token_bits, token_bits_in_place
+from fabula.arrays.random import (
+    PURPOSE_TOKEN,
+    noise_of_bits,
+    noise_of_uniforms,
+    row_key,
+    token_bits,
+    token_uniforms,
+)
 from fabula.decoding.strategy import Choice, Draw, Turn
 from fabula.errors import NumericalError
+from fabula.kernels import sampling
+from fabula.kernels.library import shared_library
 from fabula.taps import NO_TAPS, Taps
 
 __all__ = ["SAMPLE", "Draw", "Sample", "best_tokens", "drawn_tokens"]
@@ -68,12 +77,27 @@ def noise_of(xp: Any, draw: Draw, tokens: Any, purpose: Any = PURPOSE_TOKEN) -> 
     """
     parts = (draw.seed_low, draw.seed_high, draw.stream, np.broadcast_to(np.int32(purpose), draw.stream.shape))
     key = _row_key(*(part.astype(np.int32).tobytes() for part in parts))
+    if not arrays.on_host(tokens):
+        key = tuple(xp.asarray(part, "int32", like=tokens) for part in key)
+    position = draw.position if arrays.on_host(tokens) else xp.asarray(draw.position, "int32", like=tokens)
+    return keyed_noise(xp, key, position, tokens)
+
+
+def keyed_noise(xp: Any, key: tuple[Any, Any], position: Any, tokens: Any) -> Any:
+    """Float32["R K"]: the noise of tokens Int["R K"] under the rows' keys, at positions Int["R"]."""
     if arrays.on_host(tokens):
-        bits = xp.asarray(token_bits_in_place(key, draw.position, xp.to_host(tokens)), "int32", like=tokens)
-    else:
-        low, high, position = (xp.asarray(part, "int32", like=tokens) for part in (*key, draw.position))
-        bits = token_bits(xp, (low, high), position, tokens)
-    return noise_of_bits(xp, bits)
+        low, high, place = (arrays.of(part).to_host(part) for part in (*key, position))
+        uniforms = _on_host((low, high), place, xp.to_host(tokens))
+        return noise_of_uniforms(xp, xp.asarray(uniforms, "float32", like=tokens))
+    return noise_of_bits(xp, token_bits(xp, key, position, tokens))
+
+
+def _on_host(key: tuple[np.ndarray, np.ndarray], position: np.ndarray, tokens: np.ndarray) -> np.ndarray:
+    """Float32["R K"]: the tokens' numbers in (0, 1), by the kernels where they are built."""
+    library = shared_library()
+    if library is None:
+        return token_uniforms(key, position, tokens)
+    return sampling.token_uniforms(library, key, position, tokens)
 
 
 @lru_cache(maxsize=64)  # a row's key stays the same from token to token

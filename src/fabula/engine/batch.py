@@ -39,6 +39,11 @@ class Builder:
         return self._built
 
 
+def batch_of(plan: Plan) -> Batch:
+    """The plan's batch, made anew."""
+    return _build(plan.work).batch
+
+
 def _advance(plan: Plan, batch: Batch) -> None:
     """The next position of the same rows."""
     tokens, first = batch.tokens, batch.first

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from typing import TypeVar
 
 from fabula.cache.blocks import BlockPool, blocks_for
 from fabula.decoding.strategy import Ends, Hypothesis, Move
-from fabula.engine.batch import Builder, Built
+from fabula.engine.batch import Builder, batch_of
+from fabula.engine.burst import Bursts
 from fabula.engine.choose import Chooser, Chosen
 from fabula.engine.drafting import accepted, draft, forget, judge
 from fabula.engine.group import Group, groups_of
@@ -23,6 +25,8 @@ from fabula.engine.taps import taps_of
 from fabula.engine.ticket import Ticket
 from fabula.errors import CancelledError, OutOfMemoryError
 from fabula.ops.protocol import NO_TAPS, Forward
+
+T = TypeVar("T")
 
 
 class Engine:
@@ -38,6 +42,7 @@ class Engine:
         self.pool = BlockPool(self.storage.blocks, window_of(model))
         self.keeper = Keeper(self.pool)
         self.scheduler = Scheduler(self.pool, self._grow, tokens=step_tokens, rows=max_rows)
+        self.bursts = Bursts(model)
         self.builder = Builder()
         self.chooser = Chooser(getattr(model, "sampler", None))
         self.inbox: deque[Ticket] = deque()
@@ -127,17 +132,18 @@ class Engine:
         if not plan.work:
             return
         try:
-            self._advance(plan)
+            if not self._advance_far(plan):
+                self._advance(plan)
         except BaseException:  # a second Ctrl-C, a copy that failed: what was computed is computed again
             self.scheduler.start_over()
             raise
 
     def _advance(self, plan: Plan) -> None:
         """Computes a plan, and commits what its groups choose."""
-        if plan.copies:
-            self.storage.copy(*(list(blocks) for blocks in zip(*plan.copies, strict=True)))
+        self._copy(plan)
         built = self.builder.build(plan)
-        forward = self._compute(plan, built)
+        taps = NO_TAPS if self._plain else taps_of(plan.groups, self.model)
+        forward = self._computed(plan, lambda: self.model.step(built.batch, self.storage, taps))
         if forward is None:
             return
         for row, count in plan.work:
@@ -147,11 +153,33 @@ class Engine:
         for group, chosen, kept in self._choose(plan.ready, forward, built.spans):
             self._answer(group, chosen, kept)
 
-    def _compute(self, plan: Plan, built: Built) -> Forward | None:
-        """The pass over the batch; None where it raised, and its requests have failed."""
-        taps = NO_TAPS if self._plain else taps_of(plan.groups, self.model)
+    def _advance_far(self, plan: Plan) -> bool:
+        """Many steps of a plan at once, if its rows allow that, and commits what they chose."""
+        prepared = self.bursts.prepare(plan, self.scheduler)
+        burst = self.bursts.burst
+        if prepared is None or burst is None:
+            return False
+        self._copy(plan)
+        tokens = self._computed(plan, lambda: burst(batch_of(plan), self.storage, *prepared))
+        if tokens is None:
+            return True
+        for (row, _), new in zip(plan.work, tokens, strict=True):
+            row.advance(len(new))
+        for group, new in zip(plan.groups, tokens, strict=True):
+            if len(new):
+                self._answer(group, [Step(token) for token in new.tolist()], None)
+            else:
+                self.bursts.pause()
+        return True
+
+    def _copy(self, plan: Plan) -> None:
+        if plan.copies:
+            self.storage.copy(*(list(blocks) for blocks in zip(*plan.copies, strict=True)))
+
+    def _computed(self, plan: Plan, compute: Callable[[], T]) -> T | None:
+        """What the model makes of the plan; None where it raised, and the requests have failed."""
         try:
-            return self.model.step(built.batch, self.storage, taps)
+            return compute()
         except Exception as error:
             for request in {id(group.request): group.request for group in plan.groups}.values():
                 self._fail(request, error)
@@ -198,8 +226,8 @@ class Engine:
             self._fail(group.request, error)
 
     def _commit(self, group: Group, ticket: Ticket, steps: list[Step]) -> None:
-        """A row's next tokens: appended and delivered as far as its drafts foresaw them; perhaps its last."""
-        row, sink, kept = group.rows[0], group.request.sink, 0
+        """A row's next tokens: appended and delivered, drafted ones as far as they stand; perhaps its last."""
+        row, sink, kept = group.rows[0], group.request.sink, len(steps) - 1
         if row.drafts:
             kept = accepted(row, steps)
             judge(group, kept)

@@ -20,7 +20,10 @@ class Storage(Protocol):
 
 
 class Model(Protocol):
-    """All that the engine knows of a model; it may also have a `sampler` (decoding/plain_rows.py) and `layers`."""
+    """All that the engine knows of a model; it may also have `layers`.
+
+    And what makes some steps faster: a `sampler` (decoding/plain_rows.py), a `burst` (engine/burst.py).
+    """
 
     def new_cache(self, blocks: int) -> Storage: ...
 

@@ -60,7 +60,10 @@ class PromptScores:
 
 
 class Sink(Protocol):
-    """Where a request's tokens go. Calls come from whichever thread runs the step."""
+    """Where a request's tokens go. Calls come from whichever thread runs the step.
+
+    A sink whose attribute `streams` is False may get many tokens at once, later.
+    """
 
     def put(self, row: int, step: Step) -> None:
         """The next token of the request's row; a search gives those of its results, best first."""

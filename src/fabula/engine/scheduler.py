@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from fabula.cache.blocks import BLOCK, BlockPool
@@ -82,6 +82,16 @@ class Scheduler:
         self._last = plan if plan.steady and len(plan.ready) == len(self.running) else None
         return plan
 
+    def reserve_ahead(self, plan: Plan, counts: Sequence[int]) -> bool:
+        """Gives each row of a steady plan blocks for so many positions; False if they are not free."""
+        work = [(row, count) for (row, _), count in zip(plan.work, counts, strict=True)]
+        while (need := self._missing_blocks(work)) > 0:
+            if not self.grow(need):
+                return False
+        self._last = None  # its tables are not those of the rows any more
+        self._write(work, plan)
+        return True
+
     def _goes_on(self, plan: Plan) -> bool:
         """Whether each of its rows has again one position to compute, and room for it."""
         return all(row.missing == 1 and row.length <= row.writable for row, _ in plan.work)
@@ -140,12 +150,16 @@ class Scheduler:
                 )
             if victim is group:
                 return False
+        self._write(work, plan)
+        return True
+
+    def _write(self, work: list[tuple[Row, int]], plan: Plan) -> None:
+        """Makes what the rows are about to compute writable; there are blocks for it."""
         for row, count in work:
             copy = row.table.write(row.computed, row.computed + count)
             row.writable = len(row.table.blocks) * BLOCK
             if copy is not None:
                 plan.copies.append(copy)
-        return True
 
     def _missing_blocks(self, work: list[tuple[Row, int]]) -> int:
         return sum(row.table.missing(row.computed, row.computed + count) for row, count in work) - len(self.pool.free)

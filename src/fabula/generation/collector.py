@@ -25,6 +25,7 @@ class Collector:
         self.pasts: list[KeptRow | None] = [None] * rows  # what a later call may go on from
         self.error: BaseException | None = None
         self.first_token_at: float | None = None  # time.monotonic()
+        self.streams = streamer is not None  # whether each token is wanted as it comes
         self._streamer = streamer
         self._first_row = first_row
 

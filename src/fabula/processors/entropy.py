@@ -6,8 +6,6 @@ import math
 from collections.abc import Hashable, Mapping
 from typing import Any, ClassVar
 
-import numpy as np
-
 from fabula import arrays
 from fabula.context import Context
 from fabula.processors.arguments import between, whole
@@ -66,12 +64,13 @@ class EpsilonLogitsWarper(LogitsProcessor):
 class EtaLogitsWarper(LogitsProcessor):
     """Removes tokens less probable than min(epsilon, sqrt(epsilon) * exp(-entropy)) (Hewitt et al. 2022)."""
 
-    numbers: ClassVar[Mapping[str, float]] = {"epsilon": 0.0, "min_tokens_to_keep": 1}
+    numbers: ClassVar[Mapping[str, float]] = {"epsilon": 0.0, "root": 0.0, "min_tokens_to_keep": 1}
 
     def __init__(
         self, epsilon: float, filter_value: float = -INFINITY, min_tokens_to_keep: int = 1, device: Any = None
     ) -> None:
         self.epsilon = between("eta_cutoff", epsilon, "(0, 1)", "Leave it out to switch it off.")
+        self.root = math.sqrt(self.epsilon)
         self.filter_value = filter_value
         self.min_tokens_to_keep = whole("min_tokens_to_keep", min_tokens_to_keep, 1)
 
@@ -80,8 +79,8 @@ class EtaLogitsWarper(LogitsProcessor):
         chances = xp.log_softmax(scores)
         probabilities = xp.exp(chances)
         share = xp.exp(-entropy(xp, chances, probabilities))
-        root = np.sqrt(self.epsilon) if isinstance(self.epsilon, np.ndarray) else math.sqrt(self.epsilon)
-        eta = xp.minimum(share * column(xp, root, "float32", scores), column(xp, self.epsilon, "float32", scores))
+        root, epsilon = (column(xp, value, "float32", scores) for value in (self.root, self.epsilon))
+        eta = xp.minimum(share * root, epsilon)
         removed = (probabilities < eta) & (scores < at_least(xp, scores, self.min_tokens_to_keep))
         return xp.without(scores, removed, self.filter_value)
 

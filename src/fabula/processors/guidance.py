@@ -47,6 +47,8 @@ class UnbatchedClassifierFreeGuidanceLogitsProcessor(LogitsProcessor):
     anew, so rows may be exchanged between calls, as beams do. Sanchez et al. 2023, section 2.
     """
 
+    reads_host = True
+
     def __init__(
         self,
         guidance_scale: float,

@@ -26,6 +26,7 @@ class LogitsProcessor:
 
     numbers: ClassVar[Mapping[str, float]] = {}  # attribute -> the value with which a row's scores stay as they are
     acts_until: int | None = None  # the length beyond which a row's scores stay as they are; None: there is none
+    reads_host: ClassVar[bool] = False  # whether it looks at numbers on the host, which no compiled loop can do
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         """Whichever of the two a class overrides, the other follows it."""
@@ -100,7 +101,7 @@ def called(call: Callable[[Any, Any], Any], scores: Any, context: Context) -> An
 
 
 def column(xp: Any, value: Any, dtype: str, like: Any) -> Any:
-    """A number as it is; a number a row, held on the host as ["R 1"], as an array where `like` is."""
+    """A number, or an array of scores' framework, as it is; NumPy's ["R 1"] as an array where `like` is."""
     return xp.asarray(value, dtype, like=like) if isinstance(value, np.ndarray) else value
 
 

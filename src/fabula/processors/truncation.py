@@ -114,14 +114,16 @@ class TopHLogitsWarper(LogitsProcessor):
 
 
 def is_one(count: Any) -> bool:
-    """Whether a number, or each of a number a row, is 1."""
-    return bool(np.all(count == 1))
+    """Whether a number, or each of a number a row, is known to be 1."""
+    return isinstance(count, (int, np.ndarray)) and bool(np.all(count == 1))
 
 
-def at_least(xp: Any, x: Any, count: int | np.ndarray) -> Any:
-    """["R 1"]: the count-th highest value of each row of x; -inf for a row whose count is 0."""
+def at_least(xp: Any, x: Any, count: Any) -> Any:
+    """["R 1"]: the count-th highest value of each row of x; -inf for a row whose count, one for all or a row, is 0."""
     width = x.shape[-1]
-    if not isinstance(count, np.ndarray):
+    if isinstance(count, int):
         return xp.kth_value(x, min(count, width))
-    lowest = xp.kth_value(x, np.clip(count, 1, width))
-    return xp.where(xp.asarray(count == 0, "bool", like=x), -INFINITY, lowest)
+    if isinstance(count, np.ndarray):
+        lowest = xp.kth_value(x, np.clip(count, 1, width))
+        return xp.where(xp.asarray(count == 0, "bool", like=x), -INFINITY, lowest)
+    return xp.where(count == 0, -INFINITY, xp.kth_value(x, xp.minimum(xp.maximum(count, 1), width)))

@@ -32,6 +32,8 @@ class WatermarkLogitsProcessor(LogitsProcessor):
     Raises ArgumentError for values out of range.
     """
 
+    reads_host = True
+
     def __init__(
         self,
         vocab_size: int | None,

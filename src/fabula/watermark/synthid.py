@@ -37,6 +37,8 @@ class SynthIDTextWatermarkLogitsProcessor(LogitsProcessor):
     for transformers; nothing depends on it. Raises ArgumentError for values out of range.
     """
 
+    reads_host = True
+
     def __init__(
         self,
         ngram_len: int,
