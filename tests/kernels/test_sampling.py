@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 
 from fabula.arrays import numpy as xp
-from fabula.arrays.random import gumbel, split_seed
+from fabula.arrays.random import gumbel, split_seed, token_uniforms
 from fabula.context import Context
+from fabula.kernels import sampling
 from fabula.kernels.compiled import ThreadPool
 from fabula.kernels.library import load_library
 from fabula.kernels.sampling import RowChoice, sample_tokens
@@ -97,3 +98,23 @@ def test_scores_that_are_not_finite_are_left_to_the_arrays(pool, bad):
     logits[1, 200] = bad
     rows = [RowChoice(temperature=1.0, top_k=3), RowChoice(temperature=1.0, top_k=3)]
     assert sample_tokens(pool, logits, rows).tolist()[1] == -1
+
+
+@pytest.mark.parametrize("count", [0, 1, 15, 16, 1031])
+@pytest.mark.parametrize("shared", [False, True])
+def test_uniforms_are_those_over_arrays_bit_for_bit(pool, count, shared):
+    random = np.random.default_rng(count)
+    low, high, position = (random.integers(-(2**31), 2**31, 5).astype(np.int32) for _ in range(3))
+    tokens = random.integers(0, 2**31, (1 if shared else 5, count)).astype(np.int32)
+    expected = token_uniforms((low, high), position, tokens)
+    got = sampling.token_uniforms(pool.library, (low, high), position, tokens)
+    assert got.shape == (5, count) and got.dtype == np.float32
+    assert np.array_equal(got.view(np.int32), expected.view(np.int32))
+
+
+def test_uniforms_of_tokens_that_lie_elsewhere_are_the_same(pool):
+    key, position = (np.arange(8, dtype=np.int32)[::2], np.arange(4, dtype=np.int32)), np.arange(4, dtype=np.int32)
+    every = np.arange(1000, dtype=np.int32)
+    expected = token_uniforms(key, position, every[None])
+    for tokens in (np.broadcast_to(every, (4, 1000)), np.stack([every] * 4, axis=1).T, every[None].astype(np.int64)):
+        assert np.array_equal(sampling.token_uniforms(pool.library, key, position, tokens), expected)

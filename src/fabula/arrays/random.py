@@ -25,17 +25,21 @@ from typing import Any
 
 import numpy as np
 
+from fabula.arrays import numpy as host
 from fabula.errors import ArgumentError
 
 __all__ = [
     "PURPOSE_TOKEN",
     "gumbel",
     "noise_of_bits",
+    "noise_of_uniforms",
     "row_key",
     "split_seed",
     "threefry",
     "token_bits",
     "token_bits_in_place",
+    "token_uniforms",
+    "uniforms_of_bits",
 ]
 
 Words = tuple[Any, Any]  # two Int32 arrays of one shape, each a 32-bit word
@@ -109,11 +113,25 @@ def token_bits_in_place(key: tuple[np.ndarray, np.ndarray], position: np.ndarray
     return bits.view(np.int32)
 
 
+def uniforms_of_bits(xp: Any, bits: Any) -> Any:
+    """Float32 numbers in (0, 1) of words."""
+    high = xp.right_shift(bits, 9) & 0x7FFFFF
+    return (xp.astype(high, "float32") + 0.5) * 2.0**-23
+
+
+def token_uniforms(key: tuple[np.ndarray, np.ndarray], position: np.ndarray, tokens: np.ndarray) -> np.ndarray:
+    """Float32["R K"]: the numbers in (0, 1) of token_bits, on NumPy arrays."""
+    return uniforms_of_bits(host, token_bits_in_place(key, position, tokens))
+
+
+def noise_of_uniforms(xp: Any, uniforms: Any) -> Any:
+    """Float32 Gumbel noise of numbers in (0, 1)."""
+    return -xp.log(-xp.log(uniforms))
+
+
 def noise_of_bits(xp: Any, bits: Any) -> Any:
     """Float32 Gumbel noise of words."""
-    high = xp.right_shift(bits, 9) & 0x7FFFFF
-    uniform = (xp.astype(high, "float32") + 0.5) * 2.0**-23
-    return -xp.log(-xp.log(uniform))
+    return noise_of_uniforms(xp, uniforms_of_bits(xp, bits))
 
 
 def gumbel(xp: Any, seed: Words, stream: Any, position: Any, tokens: Any, purpose: int = PURPOSE_TOKEN) -> Any:

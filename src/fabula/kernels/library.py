@@ -5,7 +5,7 @@ from __future__ import annotations
 import ctypes
 import sys
 from ctypes import POINTER, c_float, c_int32, c_int64, c_void_p
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -40,6 +40,10 @@ SIGNATURES: MappingProxyType[str, tuple[Any, tuple[Any, ...]]] = MappingProxyTyp
         "fabula_program_free": (None, (c_void_p,)),
         "fabula_run": (c_int32, (c_void_p, c_void_p, c_int32, POINTER(CStep))),
         "fabula_sample": (c_int32, (c_void_p, c_int32, c_void_p, c_int32, POINTER(CSampleRow), c_int32, c_void_p)),
+        "fabula_uniforms": (
+            c_int32,
+            (c_int32, c_void_p, c_void_p, c_void_p, c_int32, c_void_p, c_int64, c_int32, c_void_p),
+        ),
     }
 )
 
@@ -102,3 +106,9 @@ def load_library(folder: Path | None = None) -> Library | None:
         return Library(path) if path.is_file() else None
     except OSError:
         return None
+
+
+@cache
+def shared_library() -> Library | None:
+    """As `load_library`, of which all that need no instruction set of their own share one."""
+    return load_library()

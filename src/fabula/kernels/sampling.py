@@ -9,7 +9,7 @@ import numpy as np
 
 from fabula.errors import OutOfMemoryError
 from fabula.kernels.compiled import ThreadPool
-from fabula.kernels.library import ISAS
+from fabula.kernels.library import ISAS, Library
 from fabula.kernels.structures import CSampleRow
 
 MASK = 0xFFFFFFFF
@@ -46,6 +46,25 @@ def sample_tokens(pool: ThreadPool, logits: np.ndarray, rows: Sequence[RowChoice
     )
     if status:
         raise OutOfMemoryError(f"sampling {len(rows)} rows does not fit in memory. Use fewer rows.")
+    return out
+
+
+def token_uniforms(
+    library: Library, key: tuple[np.ndarray, np.ndarray], position: np.ndarray, tokens: np.ndarray
+) -> np.ndarray:
+    """Float32["R K"]: as `token_uniforms` of arrays/random.py, of which this is the fast path, from the same words."""
+    low, high, place = (np.ascontiguousarray(part, np.int32) for part in (*key, position))
+    if tokens.shape[0] != 1 and tokens.strides[0] == 0:
+        tokens = tokens[:1]
+    tokens = np.ascontiguousarray(tokens, np.int32)
+    count = tokens.shape[-1]
+    step = 0 if tokens.shape[0] == 1 else count
+    assert tokens.shape[0] in (1, len(place))
+    out = np.empty((len(place), count), np.float32)
+    words = (part.ctypes.data for part in (low, high, place))
+    library.calls.fabula_uniforms(
+        ISAS[library.isa], *words, len(place), tokens.ctypes.data, step, count, out.ctypes.data
+    )
     return out
 
 

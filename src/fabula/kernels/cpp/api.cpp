@@ -117,3 +117,13 @@ FABULA_API int32_t fabula_sample(void* pool, int32_t isa, const float* logits, i
     return 1;
   }
 }
+
+// Numbers in (0, 1) of tokens at positions [rows] under the rows' keys [rows], to out [rows, count]; a row's tokens lie
+// `step` after those of the row before, where step 0 means that all rows have the same. A Status.
+FABULA_API int32_t fabula_uniforms(int32_t isa, const uint32_t* low, const uint32_t* high, const uint32_t* positions, int32_t rows,
+                                   const int32_t* tokens, int64_t step, int32_t count, float* out) {
+  const Kernels* kernels = (fabula_isas() >> isa) & 1 ? kernels_for(isa) : nullptr;
+  if (!kernels) return kNoSuchIsa;
+  for (int32_t r = 0; r < rows; r++) kernels->uniforms(low[r], high[r], positions[r], tokens + r * step, count, out + int64_t(r) * count);
+  return kDone;
+}

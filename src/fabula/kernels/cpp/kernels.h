@@ -77,6 +77,7 @@ struct Kernels {
   void (*fold)(const Partial&, const Partial&, int, int);
   void (*divide)(const Partial&, int, float*, int);
   void (*sample)(const float*, int, const SampleRow*, int, int, int32_t*);
+  void (*uniforms)(uint32_t, uint32_t, uint32_t, const int32_t*, int, float*);
 };
 
 extern const Kernels portable_kernels;

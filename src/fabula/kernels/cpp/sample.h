@@ -22,15 +22,18 @@ static inline void threefry(const uint32_t (&key)[2], uint32_t& x, uint32_t& y) 
   }
 }
 
-static inline float gumbel(const uint32_t (&key)[2], uint32_t position, uint32_t token) {
+static inline float uniform(const uint32_t (&key)[2], uint32_t position, uint32_t token) {
   uint32_t x = position, y = token;
   threefry(key, x, y);
-  float uniform = (float(x >> 9) + 0.5f) * 1.1920928955078125e-7f;
-  return -std::log(-std::log(uniform));
+  return (float(x >> 9) + 0.5f) * 1.1920928955078125e-7f;
 }
 
-// The same bits of W tokens, and the noise they mean to about 1e-5.
-static inline F gumbel_lanes(const uint32_t (&key)[2], uint32_t position, I tokens) {
+static inline float gumbel(const uint32_t (&key)[2], uint32_t position, uint32_t token) {
+  return -std::log(-std::log(uniform(key, position, token)));
+}
+
+// The same bits of W tokens, as numbers in (0, 1).
+static inline F uniform_lanes(const uint32_t (&key)[2], uint32_t position, I tokens) {
   const I keys[3] = {splat_int(int32_t(key[0])), splat_int(int32_t(key[1])), splat_int(int32_t(key[0] ^ key[1] ^ 0x1BD11BDAu))};
   I x = add(splat_int(int32_t(position)), keys[0]), y = add(tokens, keys[1]);
 #define FABULA_ROUND(n) x = add(x, y), y = exclusive_or(rotate<n>(y), x);
@@ -42,12 +45,25 @@ static inline F gumbel_lanes(const uint32_t (&key)[2], uint32_t position, I toke
   FABULA_ROUND(13) FABULA_ROUND(15) FABULA_ROUND(26) FABULA_ROUND(6) FABULA_KEYS(5)
 #undef FABULA_ROUND
 #undef FABULA_KEYS
-  F uniform = mul(add(to_float(shift_right<9>(x)), splat(0.5f)), splat(1.1920928955078125e-7f));
+  return mul(add(to_float(shift_right<9>(x)), splat(0.5f)), splat(1.1920928955078125e-7f));
+}
+
+// The noise that they mean, to about 1e-5.
+static inline F gumbel_lanes(const uint32_t (&key)[2], uint32_t position, I tokens) {
+  F uniform = uniform_lanes(key, position, tokens);
   F inner = sub(splat(0.0f), logarithm(uniform));
   // near 1 the logarithm cancels: there -log(u) is 1 - u and a little
   F left = sub(splat(1.0f), uniform);
   inner = choose(less(left, splat(1e-3f)), fma(mul(left, left), splat(0.5f), left), inner);
   return sub(splat(0.0f), logarithm(inner));
+}
+
+// The numbers in (0, 1) that the noise of a row's tokens is made of.
+static void uniforms(uint32_t low, uint32_t high, uint32_t position, const int32_t* tokens, int count, float* out) {
+  uint32_t key[2] = {low, high};
+  int i = 0;
+  for (; i + W <= count; i += W) store(out + i, uniform_lanes(key, position, load_int(tokens + i)));
+  for (; i < count; i++) out[i] = uniform(key, position, uint32_t(tokens[i]));
 }
 
 struct Candidate {
