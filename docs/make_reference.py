@@ -31,11 +31,11 @@ R rows, V tokens of the vocabulary, L tokens of a row, D features, K drafts. Int
 # Chapter -> its names: those of `fabula`, or module:name below it.
 CHAPTERS: dict[str, str] = {
     "Loading": """
-        AutoModelForCausalLM AutoModelForSeq2SeqLM FlaxAutoModelForCausalLM
+        AutoModelForCausalLM AutoModelForSeq2SeqLM FlaxAutoModelForCausalLM TFAutoModelForCausalLM
         AutoTokenizer AutoConfig ModelConfig interop:wrap
     """,
     "Generating": """
-        GenerationMixin pipeline TextGenerationPipeline Text2TextGenerationPipeline set_seed
+        GenerationMixin TFGenerationMixin pipeline TextGenerationPipeline Text2TextGenerationPipeline set_seed
     """,
     "Settings": """
         GenerationConfig GenerationMode generation.explain:Explanation generation.explain:Explained

@@ -48,6 +48,7 @@ _EXPORTS = {
         "TextIteratorStreamer",
         "TextStreamer",
     ),
+    "generation.tensorflow_mixin": ("TFGenerationMixin",),
     "generation.watermarking_config": (
         "BaseWatermarkingConfig",
         "SynthIDTextWatermarkingConfig",
@@ -59,6 +60,7 @@ _EXPORTS = {
         "AutoModelForSeq2SeqLM",
         "AutoTokenizer",
         "FlaxAutoModelForCausalLM",
+        "TFAutoModelForCausalLM",
     ),
     "models.config": ("ModelConfig",),
     "pipelines.tasks": ("pipeline",),
@@ -152,6 +154,7 @@ if TYPE_CHECKING:  # the same table, for type checkers and editors
     from fabula.generation.streamers import BaseStreamer as BaseStreamer
     from fabula.generation.streamers import TextIteratorStreamer as TextIteratorStreamer
     from fabula.generation.streamers import TextStreamer as TextStreamer
+    from fabula.generation.tensorflow_mixin import TFGenerationMixin as TFGenerationMixin
     from fabula.generation.watermarking_config import BaseWatermarkingConfig as BaseWatermarkingConfig
     from fabula.generation.watermarking_config import SynthIDTextWatermarkingConfig as SynthIDTextWatermarkingConfig
     from fabula.generation.watermarking_config import WatermarkingConfig as WatermarkingConfig
@@ -160,6 +163,7 @@ if TYPE_CHECKING:  # the same table, for type checkers and editors
     from fabula.hub.auto import AutoModelForSeq2SeqLM as AutoModelForSeq2SeqLM
     from fabula.hub.auto import AutoTokenizer as AutoTokenizer
     from fabula.hub.auto import FlaxAutoModelForCausalLM as FlaxAutoModelForCausalLM
+    from fabula.hub.auto import TFAutoModelForCausalLM as TFAutoModelForCausalLM
     from fabula.models.config import ModelConfig as ModelConfig
     from fabula.pipelines.tasks import pipeline as pipeline
     from fabula.pipelines.text2text_generation import Text2TextGenerationPipeline as Text2TextGenerationPipeline

@@ -79,7 +79,7 @@ def as_indices(x: Array) -> Array:
 
 def to_host(x: Array) -> np.ndarray:
     """x as a NumPy array."""
-    return np.asarray(x.numpy())
+    return np.asarray(x.numpy() if hasattr(x, "numpy") else x)
 
 
 def reshape(x: Array, shape: Sequence[int]) -> Array:

@@ -98,6 +98,20 @@ class FlaxAutoModelForCausalLM:
         return _model("FlaxAutoModelForCausalLM", source, arguments)
 
 
+class TFAutoModelForCausalLM:
+    """Reads a model that continues text, for TensorFlow."""
+
+    @staticmethod
+    def from_pretrained(source: Source | None = None, **arguments: Any) -> Any:
+        """A `tf.Module` of a directory, a .gguf file, a hub id or the default model, ready to generate.
+
+        The arguments and what is raised are those of AutoModelForCausalLM; `backend` is "tensorflow", packed weights
+        become floats, and the model is where TensorFlow puts it. Raises MissingDependencyError where TensorFlow is not
+        installed.
+        """
+        return _model("TFAutoModelForCausalLM", source, arguments)
+
+
 def _model(door: str, source: Source | None, arguments: dict[str, Any]) -> Any:
     """The model that one of the doors was asked for."""
     _bind(door, arguments)

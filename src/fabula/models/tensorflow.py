@@ -1,0 +1,128 @@
+"""A model in TensorFlow: a tf.Module of the checkpoint's weights, whose steps XLA compiles."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from os import PathLike
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from fabula.cache.blocks import blocks_for
+from fabula.cache.kinds import DYNAMIC, CacheKind
+from fabula.cache.tensorflow import TFCache
+from fabula.errors import NotSupportedError
+from fabula.generation.config import GenerationConfig
+from fabula.generation.prompts import check_room, host_array, read_ids
+from fabula.generation.tensorflow_mixin import TFGenerationMixin
+from fabula.models import saving
+from fabula.models.family import Family
+from fabula.models.output import CausalLMOutput
+from fabula.models.past import Past, check_past, written_past
+from fabula.models.rectangle import column_mask, ragged_batch
+from fabula.models.tensorflow_pass import Programs
+from fabula.models.tensorflow_step import run_step
+from fabula.models.tensorflow_weights import StoredWeights, Weights, read_weights, tensorflow_dtype
+from fabula.models.weights import count_numbers
+from fabula.ops.protocol import NO_TAPS, Batch, Forward, Taps
+from fabula.quant.formats import StoredTensor
+
+
+class TFCausalLM(TFGenerationMixin, tf.Module):
+    """A family with its weights as variables; those of layers that repeat are stacked, [layers, ...]."""
+
+    name_or_path = ""
+
+    def __init__(self, family: Family, weights: Weights) -> None:
+        super().__init__(name=str(family.config.model_type))
+        self.family = family
+        self.config = family.config
+        self.generation_config = GenerationConfig.from_model_config(family.config.to_dict())
+        self.weights = weights
+        self.programs = Programs(weights)
+        self.parameters = weights.variables()  # where tf.Module finds them
+
+    @classmethod
+    def from_tensors(
+        cls, family: Family, tensors: Mapping[str, StoredTensor], dtype: Any = "float32", device: str = "cpu"
+    ) -> TFCausalLM:
+        """The model of a checkpoint, packed weights dequantized. Raises ModelFileError for weights that do not fit."""
+        return cls(family, read_weights(family, tensors, tensorflow_dtype(dtype)))
+
+    @property
+    def layers(self) -> tuple[Any, ...]:
+        """What each layer is."""
+        return self.family.layers
+
+    @property
+    def dtype(self) -> tf.DType:
+        """The type of the weights."""
+        return next(iter(self.parameters.values())).dtype
+
+    def new_cache(self, blocks: int) -> TFCache:
+        """Storage for so many blocks of keys and values."""
+        return TFCache([(one.attention.kv_heads, one.attention.head_dim) for one in self.layers], blocks, self.dtype)
+
+    def storage_kind(self, kind: CacheKind) -> CacheKind:
+        """What is offloaded is where it would be anyway. Raises NotSupportedError for a quantized cache."""
+        if kind.name == "quantized":
+            raise NotSupportedError(
+                "`cache_implementation` must not be 'quantized' for a model of TensorFlow. Load with backend='torch', "
+                "or leave it out."
+            )
+        return DYNAMIC
+
+    def step(self, batch: Batch, cache: TFCache, taps: Taps = NO_TAPS) -> Forward:
+        """One step of the engine: writes the batch's keys and values, gives the logits of the scored positions."""
+        return run_step(self.programs, batch, cache, taps)
+
+    def __call__(
+        self,
+        input_ids: Any = None,
+        attention_mask: Any = None,
+        past_key_values: Any = None,
+        use_cache: bool | None = None,
+        output_hidden_states: bool = False,
+        return_dict: bool = True,
+        training: bool = False,
+        token_type_ids: Any = None,
+    ) -> Any:
+        """The logits [R, L, V] of every position; zero where `attention_mask` is.
+
+        `past_key_values` is what an earlier call returned: then `input_ids` are the columns that follow. No dropout is
+        applied, and no family here reads `token_type_ids`. Raises ArgumentError for shapes, ids or masks that make no
+        sense, ContextLengthError for rows that are too long.
+        """
+        ids = read_ids(input_ids, self.vocabulary_size)
+        past_key_values = written_past(past_key_values, self.new_cache)
+        check_past(past_key_values, len(ids), self.new_cache(0))
+        past = past_key_values or Past(self.new_cache(len(ids) * blocks_for(ids.shape[1] + 1)), len(ids))
+        mask = column_mask(
+            None if attention_mask is None else host_array(attention_mask, "attention_mask"), ids.shape, past
+        )
+        check_room(int((past.lengths + mask.sum(1)).max()), self.context_length)
+        states = tuple(range(len(self.layers))) if output_hidden_states else ()
+        forward = self.step(ragged_batch(ids, mask, past), past.cache, Taps(states, final_hidden=bool(states)))
+        shown = [*(forward.hidden_states or {}).values(), *([forward.hidden] if states else [])]
+        output = CausalLMOutput(
+            logits=_spread(forward.logits, mask),
+            past_key_values=None if use_cache is False else past,
+            hidden_states=tuple(_spread(one, mask) for one in shown) or None,
+        )
+        return output if return_dict else output.to_tuple()
+
+    def save_pretrained(self, save_directory: str | PathLike[str], **settings: Any) -> None:
+        """Writes the weights as they are now, the configuration and the generation settings to a directory."""
+        saving.refuse_settings(settings)
+        saving.save_directory(save_directory, self, StoredWeights(self.weights))
+
+    def num_parameters(self, only_trainable: bool = False, exclude_embeddings: bool = False) -> int:
+        """How many numbers the weights hold; tied weights count once."""
+        return count_numbers(self.family, StoredWeights(self.weights), exclude_embeddings)
+
+
+def _spread(x: Any, mask: np.ndarray) -> Any:
+    """[T, features] -> [R, S, features], zero where there is padding."""
+    where = np.argwhere(mask).astype(np.int32)
+    return tf.scatter_nd(where, x, (*mask.shape, x.shape[-1]))

@@ -1,0 +1,131 @@
+"""The operations in TensorFlow, while a rectangle's program is traced."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from copy import copy
+from dataclasses import dataclass
+from typing import Any
+
+import tensorflow as tf
+
+from fabula.errors import NotSupportedError
+from fabula.ops.protocol import Activation
+from fabula.ops.specs import LayerSpec, RopeSpec
+from fabula.ops.tensorflow_attention import Keys, attend, keys_of, merged
+from fabula.ops.tensorflow_rotation import rotation, turned
+
+Tensor = Any  # a tf.Tensor
+
+
+@dataclass(frozen=True, slots=True)
+class Frame:
+    """R rows of N positions, as traced tensors; activations are [R * N, features]."""
+
+    tokens: Tensor  # Int["R N"]
+    positions: Tensor  # Int["R N"]
+    lengths: Tensor  # Int["R"]: positions that each row has after this step
+    scored: Tensor  # Int["S"]: indices into [0, R * N)
+    vectors: Tensor | None = None  # Float["R N D"]: what takes the place of embedded tokens
+    given: Tensor | None = None  # Bool["R N"]: where it does
+
+
+class TensorFlowOps:
+    """Operations on tensors [R * N, features]. Roundings in 16-bit types fall where PyTorch has them."""
+
+    def __init__(self, frame: Frame, layers: Sequence[LayerSpec], stored: int, dtype: tf.DType) -> None:
+        """`stored`: how many positions of each row can be read; 0: all there are come from this step."""
+        self.frame = frame
+        self.keys: Keys = keys_of(
+            frame.positions, frame.lengths, stored, {layer.attention.window: None for layer in layers}
+        )
+        flat = tf.reshape(frame.positions, (-1,))
+        ropes = {layer.rope: None for layer in layers if layer.rope is not None}
+        self.rotations = {rope: rotation(rope, dtype, flat) for rope in ropes}
+        self.stored: tuple[Tensor, Tensor] | None = None  # one layer's keys and values, Float["R B P heads features"]
+        self.written: tuple[Tensor, Tensor] | None = None  # its new ones, Float["R N heads features"]
+        self.weights: Tensor | None = None  # what it attended to, Float["R heads N K"]
+
+    def inside(self, stored: tuple[Tensor, Tensor] | None) -> TensorFlowOps:
+        """The operations of one layer, whose stored keys and values these are."""
+        own = copy(self)
+        own.stored = stored
+        return own
+
+    def embed(self, weight: Tensor, scale: float = 1.0) -> Tensor:
+        x = tf.gather(weight, tf.reshape(self.frame.tokens, (-1,)))
+        x = x if scale == 1.0 else x * tf.constant(scale, x.dtype)
+        if self.frame.vectors is None:
+            return x
+        vectors = tf.reshape(tf.cast(self.frame.vectors, x.dtype), x.shape)
+        return tf.where(tf.reshape(self.frame.given, (-1, 1)), vectors, x)
+
+    def embed_positions(self, weight: Tensor) -> Tensor:
+        return tf.gather(weight, tf.reshape(self.frame.positions, (-1,)))
+
+    def linear(self, x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+        out = tf.matmul(x, weight, transpose_b=True)
+        return out if bias is None else out + bias
+
+    def rms_norm(self, x: Tensor, weight: Tensor, eps: float, offset: float = 0.0) -> Tensor:
+        runs = tf.cast(tf.reshape(x, (-1, weight.shape[0])), tf.float32)
+        wide = runs * tf.math.rsqrt(tf.reduce_mean(runs * runs, -1, keepdims=True) + eps)
+        if offset or x.dtype == tf.float32:
+            normed = tf.cast(wide * (tf.cast(weight, tf.float32) + offset), x.dtype)
+        else:
+            normed = tf.cast(wide, x.dtype) * weight
+        return tf.reshape(normed, x.shape)
+
+    def layer_norm(self, x: Tensor, weight: Tensor, bias: Tensor, eps: float) -> Tensor:
+        wide = tf.cast(x, tf.float32)
+        centred = wide - tf.reduce_mean(wide, -1, keepdims=True)
+        wide = centred * tf.math.rsqrt(tf.reduce_mean(centred * centred, -1, keepdims=True) + eps)
+        return tf.cast(wide * tf.cast(weight, tf.float32) + tf.cast(bias, tf.float32), x.dtype)
+
+    def split(self, x: Tensor, sizes: Sequence[int]) -> tuple[Tensor, ...]:
+        return tuple(tf.split(x, list(sizes), -1))
+
+    def add(self, x: Tensor, y: Tensor) -> Tensor:
+        return x + y
+
+    def scale(self, x: Tensor, factor: float) -> Tensor:
+        return x * tf.constant(factor, x.dtype)
+
+    def rope(self, x: Tensor, rope: RopeSpec) -> Tensor:
+        heads = tf.reshape(x, (x.shape[0], -1, rope.head_dim))
+        return tf.reshape(turned(heads, *self.rotations[rope]), x.shape)
+
+    def attend(self, layer: LayerSpec, q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None = None) -> Tensor:
+        if bias is not None:
+            raise NotSupportedError("`backend` must be 'torch' for a model whose scores depend on distances.")
+        spec = layer.attention
+        shape = (*self.frame.positions.shape, -1, spec.head_dim)
+        queries, keys, values = (tf.reshape(x, shape) for x in (q, k, v))
+        self.written = (keys, values)
+        if self.stored is not None:
+            keys, values = (merged(self.keys, *pair) for pair in zip(self.stored, self.written, strict=True))
+        out, self.weights = attend(queries, keys, values, spec, self.keys)
+        return tf.reshape(out, q.shape)
+
+    def attend_memory(self, layer: LayerSpec, q: Tensor) -> Tensor:
+        raise NotSupportedError("`backend` must be 'torch' for a model with an encoder, got 'tensorflow'.")
+
+    def activate(self, x: Tensor, kind: Activation) -> Tensor:
+        return _ACTIVATIONS[kind](x)
+
+    def gated_mlp(self, x: Tensor, gate: Tensor, up: Tensor, kind: Activation) -> Tensor:
+        return _ACTIVATIONS[kind](self.linear(x, gate)) * self.linear(x, up)
+
+    def scored(self, x: Tensor) -> Tensor:
+        return tf.gather(x, self.frame.scored)
+
+    def softcap(self, x: Tensor, cap: float) -> Tensor:
+        return cap * tf.tanh(x / cap)
+
+
+_ACTIVATIONS: Mapping[Activation, Callable[[Tensor], Tensor]] = {
+    "silu": tf.nn.silu,
+    "gelu": lambda x: tf.nn.gelu(x, approximate=False),
+    "gelu_tanh": lambda x: tf.nn.gelu(x, approximate=True),
+    "relu": tf.nn.relu,
+}

@@ -1,0 +1,125 @@
+"""Runs a family's layers, scanned over their repeating patterns, so that a program is as long as a pattern."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import tensorflow as tf
+
+from fabula.ops.periods import Period
+from fabula.ops.tensorflow import TensorFlowOps
+
+Tensor = Any  # a tf.Tensor
+
+
+@dataclass(frozen=True, slots=True)
+class Scanned:
+    """What n layers leave."""
+
+    x: Tensor  # Float["T D"]: the last one's output
+    keys: Tensor  # Float["n R N heads features"]: new ones
+    values: Tensor
+    states: Tensor | None  # Float["n S D"]: each layer's input at scored positions, if one was asked for
+    weights: Tensor | None  # Float["n R heads N K"]: attention, if one was asked for
+
+
+@dataclass(frozen=True, slots=True)
+class Shown:
+    """What is wanted of layers beside their output."""
+
+    states: Collection[int] = ()  # layers whose inputs are
+    weights: Collection[int] = ()  # layers whose attention weights are
+
+
+def scanned(
+    family: Any,
+    ops: TensorFlowOps,
+    x: Tensor,
+    plan: Sequence[Period],
+    weights: Any,
+    stored: tuple[Tensor, Tensor] | None,
+    shown: Shown,
+) -> Scanned:
+    """The layers of a plan (`ops.periods.shortened`), one pattern after the other.
+
+    `weights.layer(index, turn)`: the fields of the layer that lies `turn` repeats behind layer `index`.
+    `stored`: Float["R B layers P heads features"], what the cache holds; None: nothing is read.
+    """
+    pieces: list[list[Tensor]] = []
+    for period in plan:
+        x, found = _repeated(family, ops, x, period, weights, stored, shown)
+        pieces.append(found)
+    keys, values, *more = (tf.concat(parts, 0) for parts in zip(*pieces, strict=True))
+    states = more.pop(0) if shown.states else None
+    return Scanned(x, keys, values, states, more.pop(0) if shown.weights else None)
+
+
+def _repeated(
+    family: Any,
+    ops: TensorFlowOps,
+    x: Tensor,
+    period: Period,
+    weights: Any,
+    stored: tuple[Tensor, Tensor] | None,
+    shown: Shown,
+) -> tuple[Tensor, list[Tensor]]:
+    """A pattern's output, and of all its layers what `_pattern` finds of some."""
+
+    def turn(index: Tensor, x: Tensor) -> tuple[Tensor, list[Tensor]]:
+        return _pattern(family, ops, x, period, index, weights, stored, shown)
+
+    if period.repeats == 1:
+        return turn(tf.constant(0), x)
+    kinds = _kinds(family, ops, x, period, stored, shown)
+    arrays = [tf.TensorArray(dtype, period.repeats, element_shape=shape) for dtype, shape in kinds]
+
+    def step(index: Tensor, x: Tensor, arrays: list[tf.TensorArray]) -> tuple[Any, ...]:
+        x, found = turn(index, x)
+        return index + 1, x, [array.write(index, value) for array, value in zip(arrays, found, strict=True)]
+
+    start = (tf.constant(0), x, arrays)
+    repeats = period.repeats
+    _, x, arrays = tf.while_loop(lambda index, *_: index < repeats, step, start, maximum_iterations=repeats)
+    stacks = [array.stack() for array in arrays]
+    return x, [tf.reshape(stack, (-1, *stack.shape[2:])) for stack in stacks]
+
+
+def _pattern(
+    family: Any,
+    ops: TensorFlowOps,
+    x: Tensor,
+    period: Period,
+    index: Tensor,
+    weights: Any,
+    stored: tuple[Tensor, Tensor] | None,
+    shown: Shown,
+) -> tuple[Tensor, list[Tensor]]:
+    """The pattern's output in its repeat `index`, and of its layers: new keys, values, inputs, attention weights."""
+    found: list[tuple[Tensor, ...]] = []
+    for place in range(period.length):
+        layer = family.layers[period.start + place]
+        number = layer.index + index * period.length
+        own = ops.inside(None if stored is None else (stored[0][:, :, number], stored[1][:, :, number]))
+        state = (ops.scored(x),) if shown.states else ()
+        x = family.block(own, x, weights.layer(layer.index, index), layer)
+        assert own.written is not None
+        found.append((*own.written, *state, *((own.weights,) if shown.weights else ())))
+    return x, [tf.stack(parts) for parts in zip(*found, strict=True)]
+
+
+def _kinds(
+    family: Any, ops: TensorFlowOps, x: Tensor, period: Period, stored: tuple[Tensor, Tensor] | None, shown: Shown
+) -> list[tuple[tf.DType, tuple[int, ...]]]:
+    """The types and shapes of what `_pattern` finds."""
+    spec = family.layers[period.start].attention
+    rows, width = ops.frame.positions.shape
+    new: tuple[tf.DType, tuple[int, ...]] = (x.dtype, (period.length, rows, width, spec.kv_heads, spec.head_dim))
+    kinds = [new, new]
+    if shown.states:
+        kinds.append((x.dtype, (period.length, ops.frame.scored.shape[0], x.shape[1])))
+    if shown.weights:
+        keys = width if stored is None else stored[0].shape[1] * stored[0].shape[3]
+        kinds.append((x.dtype, (period.length, rows, spec.heads, width, keys)))
+    return kinds
