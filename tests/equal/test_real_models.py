@@ -44,7 +44,7 @@ def test_greedy_tokens_equal_those_of_transformers(reference, backend):
 
 
 def test_logits_of_packed_weights_point_where_the_dequantized_ones_do(reference):
-    """Activations are rounded to 8 bits, or twice 8 where they stand out: one step in a thousand falls below 0.995."""
+    """Activations are rounded to 8 bits, or twice 8 in the first layers and where they stand out."""
     path, prompts, tokens, _ = reference
     exact = AutoModelForCausalLM.from_pretrained(path, dtype="float32")
     packed = AutoModelForCausalLM.from_pretrained(path)
@@ -53,6 +53,5 @@ def test_logits_of_packed_weights_point_where_the_dequantized_ones_do(reference)
         ids = np.array([prompt + new])
         a, b = (model(ids).logits[0].astype(np.float64) for model in (exact, packed))
         cosines.extend((a * b).sum(-1) / np.linalg.norm(a, axis=-1) / np.linalg.norm(b, axis=-1))
-    share = np.mean(np.array(cosines) >= 0.995)
-    print(f"cosine: mean {np.mean(cosines):.5f}, least {np.min(cosines):.5f}, {share:.2%} of steps at 0.995 or above")
-    assert np.mean(cosines) >= 0.9995 and share >= 0.995 and np.min(cosines) >= 0.97
+    print(f"cosine: mean {np.mean(cosines):.5f}, least {np.min(cosines):.5f} of {len(cosines)} steps")
+    assert np.mean(cosines) >= 0.9998 and np.min(cosines) >= 0.995

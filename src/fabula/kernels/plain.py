@@ -12,7 +12,6 @@ import numpy as np
 from fabula.kernels.plain_attention import attend
 from fabula.kernels.program import GROUP, Buffer, Instruction, Layout, Matrix, Operation, Program, Value
 
-OUTLIER = 6.0  # times a row's root mean square: from there a group is an outlier
 
 
 class Inputs(Protocol):
@@ -99,7 +98,7 @@ def _matmul(step: _Step) -> None:
 def _gated_matmul(step: _Step) -> None:
     (x,) = step.inputs
     gate, up = (x @ step.floats(segment.matrix).T for segment in step.instruction.segments)
-    step.write(step.instruction.out, quantized_by_group(activated(gate, step.instruction.activation) * up))
+    step.write(step.instruction.out, quantized(activated(gate, step.instruction.activation) * up, step.instruction.number))
 
 
 def _attend(step: _Step) -> None:
@@ -186,22 +185,17 @@ def error_function(x: np.ndarray) -> np.ndarray:
     return np.sign(x) * (1 - p * np.exp(-a * a))
 
 
-def quantized(x: np.ndarray) -> np.ndarray:
+def quantized(x: np.ndarray, far: float) -> np.ndarray:
     """Rows as they are after rounding to 8 bits: in groups of 32, the largest of each being 127.
 
-    A group whose largest stands far above its row is rounded again: 15 bits.
+    A group whose largest is above `far` times its row's root mean square is rounded again: 15 bits.
     """
     groups, scale = _rounded_groups(x)
     rounded = _coded(groups, scale)
     mean = np.asarray(np.mean(x * x, axis=-1, dtype=np.float32))
-    limit = mean[:, None, None] * np.float32(OUTLIER**2 / 127**2)
+    limit = mean[:, None, None] * np.float32(far**2 / 127**2)
     second = rounded + _coded(groups - rounded, scale / np.float32(254))
     return np.where(scale * scale > limit, second, rounded).reshape(len(x), -1)[:, : x.shape[1]]
-
-
-def quantized_by_group(x: np.ndarray) -> np.ndarray:
-    """Rows as they are after rounding to 8 bits where no one sees a whole row."""
-    return _coded(*_rounded_groups(x)).reshape(len(x), -1)[:, : x.shape[1]]
 
 
 def _rounded_groups(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -252,7 +246,7 @@ ROWS: Mapping[Operation, Callable[..., np.ndarray]] = MappingProxyType(
         Operation.EMBED_POSITIONS: _embed_positions,
         Operation.RMS_NORM: _rms_norm,
         Operation.LAYER_NORM: _layer_norm,
-        Operation.QUANTIZE: lambda _, x: quantized(x),
+        Operation.QUANTIZE: lambda step, x: quantized(x, step.instruction.number),
         Operation.ADD: lambda _, x, y: x + y,
         Operation.ROPE: _rope,
         Operation.ACTIVATE: _activate,

@@ -154,7 +154,7 @@ class Instruction:
     segments: tuple[Segment, ...] = ()
     weights: tuple[np.ndarray, ...] = ()  # norms: weight, bias
     group: int = 0  # RMS_NORM: features a root mean square
-    number: float = 0.0  # epsilon, cap or scale
+    number: float = 0.0  # epsilon, cap or scale; how far above its row a group of a quantized one has second codes
     activation: str = "silu"
     table: RowTable | None = None
     rope: Rope | None = None

@@ -27,6 +27,7 @@ from fabula.ops.native_weights import NativeWeights, Precision
 from fabula.ops.protocol import NO_TAPS, Batch, Forward, Taps
 from fabula.quant.formats import StoredTensor
 
+EARLY = 20  # one layer of so many is an early one
 _Buffer = Callable[[int, int, int], np.ndarray]  # (output's number, rows, features) -> where it is written
 Placed = Mapping[tuple[int | None, str], StoredTensor | None]  # (layer or None, field) -> the stored weight
 
@@ -140,9 +141,9 @@ def _namespaces(family: Any, tensors: Placed) -> tuple[SimpleNamespace, list[Sim
         weight = None
         if tensor is not None:
             head = layer is None and name == "head"
-            weight = made.setdefault(
-                id(tensor) * 2 + head, StoredWeight(tensor, _transposed(tensor, family, layer, name), head)
-            )
+            early = layer is not None and layer * EARLY < len(layers)
+            stored = StoredWeight(tensor, _transposed(tensor, family, layer, name), head, early)
+            weight = made.setdefault(id(tensor) * 2 + head, stored)
         setattr(outer if layer is None else layers[layer], name, weight)
     return outer, layers
 

@@ -24,6 +24,7 @@ class StoredWeight:
     tensor: StoredTensor
     transposed: bool = False  # stored [in, out]
     head: bool = False  # gives the logits
+    early: bool = False  # of one of the first layers, whose rounding all others see
 
     @property
     def shape(self) -> tuple[int, ...]:

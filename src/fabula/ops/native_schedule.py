@@ -25,6 +25,9 @@ from fabula.ops.native_graph import Node, StoredWeight, ancestors, gather_early,
 from fabula.ops.native_weights import NativeWeights
 from fabula.ops.specs import RopeSpec
 
+OUTLIER = 6.0  # times a row's root mean square: from there a group of activations has second codes
+EVERYWHERE = 0.0  # every group has
+
 
 def schedule(outputs: Sequence[Node], weights: NativeWeights, cache: NativeLayout) -> Program:
     """The program that computes these nodes at the scored positions, in this order of outputs."""
@@ -125,9 +128,18 @@ class Scheduler:
                 self.quantized[node] = Value(whole.buffer, whole.start, whole.width, gathered=True)
             else:
                 value = Value(Buffer(node.width, node.scored, quantized=True), 0, node.width)
-                self.instructions.append(Instruction(Operation.QUANTIZE, node.scored, (self.values[node],), value))
+                far = self._far(node)
+                self.instructions.append(
+                    Instruction(Operation.QUANTIZE, node.scored, (self.values[node],), value, number=far)
+                )
                 self.quantized[node] = value
         return self.quantized[node]
+
+    def _far(self, node: Node) -> float:
+        """How far above its row a group of this quantized node has second codes."""
+        users = self.users.get(node, ())
+        early = any(user.operation == "linear" and user.details["weight"].early for user in users)
+        return EVERYWHERE if early else OUTLIER
 
     def _packed_elsewhere(self, node: Node) -> bool:
         """Whether all positions of a node are quantized anyway."""
@@ -179,7 +191,9 @@ class Scheduler:
         segments = tuple(Segment(self._matrix(each)) for each in node.inputs)
         kind = node.details["kind"]
         self.instructions.append(
-            Instruction(Operation.GATED_MATMUL, node.scored, (source,), out, segments, activation=kind)
+            Instruction(
+                Operation.GATED_MATMUL, node.scored, (source,), out, segments, activation=kind, number=self._far(node)
+            )
         )
 
     def _emit_slice(self, node: Node) -> None:

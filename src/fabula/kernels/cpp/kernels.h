@@ -15,11 +15,13 @@ struct GroupScale {
   int32_t minus_high;  // minus the sum of the last 16 codes
 };
 
-// A group whose largest value stands far above its row gets a second code for what rounding took: 15 bits in all.
+// A group whose largest value stands above its row, by what an instruction calls far, gets a second code for what
+// rounding took: 15 bits in all.
 struct Outlier {
   GroupScale scale;  // of the second codes
   int32_t group;
-  int32_t reserved[3];
+  float squares;  // the sum of the group's squares
+  int32_t reserved[2];
   int8_t codes[kGroup];
 };
 
@@ -62,7 +64,7 @@ struct Partial {
 struct Kernels {
   void (*rms_norm)(const float*, const float*, float*, int, int, float);
   void (*layer_norm)(const float*, const float*, const float*, float*, int, float);
-  void (*quantize)(const float*, int8_t*, int);
+  void (*quantize)(const float*, int8_t*, int, float);
   void (*add_rows)(const float*, const float*, float*, int);
   void (*activate_row)(const float*, float*, int, int);
   void (*gate_row)(const float*, const float*, float*, int, int);
@@ -71,7 +73,8 @@ struct Kernels {
   void (*rope_row)(const float*, const float*, float*, int, int, int);
   void (*matmul)(const Matrix&, int, int, const void* const*, int, float*, int);
   void (*finish)(const float*, const float*, const float*, float*, int);
-  void (*gate_and_quantize)(const float*, const float*, int, int8_t*, GroupScale*);
+  void (*gate_and_quantize)(const float*, const float*, int, int8_t*, GroupScale*, Outlier*);
+  void (*keep_outliers)(int8_t*, int, float);
   void (*write_cache)(const Attention&, const float*, const float*, int, int, int, uint8_t*);
   void (*attend_range)(const Attention&, const AttendTask&, int, float*, const Partial&);
   void (*fold)(const Partial&, const Partial&, int, int);
@@ -86,7 +89,6 @@ extern const Kernels avx2_kernels;
 extern const Kernels avx512_kernels;
 #endif
 
-constexpr float kOutlier = 6.0f;   // times a row's root mean square: from there a group is an outlier
 constexpr int kAhead = 2048;       // bytes that a streaming matmul prefetches ahead
 constexpr int kAttendRows = 24;    // queries times heads that one attention task may hold
 

@@ -7,5 +7,5 @@
 
 static constexpr Kernels table = {
     rms_norm, layer_norm, quantize, add_rows, activate_row, gate_row, softcap_row, scale_row, rope_row,
-    matmul, finish, gate_and_quantize, write_cache, attend_range, fold, divide, sample, uniforms,
+    matmul, finish, gate_and_quantize, keep_outliers, write_cache, attend_range, fold, divide, sample, uniforms,
 };

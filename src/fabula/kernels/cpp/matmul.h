@@ -156,15 +156,15 @@ static inline void packed_group(const uint8_t* chunk, int group, int v, const in
   }
 }
 
-// The share of the second codes that a token's outliers have.
-template <int layout>
-static inline void add_outliers(const uint8_t* panel, int v, const int8_t* token, const QuantizedRow& row, F (&sums)[1]) {
-  const Outlier* outliers = row.outliers(token);
-  for (int i = 0, count = *row.outlier_count(token); i < count; i++) {
-    const Outlier& o = outliers[i];
-    const int8_t* codes = o.codes;
-    const GroupScale* scale = &o.scale;
-    packed_group<layout, 1>(panel + int64_t(o.group / 2) * Packed<layout>::bytes, o.group % 2, v, &codes, &scale, 0, sums);
+// The share of the second codes of `count` groups, which are the same groups in all M tokens.
+template <int layout, int M>
+static inline void add_outliers(const uint8_t* panel, int v, const Outlier* const* outliers, int count, F (&sums)[M]) {
+  const int8_t* codes[M];
+  const GroupScale* scales[M];
+  for (int i = 0; i < count; i++) {
+    for (int m = 0; m < M; m++) codes[m] = outliers[m][i].codes, scales[m] = &outliers[m][i].scale;
+    int group = outliers[0][i].group;
+    packed_group<layout, M>(panel + int64_t(group / 2) * Packed<layout>::bytes, group % 2, v, codes, scales, 0, sums);
   }
 }
 
@@ -174,9 +174,15 @@ static void packed_tile(const Matrix& w, const uint8_t* data, const void* const*
   QuantizedRow row(w.columns);
   const int8_t* q[M];
   const GroupScale* scales[M];
+  const Outlier* outliers[M];
+  int counts[M], every = (w.columns + kGroup - 1) / kGroup;
+  bool whole = true;
   for (int m = 0; m < M; m++) {
     q[m] = (const int8_t*)x[m];
     scales[m] = row.scales(q[m]);
+    outliers[m] = row.outliers(q[m]);
+    counts[m] = *row.outlier_count(q[m]);
+    whole = whole && counts[m] == every;
   }
   for (int v = 0; v < V; v++) {
     F sums[M];
@@ -188,9 +194,10 @@ static void packed_tile(const Matrix& w, const uint8_t* data, const void* const*
       packed_group<layout, M>(chunk, 0, v, q, scales, 2 * c, sums);
       packed_group<layout, M>(chunk, 1, v, q, scales, 2 * c + 1, sums);
     }
+    if (whole) add_outliers<layout, M>(data, v, outliers, every, sums);
     for (int m = 0; m < M; m++) {
       F total[1] = {sums[m]};
-      add_outliers<layout>(data, v, q[m], row, total);
+      if (!whole) add_outliers<layout, 1>(data, v, &outliers[m], counts[m], total);
       store(out + m * out_stride + v * W, mul(total[0], splat(w.multiplier)));
     }
   }
@@ -241,9 +248,10 @@ static void finish(const float* scratch, const float* bias, const float* residua
   }
 }
 
-// activation(gate) * up of kGroup features, quantized.
-static void gate_and_quantize(const float* gate, const float* up, int kind, int8_t* codes, GroupScale* scale) {
+// activation(gate) * up of kGroup features, quantized; whether it is an outlier is seen when the row is whole.
+static void gate_and_quantize(const float* gate, const float* up, int kind, int8_t* codes, GroupScale* scale, Outlier* rest) {
   float product[kGroup];
   for (int i = 0; i < kGroup; i += W) store(product + i, mul(activate(load(gate + i), kind), load(up + i)));
-  quantize_group(product, codes, scale);
+  quantize_rest(product, quantize_group(product, codes, scale), rest);
+  rest->squares = sum_of_squares(product, kGroup);
 }

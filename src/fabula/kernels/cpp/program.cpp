@@ -174,7 +174,10 @@ bool Program::prepare(const Step& step, int threads) {
     for (int v = 0; v < 4; v++) plan(v & 1, v >> 1, threads);
     planned_threads_ = threads;
   }
-  for (Cursor& cursor : cursors_) cursor.taken.store(0, std::memory_order_relaxed);
+  for (Cursor& cursor : cursors_) {
+    cursor.taken.store(0, std::memory_order_relaxed);
+    cursor.done.store(0, std::memory_order_relaxed);
+  }
   tiles_.resize(instructions_.size());
   const std::vector<Tile>* last = nullptr;
   int last_tokens = 0, last_scored = -1;

@@ -68,7 +68,11 @@ class Program {
   std::vector<float> partials_;
   struct alignas(64) Cursor {
     std::atomic<int> taken{0};
+    std::atomic<int> done{0};  // of the first thread's: units of all threads that have ended
   };
+  Cursor& cursor(size_t instruction, int thread, int threads) {
+    return cursors_[size_t(matmul_number_[instruction]) * size_t(threads) + size_t(thread)];
+  }
   std::vector<int> matmul_number_;  // [instruction]: how many matmuls come before it
   std::vector<Cursor> cursors_;     // [matmul][threads]: how many units of each thread's share are taken
 };

@@ -47,41 +47,48 @@ static void layer_norm(const float* x, const float* weight, const float* bias, f
     put(out, fma(mul(part(out, i, width), factor), part(weight, i, width), part(bias, i, width)), i, width);
 }
 
-// 32 floats to 32 bytes with one scale: the nearest of -127 .. 127 times largest / 127.
-static inline void quantize_group(const float* x, int8_t* codes, GroupScale* scale) {
-  F top = splat(0.0f);
-  for (int i = 0; i < kGroup; i += W) top = maximum(top, absolute(load(x + i)));
-  float high = largest(top);
-  float inverse = high > 0.0f ? 127.0f / high : 0.0f;
-  for (int i = 0; i < kGroup; i += W) store_bytes(codes + i, nearest(mul(load(x + i), splat(inverse))));
+// What a matmul wants to know of a group's codes, beside themselves.
+static inline void describe_codes(const int8_t* codes, float step, GroupScale* scale) {
   int32_t low_half = 0, high_half = 0;
   for (int i = 0; i < 16; i++) low_half += codes[i];
   for (int i = 16; i < 32; i++) high_half += codes[i];
-  scale->scale = high / 127.0f;
-  scale->minus_low = -low_half;
-  scale->minus_high = -high_half;
-  scale->sum = scale->scale * float(low_half + high_half);
+  *scale = {step, step * float(low_half + high_half), -low_half, -high_half};
 }
 
-// The second codes of a group: what the first ones leave, in steps of scale / 254.
-static inline void quantize_rest(const float* x, const int8_t* codes, float scale, Outlier* out) {
-  float inverse = 254.0f / scale;
-  int32_t low_half = 0, high_half = 0;
-  for (int i = 0; i < kGroup; i++) {
-    float rest = (x[i] - scale * float(codes[i])) * inverse;
-    out->codes[i] = int8_t(__builtin_rintf(rest < -127.0f ? -127.0f : rest > 127.0f ? 127.0f : rest));
-    (i < 16 ? low_half : high_half) += out->codes[i];
+static inline float inverse_step(float high) { return high > 0.0f ? 127.0f / high : 0.0f; }
+
+// 32 floats to 32 bytes with one scale: the nearest of -127 .. 127 times largest / 127. Returns the largest.
+static inline float quantize_group(const float* x, int8_t* codes, GroupScale* scale) {
+  F top = splat(0.0f);
+  for (int i = 0; i < kGroup; i += W) top = maximum(top, absolute(load(x + i)));
+  float high = largest(top);
+  F inverse = splat(inverse_step(high));
+  for (int i = 0; i < kGroup; i += W) store_bytes(codes + i, nearest(mul(load(x + i), inverse)));
+  describe_codes(codes, high / 127.0f, scale);
+  return high;
+}
+
+// The second codes of a group whose largest is `high`: what the first ones leave, in steps of high / 127 / 254.
+static inline void quantize_rest(const float* x, float high, Outlier* out) {
+  F inverse = splat(inverse_step(high)), finer = splat(254.0f);
+  for (int i = 0; i < kGroup; i += W) {
+    F scaled = mul(load(x + i), inverse);
+    store_bytes(out->codes + i, nearest(mul(sub(scaled, nearest(scaled)), finer)));
   }
-  float step = scale / 254.0f;
-  out->scale = {step, step * float(low_half + high_half), -low_half, -high_half};
+  describe_codes(out->codes, high / 127.0f / 254.0f, &out->scale);
+}
+
+// Whether a group's largest value is above `far` times the row's root mean square.
+static inline bool stands_out(float scale, float squares, int width, float far) {
+  return scale * scale > squares / float(width) * (far * far) / (127.0f * 127.0f);
 }
 
 // A row of `width` floats to its codes, padded with zeros to kChunk; behind them the groups' scales and the outliers.
-static void quantize(const float* x, int8_t* out, int width) {
+static void quantize(const float* x, int8_t* out, int width, float far) {
   QuantizedRow row(width);
   GroupScale* scales = row.scales(out);
   Outlier* outliers = row.outliers(out);
-  float limit = sum_of_squares(x, width) / float(width) * (kOutlier * kOutlier) / (127.0f * 127.0f);
+  float squares = sum_of_squares(x, width);
   int count = 0;
   for (int i = 0; i < row.padded; i += kGroup) {
     float last[kGroup] = {};
@@ -91,10 +98,26 @@ static void quantize(const float* x, int8_t* out, int width) {
       from = last;
     }
     GroupScale& scale = scales[i / kGroup];
-    quantize_group(from, out + i, &scale);
-    if (scale.scale * scale.scale <= limit) continue;
+    float high = quantize_group(from, out + i, &scale);
+    if (!stands_out(scale.scale, squares, width, far)) continue;
     outliers[count].group = i / kGroup;
-    quantize_rest(from, out + i, scale.scale, &outliers[count++]);
+    quantize_rest(from, high, &outliers[count++]);
+  }
+  *row.outlier_count(out) = count;
+}
+
+// A row whose groups, a whole number of them, all have second codes: those of the outliers stay.
+static void keep_outliers(int8_t* out, int width, float far) {
+  QuantizedRow row(width);
+  const GroupScale* scales = row.scales(out);
+  Outlier* outliers = row.outliers(out);
+  float squares = 0.0f;
+  int count = 0;
+  for (int g = 0; g < width / kGroup; g++) squares += outliers[g].squares;
+  for (int g = 0; g < width / kGroup; g++) {
+    if (!stands_out(scales[g].scale, squares, width, far)) continue;
+    outliers[count] = outliers[g];
+    outliers[count++].group = g;
   }
   *row.outlier_count(out) = count;
 }

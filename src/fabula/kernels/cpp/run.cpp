@@ -83,7 +83,7 @@ struct Run {
       case kEmbedPositions: return embed(in, p.position_of_[size_t(token)], out);
       case kRmsNorm: return k.rms_norm(a, (const float*)in.pointers[0], out, width, in.integers[0], in.numbers[0]);
       case kLayerNorm: return k.layer_norm(a, (const float*)in.pointers[0], (const float*)in.pointers[1], out, width, in.numbers[0]);
-      case kQuantize: return k.quantize(a, (int8_t*)out, width);
+      case kQuantize: return k.quantize(a, (int8_t*)out, width, in.numbers[0]);
       case kAdd: return k.add_rows(a, b, out, width);
       case kRope: {
         const Rope& rope = p.ropes_[size_t(in.integers[0])];
@@ -100,7 +100,7 @@ struct Run {
 
   // The units of a matmul: each thread first takes its own share in order, then what others have not begun.
   template <class Work> void share(size_t instruction, const std::vector<int>& cuts, Work&& work) {
-    Program::Cursor* cursors = p.cursors_.data() + size_t(p.matmul_number_[instruction]) * size_t(threads);
+    Program::Cursor* cursors = &p.cursor(instruction, 0, threads);
     for (int i = 0; i < threads; i++) {
       int owner = (thread + i) % threads, begin = cuts[size_t(owner)], end = cuts[size_t(owner) + 1];
       for (int unit; (unit = begin + cursors[owner].taken.fetch_add(1, std::memory_order_relaxed)) < end;) work(unit);
@@ -203,6 +203,7 @@ struct Run {
   }
 
   // activation(gate) * up, quantized group by group: the two weights have the same number of rows, a multiple of kGroup.
+  // Who ends the last group sees whole rows, and which of their groups are outliers.
   void gated_matmul(size_t i, const Instruction& in) {
     constexpr int kTokens = 48, kPanels = kGroup / kPanel;
     int n = count_of(in.scored);
@@ -222,15 +223,15 @@ struct Run {
         for (int t = 0; t < tokens; t++) {
           uint8_t* out = at(in.out, first + t);
           GroupScale* scales = row.scales(out);
-          k.gate_and_quantize(gates + t * kGroup, ups + t * kGroup, in.integers[0], (int8_t*)out + g * kGroup, scales + g);
-          if (g < groups - 1) continue;
-          *row.outlier_count(out) = 0;  // no one has seen the whole row
-          if (row.groups > groups) {
+          k.gate_and_quantize(gates + t * kGroup, ups + t * kGroup, in.integers[0], (int8_t*)out + g * kGroup, scales + g, row.outliers(out) + g);
+          if (g == groups - 1 && row.groups > groups) {
             std::memset(out + gate.rows, 0, kGroup);
             scales[g + 1] = GroupScale{};
           }
         }
       }
+      if (p.cursor(i, 0, threads).done.fetch_add(1, std::memory_order_acq_rel) < groups - 1) return;
+      for (int row = 0; row < n; row++) k.keep_outliers((int8_t*)at(in.out, row), gate.rows, in.numbers[0]);
     });
     if (n <= kSmall) look_ahead(i);
   }
