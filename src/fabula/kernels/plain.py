@@ -13,7 +13,6 @@ from fabula.kernels.plain_attention import attend
 from fabula.kernels.program import GROUP, Buffer, Instruction, Layout, Matrix, Operation, Program, Value
 
 
-
 class Inputs(Protocol):
     """What a step is given: ops/protocol.py's Batch."""
 
@@ -98,7 +97,8 @@ def _matmul(step: _Step) -> None:
 def _gated_matmul(step: _Step) -> None:
     (x,) = step.inputs
     gate, up = (x @ step.floats(segment.matrix).T for segment in step.instruction.segments)
-    step.write(step.instruction.out, quantized(activated(gate, step.instruction.activation) * up, step.instruction.number))
+    gated = activated(gate, step.instruction.activation) * up
+    step.write(step.instruction.out, quantized(gated, step.instruction.number))
 
 
 def _attend(step: _Step) -> None:
