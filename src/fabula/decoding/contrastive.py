@@ -75,7 +75,8 @@ class ContrastiveSearch:
         directions, each, texts = _directions(turn.tapped.last_hidden), turn.logits.shape[0] // len(carries), []
         for place, carry in enumerate(carries):
             first = place * each
-            penalties = xp.to_host(xp.max(directions[first : first + each] @ carry.read.T))
+            alike = [carry.read @ one[:, None] for one in directions[first : first + each]]  # no framework lacks this
+            penalties = xp.to_host(xp.max(xp.concat(alike), axis=0))
             winner = int(np.argmax((1 - self.alpha) * carry.probabilities - self.alpha * penalties))
             read = xp.concat([carry.read, directions[first + winner : first + winner + 1]], axis=0)
             settled = (int(carry.tokens[winner]),)
@@ -86,7 +87,7 @@ class ContrastiveSearch:
         """The likeliest successors of each text, each to be read in a row of its own."""
         turn = turn.of(np.array([text.row for text in texts], np.int32))
         xp = arrays.of(turn.logits)
-        scores = turn.process(xp.astype(turn.logits, "float32"), turn.context)
+        scores = turn.processed(xp.astype(turn.logits, "float32"))
         ranked = xp.to_host(scores) if arrays.on_host(scores) else scores  # where NumPy takes the fewest steps
         xp = arrays.of(ranked)
         check_chosen(xp, ranked, best_tokens(xp, ranked))
