@@ -52,7 +52,7 @@ def turn_of(
     parts = (tokens, [len(row) for row in rows], lengths)
     context = Context(*(xp.asarray(np.asarray(part), "int32", like=logits) for part in parts))
     draw = Draw.of([seed] * len(rows), streams, [len(row) for row in rows], [sampled] * len(rows))
-    return Turn(logits, stack([processors] * len(rows)), context, draw, tapped)
+    return Turn(logits, stack([processors] * len(rows)), lambda: context, draw, tapped)
 
 
 def run_strategy(

@@ -70,7 +70,7 @@ def _turn(rows: np.ndarray, logits_of: Any, prompt: int, process: Any, seed: int
     lengths, prompts = (xp.full((count,), value, "int32", like=logits) for value in (length, prompt))
     context = Context(xp.asarray(rows, "int32", like=logits), lengths, prompts, padding=padding)
     draw = Draw.of([seed or 0] * count, [0] * count, [length] * count, [seed is not None] * count)
-    return Turn(logits, process, context, draw)
+    return Turn(logits, process, lambda: context, draw)
 
 
 def tiny_model(seed: int, vocabulary: int = 40, sharpness: float = 0.6) -> Any:

@@ -122,7 +122,7 @@ def one_by_one(xp, row):
         parts = (seen, np.array([seen.shape[1]], np.int32), np.array([row.prompt_length - row.hidden], np.int32))
         context = Context(*(xp.asarray(part, "int32") for part in parts))
         draw = Draw.of([row.seed], [row.stream], [len(tokens)], [recipe.sampled])
-        turn = Turn(xp.asarray(logits, "float32"), stack([recipe.processors]), context, draw)
+        turn = Turn(xp.asarray(logits, "float32"), stack([recipe.processors]), lambda: context, draw)
         tokens.append(int(xp.to_host(SAMPLE.choose(turn).tokens)[0]))
         if tokens[-1] in recipe.limits.eos:
             break

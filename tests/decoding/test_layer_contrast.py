@@ -10,7 +10,8 @@ from fabula.decoding.layer_contrast import LayerContrast, premature_layers
 from fabula.decoding.sample import Draw
 from fabula.decoding.strategy import Strategy, Tapped, Turn
 from fabula.errors import ArgumentError, NumericalError
-from fabula.processors import LogitsProcessorList, SuppressTokensLogitsProcessor, TemperatureLogitsWarper
+from fabula.processors import SuppressTokensLogitsProcessor, TemperatureLogitsWarper
+from fabula.processors.rows import stack
 
 ROWS, VOCABULARY = 5, 60
 
@@ -29,7 +30,7 @@ def turn_of(xp, last, early, processors=(), sampled=False):
     context = Context(*(xp.asarray(part, "int32") for part in (tokens, lengths, lengths)))
     draw = Draw.of([7] * ROWS, range(ROWS), [4] * ROWS, [sampled] * ROWS)
     tapped = Tapped(layer_logits={layer: xp.asarray(x, "float32") for layer, x in early.items()})
-    return Turn(xp.asarray(last, "float32"), LogitsProcessorList(processors).process, context, draw, tapped)
+    return Turn(xp.asarray(last, "float32"), stack([processors] * ROWS), lambda: context, draw, tapped)
 
 
 def log_softmax(x):

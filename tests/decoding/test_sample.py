@@ -24,8 +24,8 @@ def context_of(xp, rows):
 
 def choose(xp, logits, draw, process=None):
     """Tokens as NumPy."""
-    process = process or (lambda scores, context: scores)
-    choice = Sample().choose(Turn(xp.asarray(logits, "float32"), process, context_of(xp, len(logits)), draw))
+    process, context = process or stack([[]] * len(logits)), context_of(xp, len(logits))
+    choice = Sample().choose(Turn(xp.asarray(logits, "float32"), process, lambda: context, draw))
     tokens = xp.to_host(choice.tokens)
     assert tokens.dtype == np.int32
     return tokens

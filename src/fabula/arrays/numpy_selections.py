@@ -9,18 +9,31 @@ __all__ = ["kth_value", "survivors", "top_k", "without"]
 Array = np.ndarray
 
 GROUPS_OF = 64  # scores of which kth_value looks at the highest first
+NEAR = 1 << 16  # scores of all rows that stay in a near cache
 
 
 def top_k(x: Array, k: int) -> tuple[Array, Array]:
     """The k largest values of each row, falling, and their columns, int32; equal values in column order."""
+    if len(x) > 1 and x.size <= NEAR:
+        return _top_k_at_once(x, k)
     columns = np.empty((len(x), k), dtype=np.int32)
     values = np.empty((len(x), k), dtype=x.dtype)
     for row, scores in enumerate(x):
-        found = np.flatnonzero(~(scores < _bound(scores, k)))
+        found = np.flatnonzero(~(scores < _bound(scores[None], k)[0]))
         high = scores[found]
         best = np.argsort(-high, kind="stable")[:k]
         columns[row], values[row] = found[best], high[best]
     return values, columns
+
+
+def _top_k_at_once(x: Array, k: int) -> tuple[Array, Array]:
+    """The same for all rows in a few steps, where these cost more than what they do."""
+    found = np.flatnonzero(~(x < _bound(x, k)[:, None]))
+    rows, high = found // x.shape[1], x.reshape(-1)[found]
+    order = np.lexsort((-high, rows))
+    counts = np.bincount(rows, minlength=len(x))
+    best = order[(np.cumsum(counts) - counts)[:, None] + np.arange(k)]
+    return high[best], (found[best] % x.shape[1]).astype(np.int32)
 
 
 def kth_value(x: Array, k: int | np.ndarray) -> Array:
@@ -34,16 +47,16 @@ def _kth(x: Array, k: int) -> np.generic:
     if k == 1:
         return x.max()
     if 4 * k <= len(x) // GROUPS_OF:
-        x = x[~(x < _bound(x, k))]
+        x = x[~(x < _bound(x[None], k)[0])]
     return np.partition(x, len(x) - k)[len(x) - k]
 
 
-def _bound(x: Array, k: int) -> np.generic:
-    """What the k largest of a row reach, and few others: the k-th largest of groups' maxima, or of all."""
-    groups = len(x) // GROUPS_OF
+def _bound(x: Array, k: int) -> Array:
+    """["R"]: what the k largest of a row reach, and few others: the k-th largest of groups' maxima, or of all."""
+    groups = x.shape[1] // GROUPS_OF
     if 4 * k <= groups:
-        x = x[: groups * GROUPS_OF].reshape(GROUPS_OF, groups).max(axis=0)
-    return np.partition(x, len(x) - k)[len(x) - k]
+        x = x[:, : groups * GROUPS_OF].reshape(-1, GROUPS_OF, groups).max(axis=1)
+    return np.partition(x, x.shape[1] - k, axis=1)[:, x.shape[1] - k]
 
 
 def without(x: Array, removed: Array, value: float) -> Array:

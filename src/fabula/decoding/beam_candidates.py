@@ -55,9 +55,10 @@ class Candidates:
 
     def fill(self, count: int) -> Candidates:
         """As many as there are beams: where they are too few, the first again, far below the others."""
-        missing = max(0, count - len(self))
-        filled = self.at(np.concatenate([np.arange(min(len(self), count)), np.zeros(missing, np.int64)]))
-        filled.values[count - missing :] += SPARE
+        if len(self) >= count:
+            return self.at(slice(count))
+        filled = self.at(np.concatenate([np.arange(len(self)), np.zeros(count - len(self), np.int64)]))
+        filled.values[len(self) :] += SPARE
         return filled
 
 
@@ -73,7 +74,7 @@ def log_scores(turn: Turn, diverse: Any = None) -> Any:
     """
     xp = arrays.of(turn.logits)
     log_probabilities = xp.log_softmax(xp.astype(turn.logits, "float32"))
-    return turn.process(log_probabilities if diverse is None else log_probabilities - diverse, turn.context)
+    return turn.processed(log_probabilities if diverse is None else log_probabilities - diverse)
 
 
 def shares(scores: Any, groups: int, beams: int) -> list[Any]:

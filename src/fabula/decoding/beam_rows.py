@@ -49,6 +49,9 @@ class Pool:
 
     def add(self, ended: Iterable[Hypothesis]) -> Pool:
         """With those of the ended that are good enough; of equal ones the older stay."""
+        ended = tuple(ended)
+        if not ended:
+            return self
         ranked = sorted((*self.kept, *ended), key=lambda one: -float(one.score))  # type: ignore[arg-type]
         return replace(self, kept=tuple(ranked[: self.size]))
 
@@ -117,9 +120,13 @@ class Beams:
 
 def settled_tokens(running: Sequence[Beams], pools: Sequence[Pool], shown: int) -> tuple[int, ...]:
     """What all running beams and all ended sequences share, beyond the `shown` tokens: no result can differ in it."""
-    texts = [beam for beams in running for beam in beams.tokens]
-    texts += [one.tokens for pool in pools for one in pool.kept]
-    shortest = min(len(text) for text in texts)
-    tails = np.stack([text[shown:shortest] for text in texts])
-    differing = np.flatnonzero((tails != tails[0]).any(axis=0))
-    return tuple(tails[0][: differing[0] if len(differing) else None].tolist())
+    ended = [one.tokens for pool in pools for one in pool.kept]
+    shortest = min([beams.length for beams in running] + [len(tokens) for tokens in ended])
+    settled: list[int] = []
+    for place in range(shown, shortest):
+        choices = {int(tokens[place]) for tokens in ended}
+        choices.update(*(beams.tokens[:, place].tolist() for beams in running))
+        if len(choices) > 1:
+            break
+        settled += choices
+    return tuple(settled)

@@ -56,5 +56,5 @@ def judge(
 
 def reasons_of(candidates: Candidates, parents: np.ndarray, ends: Ends) -> list[FinishReason | None]:
     """Why each candidate would end; parents Int["W"] is each beam's row in the turn."""
-    rows = parents[candidates.rows]
-    return [ends(int(row), int(token)) for row, token in zip(rows, candidates.tokens, strict=True)]
+    rows = parents[candidates.rows].tolist()
+    return [ends(row, token) for row, token in zip(rows, candidates.tokens.tolist(), strict=True)]

@@ -43,7 +43,8 @@ class _Member:
     @property
     def rows(self) -> np.ndarray:
         """Int["W"]: the group's rows of the turn; one while its beams are one text."""
-        return self.first + np.unique(self.group.parents)
+        parents = self.group.parents
+        return self.first + (parents[:1] if parents[0] == parents[-1] else parents)
 
 
 @dataclass(frozen=True, slots=True)

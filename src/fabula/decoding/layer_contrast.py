@@ -44,10 +44,10 @@ class LayerContrast:
         early = [xp.astype(turn.tapped.layer_logits[layer], "float32") for layer in self.layers]
         logits = xp.astype(turn.logits, "float32")
         last, base = xp.log_softmax(logits), xp.log_softmax(_farthest(xp, logits, early))
-        scores = turn.process(self._contrasted(xp, last, base), turn.context)
+        scores = turn.processed(self._contrasted(xp, last, base))
         lost = xp.max(scores, keepdims=True) == float("-inf")
         if xp.to_host(lost).any():  # what is likely enough is forbidden: then any token that is not will do
-            scores = xp.where(lost, turn.process(last - base, turn.context), scores)
+            scores = xp.where(lost, turn.processed(last - base), scores)
         tokens = choose_tokens(xp, scores, turn.draw)
         check_chosen(xp, scores, tokens)
         return Choice(tokens, scores)

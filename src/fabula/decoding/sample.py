@@ -36,7 +36,7 @@ class Sample:
     def choose(self, turn: Turn) -> Choice:
         """The tokens of R rows. Raises NumericalError where a row's scores hold no finite number."""
         xp = arrays.of(turn.logits)
-        scores = turn.process(xp.astype(turn.logits, "float32"), turn.context)
+        scores = turn.processed(xp.astype(turn.logits, "float32"))
         tokens = choose_tokens(xp, scores, turn.draw)
         check_chosen(xp, scores, tokens)
         return Choice(tokens, scores)

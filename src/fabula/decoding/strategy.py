@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache, lru_cache
 from typing import Any, Literal, Protocol
 
 import numpy as np
@@ -48,7 +49,7 @@ class Draw:
         cls, seeds: Sequence[int], streams: Sequence[int], positions: Sequence[int], sampled: Sequence[bool]
     ) -> Draw:
         """The draw of rows with these seeds, each in [0, 2^64)."""
-        words = np.array([split_seed(seed) for seed in seeds], dtype=np.int32).reshape(-1, 2)
+        words = _words(tuple(seeds))
         return cls(
             sampled=np.array(sampled, dtype=bool),
             seed_low=words[:, 0],
@@ -62,6 +63,12 @@ class Draw:
         return Draw(
             self.sampled[rows], self.seed_low[rows], self.seed_high[rows], self.stream[rows], self.position[rows]
         )
+
+
+@lru_cache(maxsize=64)  # seeds stay the same from token to token
+def _words(seeds: tuple[int, ...]) -> np.ndarray:
+    """Int["R 2"]: their low and high words."""
+    return np.array([split_seed(seed) for seed in seeds], dtype=np.int32).reshape(-1, 2)
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,17 +85,26 @@ class Turn:
     """R rows that are ready to choose: what the model says of their next token, and what may be known of them."""
 
     logits: Any  # Float["R V"]: the model's own
-    process: Stacked  # the rows' processors; may be called several times
-    context: Context
+    process: Stacked  # the rows' processors
+    known: Callable[[], Context]  # what the processors may know; it is made where somebody asks
     draw: Draw
     tapped: Tapped = Tapped()
+
+    @property
+    def context(self) -> Context:
+        """What may be known of the rows."""
+        return self.known()
+
+    def processed(self, scores: Any) -> Any:
+        """Float["R V"]: what the rows' processors make of scores Float32["R V"]."""
+        return self.process(scores, self.known()) if self.process.steps else scores
 
     def of(self, rows: np.ndarray) -> Turn:
         """The turn of some rows, Int["N"], without what was tapped."""
         xp = arrays.of(self.logits)
         chosen = xp.asarray(rows, "int32", like=self.logits)
-        logits, context = xp.take(self.logits, chosen), select(self.context, chosen)
-        return Turn(logits, self.process.of(rows), context, self.draw.select(rows))
+        known = cache(lambda: select(self.known(), chosen))
+        return Turn(xp.take(self.logits, chosen), self.process.of(rows), known, self.draw.select(rows))
 
 
 @dataclass(frozen=True, slots=True)

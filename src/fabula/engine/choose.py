@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache, partial
 from itertools import accumulate
 from typing import Any
 
@@ -189,7 +190,8 @@ def _turn(party: Party, forward: Forward, logits: Any) -> Turn:
         None if forward.hidden is None else seats.take(forward.hidden),
         None if layers is None else {layer: seats.take(values) for layer, values in layers.items()},
     )
-    return Turn(logits, party.chain.process, party.board.context(seats, logits, negative), draw, tapped)
+    known = cache(partial(party.board.context, seats, logits, negative))
+    return Turn(logits, party.chain.process, known, draw, tapped)
 
 
 def _row_choice(row: Row, length: int, request: Request, numbers: dict[str, Any]) -> RowChoice:

@@ -149,7 +149,9 @@ class Row:
 
     def fork(self) -> Row:
         """A second row that has the same past; nothing in the cache is copied until one of the two writes."""
-        twin = copy(self)
+        twin = object.__new__(Row)
+        for name in Row.__slots__:  # several times as fast as copy()
+            setattr(twin, name, getattr(self, name))
         twin.tokens = self.tokens.copy()
         twin.table = self.table.fork(self.computed)
         twin.stops = fork_stops(self.stops)

@@ -56,13 +56,11 @@ def seats_of(rows: list[Row], spans: dict[int, tuple[int, int]]) -> Seats:
     """The places of these rows, whose outputs are at `spans` of a pass; only the last ones of each say what is next."""
     places = [spans[id(row)] for row in rows]
     if all(row.drafts == 0 for row in rows):
-        outputs = np.array([end - 1 for _, end in places], np.int32)
         every = range(len(rows))
-        whole = _is_whole(outputs, spans)
-        lengths = [row.length for row in rows]
-        return Seats(rows, rows, list(every), lengths, [(i, i + 1) for i in every], None if whole else outputs, spans)
+        last = _places_of([end - 1 for _, end in places], spans)
+        return Seats(rows, rows, list(every), [row.length for row in rows], [(i, i + 1) for i in every], last, spans)
     owners = [place for place, row in enumerate(rows) for _ in range(row.tail)]
-    outputs = np.concatenate([np.arange(end - row.tail, end) for row, (_, end) in zip(rows, places, strict=True)])
+    outputs = [place for row, (_, end) in zip(rows, places, strict=True) for place in range(end - row.tail, end)]
     ends = list(accumulate(row.tail for row in rows))
     return Seats(
         rows,
@@ -70,15 +68,15 @@ def seats_of(rows: list[Row], spans: dict[int, tuple[int, int]]) -> Seats:
         owners,
         [row.length + depth for row in rows for depth in range(row.tail)],
         [(end - row.tail, end) for row, end in zip(rows, ends, strict=True)],
-        None if _is_whole(outputs, spans) else outputs.astype(np.int32),
+        _places_of(outputs, spans),
         spans,
     )
 
 
-def _is_whole(outputs: np.ndarray, spans: dict[int, tuple[int, int]]) -> bool:
-    """Whether these are all of the pass's outputs, in their order."""
+def _places_of(outputs: list[int], spans: dict[int, tuple[int, int]]) -> np.ndarray | None:
+    """Int["S"], or None if these are all of the pass's outputs, in their order."""
     total = next(reversed(spans.values()))[1]
-    return len(outputs) == total and bool((outputs == np.arange(total)).all())
+    return None if outputs == list(range(total)) else np.array(outputs, np.int32)
 
 
 class Pieces(Sequence[Any]):

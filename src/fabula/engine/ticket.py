@@ -38,7 +38,7 @@ class Ticket:
 
         def reason(place: int, token: int) -> FinishReason | None:
             row = group.rows[place]
-            if token in limits.eos or row.would_complete_stop_string(token):
+            if token in limits.eos or (row.stops is not None and row.would_complete_stop_string(token)):
                 return "stop"
             if limits.ends:
                 tokens = np.append(row.seen, np.int32(token))
