@@ -83,6 +83,11 @@ def reshape(x: Array, shape: Sequence[int]) -> Array:
     return jnp.reshape(x, tuple(shape))
 
 
+def matrix_transpose(x: Array) -> Array:
+    """["N M"] as ["M N"]."""
+    return jnp.swapaxes(x, -1, -2)
+
+
 def broadcast_to(x: Array, shape: Sequence[int]) -> Array:
     """x repeated to a shape."""
     return jnp.broadcast_to(x, tuple(shape))

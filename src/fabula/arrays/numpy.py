@@ -73,6 +73,11 @@ def reshape(x: Array, shape: Sequence[int]) -> Array:
     return x.reshape(shape)
 
 
+def matrix_transpose(x: Array) -> Array:
+    """["N M"] as ["M N"]."""
+    return np.swapaxes(x, -1, -2)
+
+
 def broadcast_to(x: Array, shape: Sequence[int]) -> Array:
     """x repeated to a shape."""
     return np.broadcast_to(x, shape)

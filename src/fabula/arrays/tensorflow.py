@@ -87,6 +87,11 @@ def reshape(x: Array, shape: Sequence[int]) -> Array:
     return tf.reshape(x, tuple(shape))
 
 
+def matrix_transpose(x: Array) -> Array:
+    """["N M"] as ["M N"]."""
+    return tf.linalg.matrix_transpose(x)
+
+
 def broadcast_to(x: Array, shape: Sequence[int]) -> Array:
     """x repeated to a shape."""
     return tf.broadcast_to(x, tuple(shape))

@@ -87,6 +87,11 @@ def reshape(x: Array, shape: Sequence[int]) -> Array:
     return x.reshape(tuple(shape))
 
 
+def matrix_transpose(x: Array) -> Array:
+    """["N M"] as ["M N"]."""
+    return x.mT
+
+
 def broadcast_to(x: Array, shape: Sequence[int]) -> Array:
     """x repeated to a shape."""
     return x.expand(tuple(shape))

@@ -74,13 +74,12 @@ class ContrastiveSearch:
         xp = arrays.of(turn.logits)
         directions, each, texts = _directions(turn.tapped.last_hidden), turn.logits.shape[0] // len(carries), []
         for place, carry in enumerate(carries):
-            first = place * each
-            alike = [carry.read @ one[:, None] for one in directions[first : first + each]]  # no framework lacks this
-            penalties = xp.to_host(xp.max(xp.concat(alike), axis=0))
-            winner = int(np.argmax((1 - self.alpha) * carry.probabilities - self.alpha * penalties))
-            read = xp.concat([carry.read, directions[first + winner : first + winner + 1]], axis=0)
+            own = directions[place * each : (place + 1) * each]
+            penalties = xp.to_host(xp.max(own @ xp.matrix_transpose(carry.read)))
+            winner = int(((1 - self.alpha) * carry.probabilities - self.alpha * penalties).argmax())
+            read = xp.concat([carry.read, own[winner : winner + 1]], axis=0)
             settled = (int(carry.tokens[winner]),)
-            texts.append(_Text(first + winner, winner, read, settled, carry.reasons[winner]))
+            texts.append(_Text(place * each + winner, winner, read, settled, carry.reasons[winner]))
         return texts
 
     def _proposed(self, turn: Turn, texts: Sequence[_Text], underway: Sequence[Underway]) -> list[Move]:
@@ -96,13 +95,13 @@ class ContrastiveSearch:
         values, columns, chances = (xp.to_host(part) for part in (values, columns, chances))
         moves = []
         for place, (text, one) in enumerate(zip(texts, underway, strict=True)):
-            possible = values[place] > -np.inf
-            tokens, row = columns[place][possible].astype(np.int32), text.candidate
+            count, row = int((values[place] > -np.inf).sum()), text.candidate  # what was removed comes last
+            tokens = columns[place, :count].astype(np.int32)
             reasons = tuple(one.ends(row, token) for token in tokens.tolist())
             moves.append(
                 Move(
-                    carry=_Candidates(tokens, chances[place][possible], reasons, text.read),
-                    parents=np.full(len(tokens), row, np.int32),
+                    carry=_Candidates(tokens, chances[place, :count], reasons, text.read),
+                    parents=np.full(count, row, np.int32),
                     tokens=tokens,
                     settled=text.settled,
                     scores=scores[place : place + 1],
