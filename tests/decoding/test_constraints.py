@@ -159,3 +159,13 @@ def test_a_class_of_the_users_own_takes_part():
 def test_a_constraint_that_cannot_be_met_is_found_out():
     with pytest.raises(ArgumentError, match="`Twice` must be completed"):
         Twice(4, accepts=False).test()
+
+
+def test_constraints_are_equal_that_ask_for_the_same_and_are_as_far():
+    for kind, tokens, other in ((PhrasalConstraint, [5, 6], [5, 7]), (DisjunctiveConstraint, [[5, 6], [7]], [[5, 6]])):
+        one, same = kind(tokens), kind(tokens)
+        assert one == same and hash(one) == hash(same)
+        assert one != kind(other)
+        same.update(5)
+        assert one != same and hash(one) == hash(same)
+    assert PhrasalConstraint([5]) != DisjunctiveConstraint([[5]])

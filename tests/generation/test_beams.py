@@ -8,6 +8,10 @@ import pytest
 import torch
 
 import fabula
+from fabula.decoding.beam_search import BeamSearch
+from fabula.decoding.constrained_beams import ConstrainedBeamSearch
+from fabula.decoding.contrastive import ContrastiveSearch
+from fabula.decoding.diverse_beams import DiverseBeamSearch
 from tests.decoding.searching import tiny_model
 
 pytest.importorskip("transformers")
@@ -69,3 +73,25 @@ def test_forced_words_and_groups_reach_the_engine(pair):
         max_new_tokens=5,
     )[:, 4:]
     assert not (grouped[0::2] == grouped[1::2]).any()
+
+
+@pytest.mark.parametrize(
+    ("kind", "settings"),
+    [
+        (BeamSearch, {"num_beams": 3}),
+        (BeamSearch, {"num_beams": 3, "do_sample": True, "repetition_penalty": 1.2}),
+        (DiverseBeamSearch, {"num_beams": 4, "num_beam_groups": 2, "diversity_penalty": 1.0}),
+        (ConstrainedBeamSearch, {"num_beams": 3, "force_words_ids": [[11, 12], [[7], [8, 9]]]}),
+        (ContrastiveSearch, {"top_k": 4, "penalty_alpha": 0.6}),
+    ],
+)
+def test_the_prompts_of_a_call_take_their_turns_together(pair, kind, settings, monkeypatch):
+    advance, together = kind.advance, []
+
+    def counted(self, turn, underway):
+        together.append(len(underway))
+        return advance(self, turn, underway)
+
+    monkeypatch.setattr(kind, "advance", counted)
+    pair[1].generate(PROMPTS, attention_mask=MASK, max_new_tokens=4, eos_token_id=None, pad_token_id=PAD, **settings)
+    assert set(together) == {3}

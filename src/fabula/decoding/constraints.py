@@ -69,7 +69,17 @@ class Constraint(ABC):
         """Another of its kind: as far as this one if `stateful`, else at its start."""
 
 
-class PhrasalConstraint(Constraint):
+class _Plain(Constraint):
+    """A constraint that its attributes say all of: searches for the same take turns together."""
+
+    def __eq__(self, other: object) -> bool:
+        return type(other) is type(self) and vars(other) == vars(self)
+
+    def __hash__(self) -> int:
+        return hash((type(self), self.seqlen))
+
+
+class PhrasalConstraint(_Plain):
     """The text must contain these tokens in a row."""
 
     def __init__(self, token_ids: Sequence[int]) -> None:
@@ -106,7 +116,7 @@ class PhrasalConstraint(Constraint):
         return other
 
 
-class DisjunctiveConstraint(Constraint):
+class DisjunctiveConstraint(_Plain):
     """The text must contain one of several phrases; none of them begins another."""
 
     def __init__(self, nested_token_ids: Sequence[Sequence[int]]) -> None:

@@ -40,7 +40,8 @@ def strategy_of(asked: Searched) -> Strategy | Search:
 def ranking_of(asked: Searched) -> Ranking:
     """How a beam search's sequences compare."""
     config = asked.config
-    return Ranking(config.length_penalty, config.early_stopping, asked.new_tokens)
+    most = asked.new_tokens if config.early_stopping == "never" else None
+    return Ranking(config.length_penalty, config.early_stopping, most)
 
 
 def _beams(asked: Searched) -> Search:
