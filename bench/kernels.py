@@ -23,8 +23,8 @@ TOKENS = (1, 8, 128)
 CHOICES = {
     "greedy": RowChoice(),
     "top_k=50": RowChoice(temperature=1.0, top_k=50),
-    "top_k=50 top_p=0.9": RowChoice(temperature=0.7, top_k=50, top_p=0.9),
-    "top_p=0.9": RowChoice(temperature=1.0, top_p=0.9),
+    "top_k=50 top_p=0.9": RowChoice(temperature=0.7, top_k=50, tail=0.1),
+    "top_p=0.9": RowChoice(temperature=1.0, tail=0.1),
     "temperature=1": RowChoice(temperature=1.0),
 }
 

@@ -9,10 +9,10 @@ import pytest
 
 from fabula.arrays import numpy as host
 from fabula.context import Context
-from fabula.decoding.closed import ClosedRow, close, decode, map_arrays, new_tokens, padded
+from fabula.decoding.closed import ClosedRow, close, decode, leaves_of, new_tokens, padded
 from fabula.decoding.recipe import Limits, Recipe
-from fabula.decoding.sample import SAMPLE
-from fabula.decoding.strategy import Draw, Turn
+from fabula.decoding.sample import choose_tokens
+from fabula.decoding.strategy import Draw
 from fabula.processors import (
     EtaLogitsWarper,
     ExponentialDecayLengthPenalty,
@@ -101,20 +101,8 @@ def run(xp, form, rows, table=TABLE):
     return [part.tolist() for part in new], int(turns)
 
 
-def leaves_of(rows):
-    """All arrays of the rows, and what puts others in their places."""
-    parts = []
-    map_arrays(rows, lambda part: parts.append(part))
-
-    def rebuild(leaves):
-        rest = iter(leaves)
-        return map_arrays(rows, lambda part: next(rest))
-
-    return parts, rebuild
-
-
 def one_by_one(xp, row):
-    """A row's new tokens, a turn of the strategy each."""
+    """A row's new tokens, each chosen as the strategy does."""
     tokens, recipe = row.tokens.tolist(), row.recipe
     while len(tokens) < len(row.tokens) + row.room:
         logits = logits_of(np.array(tokens[-1:]), np.array([len(tokens) - 1]))
@@ -122,8 +110,8 @@ def one_by_one(xp, row):
         parts = (seen, np.array([seen.shape[1]], np.int32), np.array([row.prompt_length - row.hidden], np.int32))
         context = Context(*(xp.asarray(part, "int32") for part in parts))
         draw = Draw.of([row.seed], [row.stream], [len(tokens)], [recipe.sampled])
-        turn = Turn(xp.asarray(logits, "float32"), stack([recipe.processors]), lambda: context, draw)
-        tokens.append(int(xp.to_host(SAMPLE.choose(turn).tokens)[0]))
+        scores = stack([recipe.processors])(xp.asarray(logits, "float32"), context)
+        tokens.append(int(xp.to_host(choose_tokens(xp, scores, draw))[0]))
         if tokens[-1] in recipe.limits.eos:
             break
     return tokens[len(row.tokens) :]

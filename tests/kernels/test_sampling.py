@@ -43,8 +43,8 @@ def over_arrays(logits: np.ndarray, row: RowChoice) -> int:
     scores = TemperatureLogitsWarper(row.temperature).process(scores, context)
     if row.top_k:
         scores = TopKLogitsWarper(row.top_k).process(scores, context)
-    if row.top_p < 1.0:
-        scores = TopPLogitsWarper(row.top_p).process(scores, context)
+    if row.tail >= 0.0:
+        scores = TopPLogitsWarper(1 - row.tail).process(scores, context)
     if row.min_p > 0.0:
         scores = MinPLogitsWarper(row.min_p).process(scores, context)
     candidates, values = xp.survivors(scores)
@@ -60,7 +60,7 @@ def random_rows(count: int, seed: int) -> list[RowChoice]:
     )
     return [
         RowChoice(
-            penalty, temperature, top_k, top_p, min_p,
+            penalty, temperature, top_k, 1 - top_p if top_p < 1 else -1.0, min_p,
             seed=int(random.integers(0, 1 << 63)) * 2 + 1, stream=int(random.integers(0, 9)),
             position=int(random.integers(0, 5000)), tokens=random.integers(0, 3000, 40).astype(np.int32),
         )

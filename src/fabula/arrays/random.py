@@ -31,6 +31,7 @@ from fabula.errors import ArgumentError
 __all__ = [
     "PURPOSE_TOKEN",
     "gumbel",
+    "joined_seed",
     "noise_of_bits",
     "noise_of_uniforms",
     "row_key",
@@ -56,6 +57,11 @@ def split_seed(seed: int) -> tuple[int, int]:
     if not 0 <= seed < 1 << 64:
         raise ArgumentError(f"`seed` must be in [0, 2**64), got {seed}. Use seed % 2**64.")
     return _signed(seed & 0xFFFFFFFF), _signed(seed >> 32)
+
+
+def joined_seed(low: int, high: int) -> int:
+    """The seed of these words."""
+    return (low & 0xFFFFFFFF) | (high & 0xFFFFFFFF) << 32
 
 
 def _signed(word: int) -> int:

@@ -9,13 +9,24 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from fabula import arrays
-from fabula.arrays.random import PURPOSE_TOKEN, row_key, split_seed
+from fabula.arrays.random import Words, row_key, split_seed
 from fabula.context import Context
 from fabula.decoding.recipe import Recipe
 from fabula.decoding.sample import best_tokens, keyed_noise
 from fabula.processors.columns import Column, Numbers, columns_of, process_of
 
-__all__ = ["ClosedRow", "ClosedRows", "Form", "Forward", "close", "decode", "map_arrays", "new_tokens", "padded"]
+__all__ = [
+    "ClosedRow",
+    "ClosedRows",
+    "Form",
+    "Forward",
+    "close",
+    "decode",
+    "leaves_of",
+    "map_arrays",
+    "new_tokens",
+    "padded",
+]
 
 # (tokens Int["R"], their positions Int["R"], the model's state) -> (logits Float["R V"], the model's next state)
 Forward = Callable[[Any, Any, Any], tuple[Any, Any]]
@@ -39,10 +50,12 @@ class ClosedRows:
     hidden: Any  # Int["R"]: tokens before them that nobody may see
     last: Any  # Int["R"]: the last token, which the model computes next
     room: Any  # Int["R"]: the most new tokens
+    longest: Any  # Int["R"]: how long the row may become later on, hidden tokens included; shapes are chosen by it
     ends: Any  # Int["R E"]: the tokens that end a row; -1 is none
     sampled: Any  # Bool["R"]: rows that draw; the others take the best token
-    key_low: Any  # Int["R"]: the rows' keys, as arrays/random.py makes them
-    key_high: Any  # Int["R"]
+    seed_low: Any  # Int["R"]: the rows' seeds, as arrays/random.py splits them
+    seed_high: Any  # Int["R"]
+    stream: Any  # Int["R"]
     hurried: Any  # Bool["1"]: whether the loop ends with the first row that ends
     numbers: tuple[Numbers, ...]  # of each of the form's columns
 
@@ -78,8 +91,6 @@ def close(rows: Sequence[ClosedRow], hurried: bool = False) -> tuple[Form, Close
         return None
     columns, numbers = found
     seeds = np.array([split_seed(row.seed) for row in rows], np.int32)
-    streams = np.array([row.stream for row in rows], np.int32)
-    keys = row_key(arrays.of(seeds), (seeds[:, 0], seeds[:, 1]), streams, np.int32(PURPOSE_TOKEN))
     closed = ClosedRows(
         tokens=_matrix([row.tokens[row.hidden :] for row in rows], max(_end(row) for row in rows), 0),
         lengths=_whole(len(row.tokens) - row.hidden for row in rows),
@@ -87,10 +98,12 @@ def close(rows: Sequence[ClosedRow], hurried: bool = False) -> tuple[Form, Close
         hidden=_whole(row.hidden for row in rows),
         last=_whole(row.tokens[-1] for row in rows),
         room=_whole(row.room for row in rows),
+        longest=_whole(row.recipe.limits.max_length for row in rows),
         ends=_matrix([sorted(row.recipe.limits.eos) for row in rows], 1, -1),
         sampled=np.array([row.recipe.sampled for row in rows]),
-        key_low=keys[0],
-        key_high=keys[1],
+        seed_low=seeds[:, 0],
+        seed_high=seeds[:, 1],
+        stream=_whole(row.stream for row in rows),
         hurried=np.array([hurried]),
         numbers=numbers,
     )
@@ -102,6 +115,20 @@ def map_arrays(rows: ClosedRows, function: Callable[[np.ndarray], Any]) -> Close
     numbers = tuple({name: function(value) for name, value in own.items()} for own in rows.numbers)
     parts = {each.name: function(getattr(rows, each.name)) for each in fields(rows) if each.name != "numbers"}
     return ClosedRows(**parts, numbers=numbers)
+
+
+def leaves_of(rows: ClosedRows) -> tuple[list[np.ndarray], Callable[[Sequence[Any]], ClosedRows]]:
+    """All arrays of the rows, and what makes rows of others in their places: what a compiled function takes."""
+    leaves: list[np.ndarray] = []
+    map_arrays(rows, lambda part: leaves.append(part))
+    names = [tuple(own) for own in rows.numbers]
+
+    def rebuild(others: Sequence[Any]) -> ClosedRows:
+        rest = iter(others)
+        numbers = tuple({name: next(rest) for name in own} for own in names)
+        return ClosedRows(**{each.name: next(rest) for each in fields(rows) if each.name != "numbers"}, numbers=numbers)
+
+    return leaves, rebuild
 
 
 def padded(rows: ClosedRows, count: int, width: int) -> ClosedRows:
@@ -128,6 +155,7 @@ def decode(forward: Forward, state: Any, form: Form, rows: ClosedRows) -> tuple[
     """
     xp = arrays.of(rows.tokens)
     process = process_of(form.columns, rows.numbers)
+    keys = row_key(xp, (rows.seed_low, rows.seed_high), rows.stream) if form.draws else None
 
     def goes_on(turn: Turn) -> Any:
         some = xp.any(turn.ended & (rows.room > 0), axis=0)
@@ -137,7 +165,7 @@ def decode(forward: Forward, state: Any, form: Form, rows: ClosedRows) -> tuple[
         logits, model = forward(turn.last, turn.position, turn.model)
         context = Context(turn.tokens, turn.lengths, rows.prompt_lengths)
         scores = process(xp.astype(logits, "float32"), context)
-        chosen = _chosen(xp, scores, form, rows, turn.position + 1)
+        chosen = _chosen(xp, scores, rows.sampled, keys, turn.position + 1)
         finite = xp.take_along_axis(scores, chosen[:, None])[:, 0] > -float("inf")
         grows = finite & ~turn.ended
         lengths = turn.lengths + xp.astype(grows, "int32")
@@ -159,13 +187,13 @@ def new_tokens(rows: ClosedRows, tokens: np.ndarray, lengths: np.ndarray) -> lis
     return [row[start:end] for row, start, end in bounds]
 
 
-def _chosen(xp: Any, scores: Any, form: Form, rows: ClosedRows, position: Any) -> Any:
-    """Int["R"]: a keyed draw in rows that draw, else the best token."""
-    if not form.draws:
+def _chosen(xp: Any, scores: Any, sampled: Any, keys: Words | None, position: Any) -> Any:
+    """Int["R"]: a keyed draw in rows that draw, else the best token; without keys no row draws."""
+    if keys is None:
         return best_tokens(xp, scores)
     tokens, values = xp.survivors(scores)
-    noise = keyed_noise(xp, (rows.key_low, rows.key_high), position, tokens)
-    winner = xp.argmax(xp.where(rows.sampled[:, None], values + noise, values))
+    noise = keyed_noise(xp, keys, position, tokens)
+    winner = xp.argmax(xp.where(sampled[:, None], values + noise, values))
     return xp.take_along_axis(tokens, winner[:, None])[:, 0]
 
 
@@ -183,10 +211,12 @@ _EACH = (  # what has an entry a row, and is 0 or False in a row that has ended
     "hidden",
     "last",
     "room",
+    "longest",
     "ends",
     "sampled",
-    "key_low",
-    "key_high",
+    "seed_low",
+    "seed_high",
+    "stream",
 )
 
 

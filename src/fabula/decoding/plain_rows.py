@@ -5,6 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import numpy as np
+
+from fabula.arrays.random import joined_seed
+from fabula.decoding.closed import ClosedRows, Form
 from fabula.decoding.recipe import Recipe
 from fabula.kernels.sampling import RowChoice
 from fabula.processors import (
@@ -22,7 +26,7 @@ _NUMBERS: dict[type, tuple[str, str]] = {
     RepetitionPenaltyLogitsProcessor: ("repetition_penalty", "penalty"),
     TemperatureLogitsWarper: ("temperature", "temperature"),
     TopKLogitsWarper: ("top_k", "top_k"),
-    TopPLogitsWarper: ("top_p", "top_p"),
+    TopPLogitsWarper: ("tail", "tail"),
     MinPLogitsWarper: ("min_p", "min_p"),
 }
 _ORDER = list(_NUMBERS)
@@ -42,6 +46,23 @@ def plain_numbers(recipe: Recipe) -> dict[str, float] | None:
         field, attribute = _NUMBERS[type(processor)]
         numbers[field] = getattr(processor, attribute)
     return numbers
+
+
+def plain_choices(form: Form, rows: ClosedRows, room: int) -> list[RowChoice]:
+    """How rows choose whose recipes are plain numbers, each with tokens of its own, with room for so many more."""
+    choices = []
+    for row in range(len(rows.lengths)):
+        numbers: dict[str, Any] = {"temperature": 1.0 if rows.sampled[row] else 0.0}
+        for column, own in zip(form.columns, rows.numbers, strict=True):
+            field, attribute = _NUMBERS[column.kind]
+            if attribute in own:
+                numbers[field] = own[attribute][row, 0].item()
+        length = int(rows.lengths[row])
+        tokens = np.pad(rows.tokens[row, :length], (0, room))[:length]
+        seed = joined_seed(int(rows.seed_low[row]), int(rows.seed_high[row]))
+        place = {"stream": int(rows.stream[row]), "position": length + int(rows.hidden[row])}
+        choices.append(RowChoice(**numbers, **place, seed=seed, tokens=tokens))
+    return choices
 
 
 def _is_usual(processor: Any) -> bool:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 import numpy as np
 
 from fabula.decoding.closed import ClosedRow, ClosedRows, Form, close
+from fabula.decoding.recipe import Recipe
 from fabula.engine.group import Group
 from fabula.engine.row import Row
 from fabula.engine.scheduler import Plan, Scheduler
@@ -19,7 +20,7 @@ LONGEST = 64  # steps: new requests, and whoever wants to cancel one, wait so lo
 
 
 class HasBurst(Protocol):
-    """A model that can run many steps by itself."""
+    """A model that can run many steps by itself; `takes_burst` of recipes may say that it cannot for some."""
 
     def burst(self, batch: Batch, cache: Any, form: Form, rows: ClosedRows) -> Sequence[np.ndarray]:
         """The new tokens of each row, as `decoding.closed.decode` finds them; the batch is the first step's.
@@ -39,6 +40,7 @@ class Bursts:
 
     def __init__(self, model: Any) -> None:
         self.burst: Burst | None = getattr(model, "burst", None)
+        self._takes: Callable[[list[Recipe]], bool] = getattr(model, "takes_burst", lambda recipes: True)
         self._refused: Plan | None = None  # which has been looked at
         self._paused = False
 
@@ -51,7 +53,7 @@ class Bursts:
         paused, self._paused = self._paused, False
         if self.burst is None or paused or plan is self._refused:
             return None
-        if not (plan.steady and len(plan.groups) == len(scheduler.running) and all(map(_is_closed, plan.groups))):
+        if not (plan.steady and len(plan.groups) == len(scheduler.running) and self._can(plan.groups)):
             self._refused = plan
             return None
         rooms = [min(LONGEST, _room(group)) for group in plan.groups]
@@ -61,6 +63,9 @@ class Bursts:
                 return close(rows, hurried=bool(scheduler.waiting))
             rooms = [min(room, max(rooms) // 2) for room in rooms]
         return None
+
+    def _can(self, groups: Sequence[Group]) -> bool:
+        return all(map(_is_closed, groups)) and self._takes([group.request.recipe for group in groups])
 
 
 def _is_closed(group: Group) -> bool:

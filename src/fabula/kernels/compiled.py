@@ -12,7 +12,7 @@ from fabula.errors import OutOfMemoryError
 from fabula.kernels.library import Library
 from fabula.kernels.memory import place_buffers
 from fabula.kernels.program import ACTIVATIONS, FORMAT_NUMBERS, Instruction, Operation, Program, Rope, Value
-from fabula.kernels.structures import CInstruction, CMatrix, CRope, CStep, CValue
+from fabula.kernels.structures import CBurst, CInstruction, CMatrix, CRope, CStep, CValue
 
 
 class ThreadPool:
@@ -49,6 +49,10 @@ class CompiledProgram:
     def run(self, pool: ThreadPool, step: CStep) -> None:
         """Executes one step."""
         self.library.run(self.address, pool.address, step)
+
+    def run_burst(self, pool: ThreadPool, step: CStep, rows: Any, burst: CBurst) -> None:
+        """Executes steps one after the other; the first output are the logits."""
+        self.library.run_burst(self.address, pool.address, step, rows, self.program.outputs[0].width, burst)
 
     def _value(self, value: Value | None) -> int:
         """A value's number."""

@@ -11,9 +11,9 @@ from types import MappingProxyType
 from typing import Any
 
 from fabula.errors import ArgumentError, FabulaError, OutOfMemoryError
-from fabula.kernels.structures import SHARED, CInstruction, CRope, CSampleRow, CStep, CValue
+from fabula.kernels.structures import SHARED, CBurst, CInstruction, CRope, CSampleRow, CStep, CValue
 
-VERSION = 3
+VERSION = 4
 ISAS = MappingProxyType({"portable": 0, "avx2": 1, "avx512": 2})  # slowest first
 NO_SUCH_TOKEN, NO_SUCH_BLOCK = 3, 4  # what a step may come to; see cpp/abi.h
 SUFFIXES = MappingProxyType({"win32": "dll", "darwin": "dylib"})
@@ -40,6 +40,10 @@ SIGNATURES: MappingProxyType[str, tuple[Any, tuple[Any, ...]]] = MappingProxyTyp
         "fabula_program_free": (None, (c_void_p,)),
         "fabula_run": (c_int32, (c_void_p, c_void_p, c_int32, POINTER(CStep))),
         "fabula_sample": (c_int32, (c_void_p, c_int32, c_void_p, c_int32, POINTER(CSampleRow), c_int32, c_void_p)),
+        "fabula_burst": (
+            c_int32,
+            (c_void_p, c_void_p, c_int32, POINTER(CStep), POINTER(CSampleRow), c_int32, POINTER(CBurst)),
+        ),
         "fabula_uniforms": (
             c_int32,
             (c_int32, c_void_p, c_void_p, c_void_p, c_int32, c_void_p, c_int64, c_int32, c_void_p),
@@ -81,7 +85,16 @@ class Library:
 
     def run(self, program: int, pool: int, step: CStep) -> None:
         """Executes one step. Raises OutOfMemoryError, and ArgumentError for a token or a block that does not exist."""
-        status = self.calls.fabula_run(program, pool, ISAS[self.isa], ctypes.byref(step))
+        self._check(self.calls.fabula_run(program, pool, ISAS[self.isa], ctypes.byref(step)), step)
+
+    def run_burst(self, program: int, pool: int, step: CStep, rows: Any, width: int, burst: CBurst) -> None:
+        """Executes steps of rows that choose from `width` logits each. Raises what `run` raises."""
+        status = self.calls.fabula_burst(
+            program, pool, ISAS[self.isa], ctypes.byref(step), rows, width, ctypes.byref(burst)
+        )
+        self._check(status, step)
+
+    def _check(self, status: int, step: CStep) -> None:
         if status == NO_SUCH_TOKEN:
             raise ArgumentError(
                 "`tokens` must be ids of the vocabulary at positions of the model, got one that is not."

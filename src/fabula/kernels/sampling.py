@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -22,7 +23,7 @@ class RowChoice:
     repetition_penalty: float = 1.0  # of `tokens`
     temperature: float = 0.0  # 0: the first maximum, whatever follows
     top_k: int = 0  # equal scores at the k-th place are kept
-    top_p: float = 1.0
+    tail: float = -1.0  # top-p: the mass that may go; negative: everything stays
     min_p: float = 0.0
     seed: int = 0  # in [0, 2^64)
     stream: int = 0
@@ -39,7 +40,7 @@ def sample_tokens(pool: ThreadPool, logits: np.ndarray, rows: Sequence[RowChoice
     assert logits.dtype == np.float32
     assert logits.flags.c_contiguous
     out = np.empty(len(rows), np.int32)
-    lowered = (CSampleRow * len(rows))(*map(_lower, rows))
+    lowered = lowered_rows(rows)
     library = pool.library
     status = library.calls.fabula_sample(
         pool.address, ISAS[library.isa], logits.ctypes.data, logits.shape[1], lowered, len(rows), out.ctypes.data
@@ -68,12 +69,17 @@ def token_uniforms(
     return out
 
 
+def lowered_rows(rows: Sequence[RowChoice]) -> Any:
+    """The rows as the library takes them; they point to the rows' tokens."""
+    return (CSampleRow * len(rows))(*map(_lower, rows))
+
+
 def _lower(row: RowChoice) -> CSampleRow:
     counted = row.tokens if row.repetition_penalty != 1.0 else None
     assert counted is None or (counted.dtype == np.int32 and counted.flags.c_contiguous)
     return CSampleRow(
         row.temperature,
-        1 - row.top_p if row.top_p < 1.0 else -1.0,
+        row.tail,
         row.min_p,
         row.repetition_penalty,
         row.top_k,

@@ -101,4 +101,15 @@ class CSampleRow(ctypes.Structure):
     ]
 
 
-SHARED = (CMatrix, CValue, CSegment, CInstruction, CStep, CSampleRow)  # those whose sizes the library tells
+class CBurst(ctypes.Structure):
+    _fields_ = [
+        ("steps", c_int32),
+        ("end_count", c_int32),
+        ("seconds", c_double),
+        ("ends", c_void_p),
+        ("tokens", c_void_p),
+        ("done", c_int32),
+    ]
+
+
+SHARED = (CMatrix, CValue, CSegment, CInstruction, CStep, CSampleRow, CBurst)  # those whose sizes the library tells

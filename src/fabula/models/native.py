@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from os import PathLike
 from typing import Any
@@ -14,7 +14,9 @@ import numpy as np
 from fabula import arrays
 from fabula.cache.blocks import blocks_for
 from fabula.cache.kinds import DYNAMIC, CacheKind
-from fabula.decoding.plain_rows import Sampler
+from fabula.decoding.closed import ClosedRows, Form
+from fabula.decoding.plain_rows import Sampler, plain_choices, plain_numbers
+from fabula.decoding.recipe import Recipe
 from fabula.errors import AbsentAttributeError, ArgumentError, NotSupportedError
 from fabula.generation.config import GenerationConfig
 from fabula.generation.mixin import GenerationMixin
@@ -95,6 +97,17 @@ class NativeCausalLM(GenerationMixin):
         """One step of the engine: writes the batch's keys and values, gives the logits of the scored positions."""
         with self._alone:
             return self._native.step(self._embedded(batch), cache, taps)
+
+    def takes_burst(self, recipes: Sequence[Recipe]) -> bool:
+        """Whether the kernels can choose for rows of these recipes."""
+        return self.sampler is not None and all(plain_numbers(recipe) is not None for recipe in recipes)
+
+    def burst(self, batch: Batch, cache: Any, form: Form, rows: ClosedRows) -> list[np.ndarray]:
+        """The next tokens of each row, Int["K"], as the engine's bursts want them: as many of one row as of another."""
+        steps = int(rows.room.min())
+        choices, ends = plain_choices(form, rows, steps), np.ascontiguousarray(rows.ends, np.int32)
+        with self._alone:
+            return list(self._native.burst(batch, cache, choices, ends, steps).T)
 
     def step_apart(self, batch: Batch, cache: Any, taps: Taps = NO_TAPS) -> Forward:
         """A step that leaves alone the logits of the engine's last one, which it may still be choosing from."""

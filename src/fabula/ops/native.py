@@ -6,6 +6,7 @@ import ctypes
 import os
 import warnings
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from types import SimpleNamespace
 from typing import Any
@@ -18,8 +19,8 @@ from fabula.kernels.compiled import CompiledProgram, ThreadPool
 from fabula.kernels.library import Library, load_library
 from fabula.kernels.plain import PlainProgram
 from fabula.kernels.program import Layout
-from fabula.kernels.sampling import RowChoice, sample_tokens
-from fabula.kernels.structures import CStep
+from fabula.kernels.sampling import RowChoice, lowered_rows, sample_tokens
+from fabula.kernels.structures import CBurst, CStep
 from fabula.ops.layers import unrolled
 from fabula.ops.native_graph import Node, RecordingOps, StoredWeight
 from fabula.ops.native_schedule import linear_weights, schedule
@@ -28,6 +29,7 @@ from fabula.ops.protocol import NO_TAPS, Batch, Forward, Taps
 from fabula.quant.formats import StoredTensor
 
 EARLY = 20  # one layer of so many is an early one
+SECONDS = 0.1  # of a burst: so long waits who wants to cancel a request, or brings another
 _Buffer = Callable[[int, int, int], np.ndarray]  # (output's number, rows, features) -> where it is written
 Placed = Mapping[tuple[int | None, str], StoredTensor | None]  # (layer or None, field) -> the stored weight
 
@@ -113,16 +115,29 @@ class NativeModel:
         outputs = [
             buffer(number, len(batch.scored), output.width) for number, output in enumerate(program.program.outputs)
         ]
-        arrays = [np.ascontiguousarray(each, np.int32) for each in (batch.tokens, batch.starts, batch.first)]
-        arrays += [np.ascontiguousarray(each, np.int32) for each in (batch.tables, batch.scored)]
-        vectors = None if batch.vectors is None else np.ascontiguousarray(batch.vectors, np.float32)
-        step = CStep(int(batch.starts[-1]), len(batch.first), batch.tables.shape[1], len(batch.scored))
-        step.tokens, step.starts, step.first, step.tables, step.scored = (each.ctypes.data for each in arrays)
-        step.vectors = None if vectors is None else vectors.ctypes.data
-        step.cache, (step.blocks, step.block_bytes) = cache.data.ctypes.data, cache.data.shape
-        step.outputs = (ctypes.c_void_p * len(step.outputs))(*(each.ctypes.data for each in outputs))
+        step, _held = _lowered(batch, cache, outputs)
         program.run(self._pool, step)
         return outputs
+
+    def burst(
+        self, batch: Batch, cache: NativeCache, rows: Sequence[RowChoice], ends: np.ndarray, steps: int
+    ) -> np.ndarray:
+        """Int32["K R"]: the tokens of rows of one position each in K <= steps steps, with the kernels only.
+
+        It stops after the step in which a row chooses one of its `ends` Int32["R E"], before one in which a row's
+        scores are not all finite, and after SECONDS. `rows` choose the first token; the tokens of a row that has a
+        repetition penalty have room for `steps` more.
+        """
+        assert self._pool is not None
+        program = self._program(NO_TAPS)
+        assert isinstance(program, CompiledProgram)
+        own = replace(batch, tokens=batch.tokens.copy(), first=batch.first.copy())
+        logits = self._kept(NO_TAPS, 0, len(batch.scored), program.program.outputs[0].width)
+        step, _held = _lowered(own, cache, [logits])
+        chosen = np.empty((steps, len(rows)), np.int32)
+        burst = CBurst(steps, ends.shape[1], SECONDS, ends.ctypes.data, chosen.ctypes.data)
+        program.run_burst(self._pool, step, lowered_rows(rows), burst)
+        return chosen[: burst.done]
 
     def _kept(self, taps: Taps, number: int, rows: int, width: int) -> np.ndarray:
         """The first rows of an output's buffer, which is kept for the next step."""
@@ -130,6 +145,19 @@ class NativeModel:
         if key not in self._buffers or len(self._buffers[key]) < rows:
             self._buffers[key] = np.empty((rows, width), np.float32)
         return self._buffers[key][:rows]
+
+
+def _lowered(batch: Batch, cache: NativeCache, outputs: Sequence[np.ndarray]) -> tuple[CStep, list[Any]]:
+    """The batch as the library takes it, and the arrays that it points to."""
+    arrays = [np.ascontiguousarray(each, np.int32) for each in (batch.tokens, batch.starts, batch.first)]
+    arrays += [np.ascontiguousarray(each, np.int32) for each in (batch.tables, batch.scored)]
+    vectors = None if batch.vectors is None else np.ascontiguousarray(batch.vectors, np.float32)
+    step = CStep(int(batch.starts[-1]), len(batch.first), batch.tables.shape[1], len(batch.scored))
+    step.tokens, step.starts, step.first, step.tables, step.scored = (each.ctypes.data for each in arrays)
+    step.vectors = None if vectors is None else vectors.ctypes.data
+    step.cache, (step.blocks, step.block_bytes) = cache.data.ctypes.data, cache.data.shape
+    step.outputs = (ctypes.c_void_p * len(step.outputs))(*(each.ctypes.data for each in outputs))
+    return step, [arrays, vectors]
 
 
 def _namespaces(family: Any, tensors: Placed) -> tuple[SimpleNamespace, list[SimpleNamespace]]:

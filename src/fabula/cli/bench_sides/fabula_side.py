@@ -48,14 +48,15 @@ class Side:
     def host(self, prompt: list[int], new_tokens: int) -> dict[str, Any]:
         """Seconds a step that the engine spends outside the model and the choice: plan, batch and commit."""
         engine = self.model.engine
-        model, chooser = engine.model, engine.chooser
+        model, chooser, burst = engine.model, engine.chooser, engine.bursts.burst
         step, choose = Stopwatch(model.step), Stopwatch(chooser.choose)
         engine.model, engine.chooser = Timed(model, "step", step), Timed(chooser, "choose", choose)
+        engine.bursts.burst = many = None if burst is None else Stopwatch(burst)
         try:
             _, rest, tokens = self.measure([prompt], new_tokens)
         finally:
-            engine.model, engine.chooser = model, chooser
-        spent = sum(step.seconds[1:]) + sum(choose.seconds[1:])
+            engine.model, engine.chooser, engine.bursts.burst = model, chooser, burst
+        spent = sum(step.seconds[1:]) + sum(choose.seconds[1:]) + sum(many.seconds if many else ())
         return {"seconds_a_step": (rest - spent) / (tokens[0] - 1)}
 
     def bandwidth(self, threads: int) -> dict[str, Any]:
@@ -65,7 +66,9 @@ class Side:
 
 
 class Clock:
-    """A sink that notes when each token came."""
+    """A sink that notes when each token came; it can wait for them, as generate() without a streamer can."""
+
+    streams = False
 
     def __init__(self) -> None:
         self.times: list[float] = []

@@ -114,4 +114,14 @@ struct SampleRow {
   int32_t reserved;
 };
 
+// How rows of one position each go on by themselves.
+struct Burst {
+  int32_t steps;        // the most
+  int32_t end_count;    // of each row
+  double seconds;       // after which no further step begins
+  const int32_t* ends;  // [R, end_count]: the tokens that end a row
+  int32_t* tokens;      // [steps, R]: what was chosen
+  int32_t done;         // out: how many steps
+};
+
 }  // namespace fabula

@@ -1,4 +1,6 @@
 // The C interface that kernels/library.py loads. Nothing here throws across it.
+#include <algorithm>
+#include <chrono>
 #include <new>
 
 #include "pack.h"
@@ -26,7 +28,7 @@ const Kernels* kernels_for(int isa) {
 
 }  // namespace
 
-FABULA_API int32_t fabula_version() { return 3; }
+FABULA_API int32_t fabula_version() { return 4; }
 
 // A bit for each instruction set that this machine has.
 FABULA_API int32_t fabula_isas() {
@@ -42,7 +44,7 @@ FABULA_API int32_t fabula_isas() {
 }
 
 FABULA_API void fabula_sizes(int32_t* out) {
-  out[0] = sizeof(Matrix), out[1] = sizeof(Value), out[2] = sizeof(Segment), out[3] = sizeof(Instruction), out[4] = sizeof(Step), out[5] = sizeof(SampleRow);
+  out[0] = sizeof(Matrix), out[1] = sizeof(Value), out[2] = sizeof(Segment), out[3] = sizeof(Instruction), out[4] = sizeof(Step), out[5] = sizeof(SampleRow), out[6] = sizeof(Burst);
 }
 
 FABULA_API void* fabula_arena_new(int64_t bytes) {
@@ -85,37 +87,74 @@ FABULA_API int32_t fabula_run(void* program, void* pool, int32_t isa, const Step
   }
 }
 
-// The token of each row of logits [rows, count], or -1 where its scores are not all finite. 0: done, 1: out of memory.
-FABULA_API int32_t fabula_sample(void* pool, int32_t isa, const float* logits, int32_t count, const SampleRow* rows, int32_t row_count,
-                                 int32_t* tokens) {
-  const Kernels* kernels = (fabula_isas() >> isa) & 1 ? kernels_for(isa) : nullptr;
-  if (!kernels) return 2;
+namespace {
+
+void sample(Pool& pool, const Kernels& kernels, const float* logits, int count, const SampleRow* rows, int row_count, int32_t* tokens) {
+  if (row_count == 1) return kernels.sample(logits, count, rows, 0, 1, tokens);
   struct Job {
-    const Kernels* kernels;
+    const Kernels& kernels;
     const float* logits;
     int count;
     const SampleRow* rows;
     int row_count;
     int32_t* tokens;
     int threads;
-  } job{kernels, logits, count, rows, row_count, tokens, ((Pool*)pool)->size()};
-  try {
-    if (row_count == 1) {
-      kernels->sample(logits, count, rows, 0, 1, tokens);
-      return 0;
-    }
-    std::unique_lock<std::mutex> lock = ((Pool*)pool)->lock();
-    ((Pool*)pool)->run(
-        [](void* data, int thread) {
-          Job& j = *(Job*)data;
-          int begin = int(int64_t(j.row_count) * thread / j.threads), end = int(int64_t(j.row_count) * (thread + 1) / j.threads);
-          j.kernels->sample(j.logits, j.count, j.rows, begin, end, j.tokens);
-        },
-        &job);
-    return 0;
-  } catch (const std::bad_alloc&) {
-    return 1;
+  } job{kernels, logits, count, rows, row_count, tokens, pool.size()};
+  std::unique_lock<std::mutex> lock = pool.lock();
+  pool.run(
+      [](void* data, int thread) {
+        Job& j = *(Job*)data;
+        int begin = int(int64_t(j.row_count) * thread / j.threads), end = int(int64_t(j.row_count) * (thread + 1) / j.threads);
+        j.kernels.sample(j.logits, j.count, j.rows, begin, end, j.tokens);
+      },
+      &job);
+}
+
+// Each row a token further; whether one of them ends with its token.
+bool append(Step& step, SampleRow* rows, const Burst& burst, const int32_t* tokens) {
+  bool ends = false;
+  for (int r = 0; r < step.rows; r++) {
+    const int32_t token = tokens[r], *end = burst.ends + int64_t(r) * burst.end_count;
+    ((int32_t*)step.tokens)[r] = token;
+    ((int32_t*)step.first)[r]++;
+    rows[r].position++;
+    if (rows[r].tokens) ((int32_t*)rows[r].tokens)[rows[r].token_count++] = token;
+    ends = ends || std::find(end, end + burst.end_count, token) != end + burst.end_count;
   }
+  return ends;
+}
+
+}  // namespace
+
+// The token of each row of logits [rows, count], or -1 where its scores are not all finite. A Status.
+FABULA_API int32_t fabula_sample(void* pool, int32_t isa, const float* logits, int32_t count, const SampleRow* rows, int32_t row_count,
+                                 int32_t* tokens) {
+  const Kernels* kernels = (fabula_isas() >> isa) & 1 ? kernels_for(isa) : nullptr;
+  if (!kernels) return kNoSuchIsa;
+  try {
+    sample(*(Pool*)pool, *kernels, logits, count, rows, row_count, tokens);
+    return kDone;
+  } catch (const std::bad_alloc&) {
+    return kOutOfMemory;
+  }
+}
+
+// Steps of rows of one position each, until one ends, a row's scores are not all finite, or the steps or seconds are
+// used up. What a step changes are its tokens and first positions, and of the sampled rows tokens and position: all of
+// them are the caller's to write to, with room for all steps. A Status.
+FABULA_API int32_t fabula_burst(void* program, void* pool, int32_t isa, Step* step, SampleRow* rows, int32_t count, Burst* burst) {
+  burst->done = 0;
+  auto begin = std::chrono::steady_clock::now();
+  while (burst->done < burst->steps) {
+    if (int32_t status = fabula_run(program, pool, isa, step)) return status;
+    int32_t* tokens = burst->tokens + int64_t(burst->done) * step->rows;
+    if (int32_t status = fabula_sample(pool, isa, step->outputs[0], count, rows, step->rows, tokens)) return status;
+    if (std::find(tokens, tokens + step->rows, -1) != tokens + step->rows) return kDone;
+    burst->done++;
+    bool ends = append(*step, rows, *burst, tokens);
+    if (ends || std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count() > burst->seconds) return kDone;
+  }
+  return kDone;
 }
 
 // Numbers in (0, 1) of tokens at positions [rows] under the rows' keys [rows], to out [rows, count]; a row's tokens lie
