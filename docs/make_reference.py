@@ -35,7 +35,8 @@ CHAPTERS: dict[str, str] = {
         AutoTokenizer AutoConfig ModelConfig interop:wrap
     """,
     "Generating": """
-        GenerationMixin TFGenerationMixin pipeline TextGenerationPipeline Text2TextGenerationPipeline set_seed
+        GenerationMixin FlaxGenerationMixin TFGenerationMixin
+        pipeline TextGenerationPipeline Text2TextGenerationPipeline set_seed
     """,
     "Settings": """
         GenerationConfig GenerationMode generation.explain:Explanation generation.explain:Explained

@@ -32,6 +32,7 @@ _EXPORTS = {
     ),
     "generation.compile_config": ("CompileConfig",),
     "generation.config": ("GenerationConfig",),
+    "generation.jax_mixin": ("FlaxGenerationMixin",),
     "generation.mixin": ("GenerationMixin",),
     "generation.modes": ("GenerationMode",),
     "generation.outputs": (
@@ -142,6 +143,7 @@ if TYPE_CHECKING:  # the same table, for type checkers and editors
     from fabula.errors import UnknownArgumentError as UnknownArgumentError
     from fabula.generation.compile_config import CompileConfig as CompileConfig
     from fabula.generation.config import GenerationConfig as GenerationConfig
+    from fabula.generation.jax_mixin import FlaxGenerationMixin as FlaxGenerationMixin
     from fabula.generation.mixin import GenerationMixin as GenerationMixin
     from fabula.generation.modes import GenerationMode as GenerationMode
     from fabula.generation.outputs import GenerateBeamDecoderOnlyOutput as GenerateBeamDecoderOnlyOutput

@@ -1,0 +1,196 @@
+"""A model in JAX: a Flax module with parameters under the checkpoint's names, for people and for the engine."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+from flax import nnx
+
+from fabula.cache.jax import JaxCache
+from fabula.cache.kinds import DYNAMIC, CacheKind
+from fabula.errors import NotSupportedError
+from fabula.generation.config import GenerationConfig
+from fabula.generation.jax_mixin import FlaxGenerationMixin
+from fabula.models.family import Family
+from fabula.models.jax_devices import device_named
+from fabula.models.jax_pass import Program
+from fabula.models.jax_rectangle import Rectangle, forward_rectangle
+from fabula.models.jax_save import save_model
+from fabula.models.jax_step import step
+from fabula.models.jax_weights import Field, Weights, jax_dtype, plan_of, present_in, read_field
+from fabula.models.saving import refuse_settings
+from fabula.models.weights import EMBEDDINGS
+from fabula.ops.protocol import NO_TAPS, Batch, Forward, Taps
+from fabula.ops.specs import LayerSpec
+from fabula.quant.formats import StoredTensor
+
+
+class Branch(nnx.Module):
+    """A place in the tree of names."""
+
+
+class JaxCausalLM(FlaxGenerationMixin, nnx.Module):
+    """A family with its weights as `nnx.Param`, under transformers' names.
+
+    Layers that repeat a pattern share an array, so that they are compiled once: it stands under the name of the first
+    of them, `model.layers.0.self_attn.q_proj.weight`, and has a first axis of layers. `named_weights` gives each
+    layer's under its own name.
+    """
+
+    def __init__(self, program: Program, arrays: Mapping[str, Any]) -> None:
+        """`arrays`: one for each field of the program's plan, by its name; see `from_tensors`."""
+        self.program = program
+        for field in program.plan.fields():
+            path, _, name = field.name.rpartition(".")
+            setattr(_branch(self, path), name, nnx.Param(arrays[field.name]))
+
+    @classmethod
+    def from_tensors(
+        cls, family: Family, tensors: Mapping[str, StoredTensor], dtype: Any = "float32", device: str | None = None
+    ) -> JaxCausalLM:
+        """The model of a checkpoint, packed weights dequantized. Raises ModelFileError for weights that do not fit."""
+        kind, place = jax_dtype(dtype), None if device is None else device_named(device)
+        place = None if place == jax.devices()[0] else place  # on the default device arrays may still be moved
+        plan = plan_of(family, present_in(family, tensors))
+        arrays = {one.name: jax.device_put(read_field(family, one, tensors, kind), place) for one in plan.fields()}
+        return cls(Program(family, plan), arrays)
+
+    def _first_config(self) -> GenerationConfig:
+        return GenerationConfig.from_model_config(self.config.to_dict())
+
+    @property
+    def family(self) -> Family:
+        """What is computed."""
+        return self.program.family
+
+    @property
+    def config(self) -> Any:
+        """The configuration that it was made from."""
+        return self.program.family.config
+
+    @property
+    def layers(self) -> Sequence[LayerSpec]:
+        """What each layer is."""
+        return self.program.family.layers
+
+    @property
+    def vocab_size(self) -> int:
+        """How many tokens have a score."""
+        return int(self.config.vocab_size)
+
+    @property
+    def dtype(self) -> Any:
+        """The type of the parameters."""
+        return self._parameter(self.program.plan.outside[0]).dtype
+
+    @property
+    def device(self) -> Any:
+        """Where the parameters are, or the first of the devices."""
+        return next(iter(self._parameter(self.program.plan.outside[0]).devices()))
+
+    @property
+    def inputs_like(self) -> jax.Array:
+        """An array of the framework of outputs that have no inputs to follow."""
+        return self._parameter(self.program.plan.outside[0])
+
+    def num_parameters(self, only_trainable: bool = False, exclude_embeddings: bool = False) -> int:
+        """How many numbers the parameters hold, shared ones once; all of them can be trained."""
+        left_out = EMBEDDINGS if exclude_embeddings else ()
+        outside = self.program.plan.outside
+        tables = {one.name for one in outside if one.field in left_out}
+        return sum(self._parameter(one).size for one in self.program.plan.fields() if one.name not in tables)
+
+    def named_weights(self) -> Iterator[tuple[str, jax.Array]]:
+        """Each weight under the checkpoint's name; those that share an array one by one, copied out of it."""
+        for field in self.program.plan.fields():
+            array = self._parameter(field)
+            parts = array if field.stacked else (array,)
+            yield from zip(field.names, parts, strict=True)
+
+    def weights(self) -> Weights:
+        """The parameters under the family's field names."""
+        plan = self.program.plan
+        stacks = tuple(tuple({f.field: self._parameter(f) for f in place} for place in stack) for stack in plan.stacks)
+        return Weights({one.field: self._parameter(one) for one in plan.outside}, stacks)
+
+    def _parameter(self, field: Field) -> Any:
+        found: Any = self
+        for name in field.name.split("."):
+            found = getattr(found, name)
+        return raw(found)
+
+    def new_cache(self, blocks: int) -> JaxCache:
+        """Storage for this many blocks of keys and values."""
+        heads = [(layer.attention.kv_heads, layer.attention.head_dim) for layer in self.layers]
+        return JaxCache(heads, blocks, self.dtype)
+
+    def storage_kind(self, kind: CacheKind) -> CacheKind:
+        """What is offloaded would be where it is anyway. Raises NotSupportedError for a quantized cache."""
+        if kind.name == "quantized":
+            raise NotSupportedError(
+                "`cache_implementation` must not be 'quantized' in JAX. Load with backend='torch', or leave it out."
+            )
+        return DYNAMIC
+
+    def step(self, batch: Batch, cache: JaxCache, taps: Taps = NO_TAPS) -> Forward:
+        """Computes a batch's positions, stores their keys and values, and scores what it wants scored.
+
+        What comes back is on the host: there shapes may change from step to step. Tapped attentions are a tuple of
+        Float["heads new keys"], one for each row that computes anything.
+        """
+        return step(self.program, self.weights(), batch, cache, taps)
+
+    def __call__(
+        self,
+        input_ids: Any = None,
+        attention_mask: Any = None,
+        position_ids: Any = None,
+        past_key_values: Any = None,
+        inputs_embeds: Any = None,
+        labels: Any = None,
+        use_cache: bool | None = None,
+        output_hidden_states: bool = False,
+        output_attentions: bool = False,
+        return_dict: bool = True,
+        token_type_ids: Any = None,
+    ) -> Any:
+        """A CausalLMOutput: the logits [R, S, V] of a rectangle of rows, padded on either side; zero where the mask is.
+
+        It may be traced and differentiated, unless a past is asked for (`use_cache=True`) or given. Positions count
+        tokens, not columns. No family here reads `token_type_ids`. Raises ArgumentError for inputs that do not fit.
+        """
+        given = Rectangle(
+            input_ids,
+            inputs_embeds,
+            attention_mask,
+            position_ids,
+            past_key_values,
+            labels,
+            output_hidden_states,
+            output_attentions,
+        )
+        output = forward_rectangle(self, given, bool(use_cache or (use_cache is None and past_key_values is not None)))
+        return output if return_dict else output.to_tuple()
+
+    def save_pretrained(self, save_directory: str | Path, **settings: Any) -> None:
+        """Writes the weights as they are now, the configuration and the generation settings to a directory."""
+        refuse_settings(settings)
+        save_model(self, save_directory)
+
+
+def _branch(root: Any, path: str) -> Any:
+    """The module at a dotted path, made where it is absent."""
+    for name in path.split(".") if path else ():
+        if not hasattr(root, name):
+            setattr(root, name, Branch())
+        root = getattr(root, name)
+    return root
+
+
+def raw(variable: Any) -> Any:
+    """The array of a variable."""
+    get = getattr(variable, "get_raw_value", None)
+    return variable.value if get is None else get()

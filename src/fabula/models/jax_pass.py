@@ -1,0 +1,127 @@
+"""One pass of a family over a rectangle in JAX, as a function that is compiled once for each shape."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from functools import partial
+from types import SimpleNamespace
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from fabula.cache.blocks import BLOCK
+from fabula.models.family import Family
+from fabula.models.jax_weights import Plan, Weights
+from fabula.ops.jax import Inputs, JaxOps, Shared
+from fabula.ops.jax_layers import Passed, run_layers
+from fabula.ops.jax_sources import BlockSource, DenseSource, OwnSource, Source
+from fabula.taps import NO_TAPS, Taps
+
+Array = jax.Array
+
+__all__ = ["Outputs", "Program", "Rows"]
+
+
+@dataclass(frozen=True, slots=True)
+class Rows:
+    """A rectangle of R rows and N positions, as a program is given it. A pytree; see ops/rectangles.py."""
+
+    tokens: Any  # Int["R N"]
+    positions: Any  # Int["R N"]
+    slots: Any = None  # Int["R N"]
+    tables: Any = None  # Int["R B"]
+    scored: Any = None  # Int["S"]; None: all
+    vectors: Any = None  # Float["T D"]
+    chosen: Any = None  # Bool["T"]: where the vectors count; None: everywhere
+    embedded: Any = None  # Int["R N"]: positions for the position embedding, where they are others
+
+    def inputs(self) -> Inputs:
+        """What the operations see of it."""
+        return Inputs(self.tokens, self.positions, self.scored, self.vectors, self.chosen, self.embedded)
+
+
+@dataclass(frozen=True, slots=True)
+class Outputs:
+    """What a program gives for S scored positions. A pytree."""
+
+    logits: Any  # Float32["S V"]
+    hidden: Any = None  # Float["S D"]: after the last norm
+    states: dict[int, Any] = field(default_factory=dict)  # layer -> Float["S D"]
+    attentions: dict[int, Any] = field(default_factory=dict)  # layer -> Float["R heads N K"]
+    layer_logits: dict[int, Any] = field(default_factory=dict)  # layer -> Float32["S V"]
+
+
+for _class in (Rows, Outputs):
+    jax.tree_util.register_dataclass(_class, data_fields=list(_class.__slots__), meta_fields=[])
+
+
+class Program:
+    """A family's passes. Compiled for each shape and set of taps; `compiled` counts how often."""
+
+    def __init__(self, family: Family, plan: Plan) -> None:
+        self.family = family
+        self.plan = plan
+        self.compiled = 0  # passes over blocks that were traced
+        self._in_blocks = jax.jit(self._over_blocks, static_argnames="taps", donate_argnames="state")
+        self._alone = jax.jit(self._over_itself, static_argnames="taps")
+
+    def in_blocks(self, weights: Weights, state: Any, rows: Rows, taps: Taps = NO_TAPS) -> tuple[Outputs, Any]:
+        """What the rows give, and the cache's state with their keys and values; the given state is used up."""
+        return self._in_blocks(weights=weights, state=state, rows=rows, taps=taps)
+
+    def alone(self, weights: Weights, rows: Rows, valid: Array | None, taps: Taps = NO_TAPS) -> Outputs:
+        """What rows give that are whole, without a cache; `valid` Bool["R N"]: which positions are tokens."""
+        return self._alone(weights=weights, rows=rows, valid=valid, taps=taps)
+
+    def in_dense(
+        self, weights: Weights, tokens: Array, positions: Array, state: tuple[Any, Any]
+    ) -> tuple[Array, tuple[Any, Any]]:
+        """Traced: logits Float32["R V"] of one token a row Int["R"] at positions Int["R"], and the state after it.
+
+        `state`: keys and values, each an array a group of layers [layers, R, L, heads, features].
+        """
+        rows = Rows(tokens[:, None], positions[:, None])
+        outputs, state = self.traced(weights, rows, DenseSource(state, positions[:, None]))
+        return outputs.logits, state
+
+    def _over_blocks(self, weights: Weights, state: Any, rows: Rows, taps: Taps) -> tuple[Outputs, Any]:
+        self.compiled += 1  # runs while it is traced
+        return self.traced(weights, rows, BlockSource(state, rows.slots, rows.tables, BLOCK), taps)
+
+    def _over_itself(self, weights: Weights, rows: Rows, valid: Array | None, taps: Taps) -> Outputs:
+        return self.traced(weights, rows, OwnSource(rows.positions, valid), taps)[0]
+
+    def traced(self, weights: Weights, rows: Rows, source: Source, taps: Taps = NO_TAPS) -> tuple[Outputs, Any]:
+        """The pass itself, in whatever trace; `source` says where keys and values lie."""
+        family, inputs, outside = self.family, rows.inputs(), self.plan.prepared_outside(weights.outside)
+        shared = Shared(inputs, (), source.key_positions, jnp.float32)
+        ops = JaxOps(inputs, shared, source)
+        wanted = {*taps.hidden_states, *taps.layer_logits}
+        passed = run_layers(
+            family,
+            inputs,
+            source,
+            family.embed(ops, outside),
+            self.plan.periods,
+            weights.stacks,
+            self.plan.prepared,
+            states=wanted,
+            attentions=taps.attentions,
+            last=taps.last_layer,
+        )
+        return self._outputs(ops, passed, outside, taps), source.state
+
+    def _outputs(self, ops: JaxOps, passed: Passed, outside: SimpleNamespace, taps: Taps) -> Outputs:
+        hidden = self.family.final(ops, ops.scored(passed.x), outside)
+        logits = partial(self._logits, ops, outside)
+        return Outputs(
+            logits(hidden),
+            hidden if taps.final_hidden else None,
+            {layer: passed.states[layer] for layer in taps.hidden_states},
+            passed.attentions,
+            {layer: logits(passed.states[layer]) for layer in taps.layer_logits},
+        )
+
+    def _logits(self, ops: JaxOps, outside: SimpleNamespace, hidden: Array) -> Array:
+        return self.family.logits(ops, hidden, outside).astype(jnp.float32)

@@ -1,0 +1,75 @@
+"""A step of the engine in JAX: a ragged batch as rectangles, each by a compiled program, the outputs on the host."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from fabula.cache.jax import JaxCache
+from fabula.errors import ArgumentError
+from fabula.generation.prompts import host_array
+from fabula.models.jax_pass import Outputs, Program, Rows
+from fabula.models.jax_weights import Weights
+from fabula.ops.protocol import Batch, Forward, Taps
+from fabula.ops.rectangles import Rectangle, by_row, in_rectangle, rectangles, scored_order
+
+__all__ = ["step"]
+
+
+def step(program: Program, weights: Weights, batch: Batch, cache: JaxCache, taps: Taps) -> Forward:
+    """What the batch's scored positions give, in NumPy; the cache has its keys and values."""
+    parts, found = rectangles(batch, cache.nowhere), []
+    vectors = _Vectors.of(batch, program.family.config.hidden_size)
+    for part in parts:
+        outputs, cache.state = program.in_blocks(weights, cache.state, _rows(part, vectors), taps)
+        found.append(outputs)
+    return _forward(parts, found, taps, program.family.config.vocab_size)
+
+
+class _Vectors:
+    """Vectors in place of ids, for all positions of a batch."""
+
+    def __init__(self, values: np.ndarray, chosen: np.ndarray) -> None:
+        self.values = values  # Float["T D"]
+        self.chosen = chosen  # Bool["T"]
+
+    @classmethod
+    def of(cls, batch: Batch, width: int) -> _Vectors | None:
+        """Those of a batch, if it has any. Raises ArgumentError for others than the model's."""
+        if batch.vectors is None:
+            return None
+        given = host_array(batch.vectors, "inputs_embeds").astype(np.float32)
+        if given.shape[1:] != (width,):
+            raise ArgumentError(f"`inputs_embeds` must be {width} wide, got {given.shape[1]}.")
+        values, chosen = np.zeros((len(batch.tokens), width), np.float32), np.zeros(len(batch.tokens), bool)
+        places = slice(None) if batch.places is None else batch.places
+        values[places], chosen[places] = given, True
+        return cls(values, chosen)
+
+
+def _rows(part: Rectangle, vectors: _Vectors | None) -> Rows:
+    if vectors is None:
+        return Rows(part.tokens, part.positions, part.slots, part.tables, part.scored)
+    values, chosen = (in_rectangle(part, x).reshape(part.tokens.size, -1) for x in (vectors.values, vectors.chosen))
+    return Rows(part.tokens, part.positions, part.slots, part.tables, part.scored, values, chosen[:, 0])
+
+
+def _forward(parts: Sequence[Rectangle], found: Sequence[Outputs], taps: Taps, vocabulary: int) -> Forward:
+    order = scored_order(parts)
+
+    def joined(values: Sequence[Any]) -> np.ndarray:
+        """Float32["S ..."] of the batch's scored positions, to be written to at will."""
+        own = [np.asarray(value)[: len(part.outputs)] for part, value in zip(parts, values, strict=True)]
+        whole = np.concatenate(own).astype(np.float32, copy=False) if own else np.zeros((0, vocabulary), np.float32)
+        return whole if order is None else whole[order]
+
+    states = {layer: joined([one.states[layer] for one in found]) for layer in taps.hidden_states}
+    early = {layer: joined([one.layer_logits[layer] for one in found]) for layer in taps.layer_logits}
+    weights = {
+        layer: by_row(parts, [np.asarray(one.attentions[layer], np.float32) for one in found])
+        for layer in taps.attentions
+    }
+    hidden = joined([one.hidden for one in found]) if taps.final_hidden else None
+    return Forward(joined([one.logits for one in found]), hidden, states or None, weights or None, early or None)
