@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from os import PathLike
 from typing import Any
 
@@ -12,6 +12,7 @@ import tensorflow as tf
 from fabula.cache.blocks import blocks_for
 from fabula.cache.kinds import DYNAMIC, CacheKind
 from fabula.cache.tensorflow import TFCache
+from fabula.decoding.closed import ClosedRows, Form
 from fabula.errors import NotSupportedError
 from fabula.generation.config import GenerationConfig
 from fabula.generation.prompts import check_room, host_array, read_ids
@@ -21,6 +22,7 @@ from fabula.models.family import Family
 from fabula.models.output import CausalLMOutput
 from fabula.models.past import Past, check_past, written_past
 from fabula.models.rectangle import column_mask, ragged_batch
+from fabula.models.tensorflow_burst import Bursts
 from fabula.models.tensorflow_pass import Programs
 from fabula.models.tensorflow_step import run_step
 from fabula.models.tensorflow_weights import StoredWeights, Weights, read_weights, tensorflow_dtype
@@ -41,6 +43,7 @@ class TFCausalLM(TFGenerationMixin, tf.Module):
         self.generation_config = GenerationConfig.from_model_config(family.config.to_dict())
         self.weights = weights
         self.programs = Programs(weights)
+        self.bursts = Bursts(weights)
         self.parameters = weights.variables()  # where tf.Module finds them
 
     @classmethod
@@ -76,6 +79,10 @@ class TFCausalLM(TFGenerationMixin, tf.Module):
     def step(self, batch: Batch, cache: TFCache, taps: Taps = NO_TAPS) -> Forward:
         """One step of the engine: writes the batch's keys and values, gives the logits of the scored positions."""
         return run_step(self.programs, batch, cache, taps)
+
+    def burst(self, batch: Batch, cache: TFCache, form: Form, rows: ClosedRows) -> Sequence[np.ndarray]:
+        """Many steps of the engine at once: the new tokens of each row (engine/burst.py)."""
+        return self.bursts.run(batch, cache, form, rows)
 
     def __call__(
         self,

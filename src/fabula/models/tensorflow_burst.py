@@ -1,0 +1,103 @@
+"""Many steps of closed rows in TensorFlow: one loop that XLA compiles, over keys and values taken from their blocks."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from fabula.cache.tensorflow import TFCache
+from fabula.decoding.closed import ClosedRows, Form, decode, leaves_of, new_tokens
+from fabula.engine.burst import LONGEST
+from fabula.models.burst_shapes import shaped
+from fabula.models.tensorflow_pass import compute
+from fabula.models.tensorflow_weights import Weights
+from fabula.ops.protocol import NO_TAPS, Batch
+from fabula.ops.rectangles import bucket
+from fabula.ops.tensorflow import Frame
+
+Tensor = Any  # a tf.Tensor
+Rebuild = Callable[[Sequence[Any]], ClosedRows]
+Key = tuple[Form, int, int, int]  # of a loop: the form, end tokens, rows R, blocks of a row B
+Dense = tuple[Tensor, Tensor]  # keys and values, Float["R 1 layers L heads features"]
+
+KEPT = 64  # compiled loops
+
+
+class Bursts:
+    """A model's compiled loops, one for each form of rows and each shape."""
+
+    def __init__(self, weights: Weights) -> None:
+        self.weights = weights
+        self.compiled: OrderedDict[Key, Callable[..., Any]] = OrderedDict()  # last used last
+
+    def run(self, batch: Batch, cache: TFCache, form: Form, rows: ClosedRows) -> Sequence[np.ndarray]:
+        """The new tokens of each row, whose keys and values are in the cache then."""
+        alike = (form, bucket(rows.ends.shape[1]))
+        burst = shaped(batch, rows, (key[2:] for key in self.compiled if key[:2] == alike))
+        leaves, rebuild = leaves_of(burst.rows)
+        given = (cache.read(burst.tables), tf.constant(burst.first), tuple(map(tf.constant, leaves)))
+        key = (*alike, *burst.tables.shape)
+        tokens, lengths, keys, values = self._program(key, rebuild, given)(*given)
+        tokens, lengths = tokens.numpy(), lengths.numpy()
+        slots = burst.slots(lengths - burst.rows.lengths, cache.nowhere).reshape(-1)
+        shape = (keys.shape[0], -1, *keys.shape[3:])
+        cache.write(slots, tf.reshape(keys, shape), tf.reshape(values, shape))
+        return new_tokens(burst.rows, tokens, lengths)[: len(batch.first)]
+
+    def _program(self, key: Key, rebuild: Rebuild, given: tuple[Any, ...]) -> Callable[..., Any]:
+        """The loop of a key; the one that was not used for longest makes room for a new one."""
+        if key not in self.compiled:
+            if len(self.compiled) == KEPT:
+                self.compiled.popitem(last=False)
+            self.compiled[key] = self._compiled(key[0], rebuild).get_concrete_function(*given)
+        self.compiled.move_to_end(key)
+        return self.compiled[key]
+
+    def _compiled(self, form: Form, rebuild: Rebuild) -> Any:
+        @tf.function(jit_compile=True, autograph=False)
+        def program(stored: Dense, first: Tensor, leaves: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+            dense = _dense(stored[0]), _dense(stored[1])
+            tokens, lengths, dense = decode(forward_of(self.weights), dense, form, rebuild(leaves))
+            return tokens, lengths, *(_new(part, first) for part in dense)
+
+        return program
+
+
+def forward_of(weights: Weights) -> Callable[[Tensor, Tensor, Dense], tuple[Tensor, Dense]]:
+    """One position a row over dense keys and values, which the new ones are put into."""
+
+    def forward(last: Tensor, position: Tensor, dense: Dense) -> tuple[Tensor, Dense]:
+        frame = Frame(last[:, None], position[:, None], position + 1, tf.range(last.shape[0]))
+        found = compute(weights, frame, dense, NO_TAPS)
+        new = zip(dense, (found.keys, found.values), strict=True)
+        keys, values = (_put(part, position, own[:, :, 0]) for part, own in new)
+        return found.logits, (keys, values)
+
+    return forward
+
+
+def _put(dense: Tensor, position: Tensor, new: Tensor) -> Tensor:
+    """["R 1 layers L heads features"] with ["layers R heads features"] at each row's position Int["R"]."""
+    layers, rows = new.shape[:2]
+    row, layer = tf.range(rows)[None, :], tf.range(layers)[:, None]
+    parts = (row, tf.zeros_like(row), layer, position[None, :])
+    places = tf.stack([tf.broadcast_to(part, (layers, rows)) for part in parts], -1)
+    return tf.tensor_scatter_nd_update(dense, places, tf.cast(new, dense.dtype))
+
+
+def _dense(stored: Tensor) -> Tensor:
+    """["R 1 layers L heads features"] of blocks ["R B layers P heads features"]."""
+    rows, blocks, layers, size, *head = stored.shape
+    return tf.reshape(tf.transpose(stored, (0, 2, 1, 3, 4, 5)), (rows, 1, layers, blocks * size, *head))
+
+
+def _new(dense: Tensor, first: Tensor) -> Tensor:
+    """["layers R K heads features"]: dense keys or values at the K positions of each row from its first Int["R"] on."""
+    steps = min(LONGEST, dense.shape[3])
+    places = tf.minimum(first[:, None] + tf.range(steps)[None, :], dense.shape[3] - 1)
+    rows = tf.transpose(dense[:, 0], (0, 2, 1, 3, 4))
+    return tf.transpose(tf.gather(rows, places, batch_dims=1), (2, 0, 1, 3, 4))

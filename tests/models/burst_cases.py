@@ -1,0 +1,32 @@
+"""Calls on which the bursts of a compiling backend are compared with a backend that has none."""
+
+from __future__ import annotations
+
+import numpy as np
+
+PLAIN = {"max_new_tokens": 80, "do_sample": False}
+SAMPLED = {
+    "max_new_tokens": 70,
+    "do_sample": True,
+    "temperature": 0.8,
+    "top_k": 30,
+    "top_p": 0.9,
+    "repetition_penalty": 1.2,
+    "num_return_sequences": 2,
+    "seed": 5,
+}
+ASK = {"pad_token_id": 0, "eos_token_id": 77}
+
+
+def prompts():
+    """Int["3 50"] and a mask of it: prompts of 50, 20 and 50 tokens."""
+    ids = np.random.default_rng(1).integers(3, 70, (3, 50)).astype(np.int32)
+    mask = np.ones_like(ids)
+    mask[1, :30] = 0
+    return ids, mask
+
+
+def generate(model, convert, rows=3, **call):
+    """Int["R L"] on the host: what the model makes of the first prompts."""
+    ids, mask = (part[:rows] for part in prompts())
+    return np.asarray(model.generate(convert(ids), attention_mask=convert(mask), **ASK, **call))
