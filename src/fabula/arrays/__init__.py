@@ -41,6 +41,8 @@ def of(x: Any) -> Any:
 def on_host(x: Any) -> bool:
     """Whether NumPy can read x where it lies."""
     name = framework(x)
+    if name == "tensorflow":  # inside a trace there are no numbers yet
+        return hasattr(x, "numpy") and "CPU" in x.device
     return name == "numpy" or (name == "torch" and x.device.type == "cpu")
 
 
