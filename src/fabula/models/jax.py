@@ -7,14 +7,17 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import numpy as np
 from flax import nnx
 
 from fabula.cache.jax import JaxCache
 from fabula.cache.kinds import DYNAMIC, CacheKind
+from fabula.decoding.closed import ClosedRows, Form
 from fabula.errors import NotSupportedError
 from fabula.generation.config import GenerationConfig
 from fabula.generation.jax_mixin import FlaxGenerationMixin
 from fabula.models.family import Family
+from fabula.models.jax_burst import Bursts
 from fabula.models.jax_devices import device_named
 from fabula.models.jax_pass import Program
 from fabula.models.jax_rectangle import Rectangle, forward_rectangle
@@ -43,6 +46,7 @@ class JaxCausalLM(FlaxGenerationMixin, nnx.Module):
     def __init__(self, program: Program, arrays: Mapping[str, Any]) -> None:
         """`arrays`: one for each field of the program's plan, by its name; see `from_tensors`."""
         self.program = program
+        self.bursts = Bursts(program)
         for field in program.plan.fields():
             path, _, name = field.name.rpartition(".")
             setattr(_branch(self, path), name, nnx.Param(arrays[field.name]))
@@ -142,6 +146,10 @@ class JaxCausalLM(FlaxGenerationMixin, nnx.Module):
         Float["heads new keys"], one for each row that computes anything.
         """
         return step(self.program, self.weights(), batch, cache, taps)
+
+    def burst(self, batch: Batch, cache: JaxCache, form: Form, rows: ClosedRows) -> Sequence[np.ndarray]:
+        """Many steps of the engine at once: the new tokens of each row (engine/burst.py)."""
+        return self.bursts.run(self.weights(), batch, cache, form, rows)
 
     def __call__(
         self,

@@ -1,0 +1,93 @@
+"""Many steps of closed rows in JAX: one compiled `lax.while_loop` over keys and values taken from their blocks."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from fabula.cache.blocks import BLOCK
+from fabula.cache.jax import JaxCache, State
+from fabula.decoding.closed import ClosedRows, Form, decode, leaves_of, new_tokens
+from fabula.engine.burst import LONGEST
+from fabula.models.burst_shapes import shaped
+from fabula.models.jax_pass import Program
+from fabula.models.jax_weights import Weights
+from fabula.ops.protocol import Batch
+from fabula.ops.rectangles import bucket
+
+Array = jax.Array
+Rebuild = Callable[[Sequence[Any]], ClosedRows]
+Key = tuple[Form, int, int, int]  # of a loop: the form, end tokens, rows R, blocks of a row B
+
+__all__ = ["Bursts"]
+
+KEPT = 64  # compiled loops
+
+
+class Bursts:
+    """A model's compiled loops, one for each form of rows and each shape."""
+
+    def __init__(self, program: Program) -> None:
+        self.program = program
+        self.compiled: OrderedDict[Key, Callable[..., Any]] = OrderedDict()  # last used last
+
+    def run(
+        self, weights: Weights, batch: Batch, cache: JaxCache, form: Form, rows: ClosedRows
+    ) -> Sequence[np.ndarray]:
+        """The new tokens of each row, whose keys and values are in the cache then."""
+        alike = (form, bucket(rows.ends.shape[1]))
+        burst = shaped(batch, rows, (key[2:] for key in self.compiled if key[:2] == alike))
+        leaves, rebuild = leaves_of(burst.rows)
+        program = self._program((*alike, *burst.tables.shape), rebuild)
+        tokens, lengths, new = program(weights, _dense(cache.state, burst.tables), burst.first, leaves)
+        tokens, lengths = np.asarray(tokens), np.asarray(lengths)
+        slots = burst.slots(lengths - burst.rows.lengths, cache.nowhere)
+        cache.state = _stored(cache.state, new, slots)
+        return new_tokens(burst.rows, tokens, lengths)[: len(batch.first)]
+
+    def _program(self, key: Key, rebuild: Rebuild) -> Callable[..., Any]:
+        """The loop of a key; the one that was not used for longest makes room for a new one."""
+        if key not in self.compiled:
+            if len(self.compiled) == KEPT:
+                self.compiled.popitem(last=False)
+            self.compiled[key] = jax.jit(partial(self._decoded, key[0], rebuild))
+        self.compiled.move_to_end(key)
+        return self.compiled[key]
+
+    def _decoded(
+        self, form: Form, rebuild: Rebuild, weights: Weights, dense: State, first: Array, leaves: Sequence[Array]
+    ) -> tuple[Array, Array, State]:
+        """Traced: the rows' tokens and lengths, and the keys and values of their new positions."""
+        forward = partial(self.program.in_dense, weights)
+        tokens, lengths, dense = decode(forward, dense, form, rebuild(leaves))
+        return tokens, lengths, jax.tree.map(partial(_new, first), dense)
+
+
+@jax.jit
+def _dense(state: State, tables: Array) -> State:
+    """["layers R L heads features"] of the rows whose blocks are tables Int["R B"]."""
+
+    def one(array: Array) -> Array:
+        blocks = array.reshape(array.shape[0], -1, BLOCK, *array.shape[2:])[:, tables]
+        return blocks.reshape(array.shape[0], tables.shape[0], -1, *array.shape[2:])
+
+    return jax.tree.map(one, state)
+
+
+@partial(jax.jit, donate_argnums=0)
+def _stored(state: State, new: State, slots: Array) -> State:
+    """The cache's state with new keys and values ["layers R K heads features"] at slots Int["R K"]."""
+    return jax.tree.map(lambda array, part: array.at[:, slots].set(part, mode="drop"), state, new)
+
+
+def _new(first: Array, dense: Array) -> Array:
+    """["layers R K heads features"]: dense keys or values at the K positions of each row from its first Int["R"] on."""
+    steps = min(LONGEST, dense.shape[2])
+    places = jnp.minimum(first[:, None] + jnp.arange(steps), dense.shape[2] - 1)
+    return dense[:, jnp.arange(dense.shape[1])[:, None], places]

@@ -1,0 +1,50 @@
+"""Bursts in JAX give the texts of PyTorch, and compile once for each bucket."""
+
+from __future__ import annotations
+
+import pytest
+
+jnp = pytest.importorskip("jax.numpy")
+pytest.importorskip("flax")
+torch = pytest.importorskip("torch")
+pytest.importorskip("transformers")
+
+from fabula.models.jax import JaxCausalLM  # noqa: E402  # needs jax
+from fabula.models.torch import TorchCausalLM  # noqa: E402  # needs torch
+from tests.models.burst_cases import PLAIN, SAMPLED, generate  # noqa: E402
+from tests.models.configurations import CASES, read_family, read_tensors, write  # noqa: E402
+
+NAMES = ("llama", "gemma3", "gpt2")
+
+
+@pytest.fixture(scope="module")
+def written(tmp_path_factory):
+    """name -> the family and the weights of a small random model."""
+    found = {}
+    for case in CASES:
+        if case.name in NAMES:
+            folder = tmp_path_factory.mktemp(case.name)
+            write(case, folder)
+            found[case.name] = read_family(folder), read_tensors(folder)
+    return found
+
+
+@pytest.mark.parametrize(("name", "call"), [("llama", PLAIN), ("gemma3", PLAIN), ("gpt2", SAMPLED)])
+def test_texts_are_those_of_pytorch(written, name, call):
+    model, reference = JaxCausalLM.from_tensors(*written[name]), TorchCausalLM.from_tensors(*written[name])
+    expected = generate(reference, torch.as_tensor, **call)
+    assert generate(model, jnp.asarray, **call).tolist() == expected.tolist()
+    assert model.bursts.compiled
+
+
+def test_other_numbers_compile_nothing(written):
+    model = JaxCausalLM.from_tensors(*written["llama"])
+    generate(model, jnp.asarray, **SAMPLED)
+    assert len(model.bursts.compiled) == 1, "six rows and at most 128 positions are one bucket"
+    for change in ({"temperature": 1.4, "top_k": 7}, {"seed": 6, "max_new_tokens": 40}, {"top_p": 0.5}):
+        generate(model, jnp.asarray, **{**SAMPLED, **change})
+    assert len(model.bursts.compiled) == 1
+    generate(model, jnp.asarray, rows=1, **SAMPLED)
+    assert len(model.bursts.compiled) == 1, "it serves two rows as well"
+    generate(model, jnp.asarray, rows=1, **{**SAMPLED, "num_return_sequences": 1})
+    assert len(model.bursts.compiled) == 2, "one row is another bucket"
