@@ -259,7 +259,7 @@ def test_every_framework_has_the_same_functions_with_the_same_parameters():
         functions = {key: value for key, value in vars(module).items() if inspect.isfunction(value) and key[0] != "_"}
         return {key: list(inspect.signature(value).parameters) for key, value in functions.items()}
 
-    for name in ("torch", "tensorflow"):
+    for name in ("torch", "jax", "tensorflow"):
         pytest.importorskip(name)
         assert surface(name) == surface("numpy")
 

@@ -24,35 +24,34 @@ def key_words(key: Any) -> np.ndarray | None:
 
 
 def with_parameters(module: Any, params: Any) -> Any:
-    """A copy of the module with these parameters, which it shares. Raises ArgumentError where they do not fit."""
+    """A copy of the module with these parameters in place of its own. Raises ArgumentError where they do not fit."""
     graph, own = nnx.split(module)
     known = dict(nnx.to_flat_state(own))
     given = {_path(path): value for path, value in _leaves(params)}
-    for path in given:
-        if path not in {_path(one) for one in known}:
-            raise ArgumentError(f"`params` must hold the module's own parameters, got {'.'.join(path)!r}.")
-    fresh = nnx.merge(graph, own)
-    state = nnx.state(fresh)
-    flat = dict(nnx.to_flat_state(state))
-    for key, variable in flat.items():
-        value = given.get(_path(key))
-        if value is None:
-            continue
-        if tuple(value.shape) != tuple(variable.shape):
+    absent = sorted(set(given) - set(map(_path, known)))
+    if absent:
+        raise ArgumentError(f"`params` must hold the module's own parameters, got {'.'.join(absent[0])!r}.")
+    fresh = {path: variable.replace(given.get(_path(path), _raw(variable))) for path, variable in known.items()}
+    for path, variable in known.items():
+        if fresh[path].shape != variable.shape:
             raise ArgumentError(
-                f"`params` must have the module's shapes, got {tuple(value.shape)} for {'.'.join(_path(key))!r}, "
+                f"`params` must have the module's shapes, got {tuple(fresh[path].shape)} for {'.'.join(_path(path))!r}, "
                 f"which has {tuple(variable.shape)}."
             )
-        flat[key] = variable.replace(value)
-    nnx.update(fresh, nnx.from_flat_state(flat))
-    return fresh
+    return nnx.merge(graph, nnx.from_flat_state(fresh))
+
+
+def _raw(variable: Any) -> Any:
+    """The array of a variable."""
+    get = getattr(variable, "get_raw_value", None)
+    return variable.value if get is None else get()
 
 
 def _leaves(params: Any) -> Any:
     """The paths and arrays of a state or of nested mappings."""
     if isinstance(params, nnx.State):
         for path, variable in nnx.to_flat_state(params):
-            yield path, getattr(variable, "get_raw_value", lambda variable=variable: variable.value)()
+            yield path, _raw(variable)
         return
     yield from _nested(params, ())
 
