@@ -120,7 +120,7 @@ class GenerationMixin:
         if self._tokenizer is None:
             if self.tokenizer_loader is None:
                 raise ArgumentError("stop strings need a tokenizer, and the model came without one. Pass `tokenizer=`.")
-            self._tokenizer = self.tokenizer_loader()
+            self._tokenizer, self.tokenizer_loader = self.tokenizer_loader(), None  # which holds what was read
         return self._tokenizer
 
     def generate(

@@ -6,14 +6,14 @@ every way to cut a token into two tokens, best union first, so both give the sam
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 from tokenizers import Tokenizer, decoders, normalizers, pre_tokenizers
 from tokenizers.models import BPE
 
-from fabula.text.cuts import every_cut, likely_cuts
+from fabula.text.cuts import every_cut
 
 SPACE = "\u2581"
 
@@ -36,18 +36,10 @@ def build(
     vocabulary = dict(zip(spelled, range(len(spelled)), strict=True))
     settings: dict[str, Any] = {"vocab": vocabulary, "unk_token": unknown, "fuse_unk": True, "byte_fallback": True}
     if merges is not None:
-        model = BPE(merges=[(left, right) for left, _, right in (merge.partition(" ") for merge in merges)], **settings)
+        pairs = [(left, right) for left, _, right in (merge.partition(" ") for merge in merges)]
     else:
-        model = _derived(spelled, _ranked(scores, learned, given), settings)
-    return _with_spaces(Tokenizer(model), add_space_prefix)
-
-
-def _derived(tokens: Sequence[str], order: np.ndarray, settings: Mapping[str, Any]) -> BPE:
-    """The model with every cut as a merge. It takes no merge of what are no tokens, so likely cuts are tried first."""
-    try:
-        return BPE(merges=likely_cuts(tokens, order), **settings)
-    except Exception:  # the tokenizers library raises bare exceptions
-        return BPE(merges=every_cut(tokens, order), **settings)
+        pairs = every_cut(spelled, _ranked(scores, learned, given))
+    return _with_spaces(Tokenizer(BPE(merges=pairs, **settings)), add_space_prefix)
 
 
 def _with_spaces(tokenizer: Tokenizer, add_space_prefix: bool) -> Tokenizer:
