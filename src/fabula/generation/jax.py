@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from typing import Any
 
 import jax
@@ -25,20 +26,25 @@ def key_words(key: Any) -> np.ndarray | None:
 
 def with_parameters(module: Any, params: Any) -> Any:
     """A copy of the module with these parameters in place of its own. Raises ArgumentError where they do not fit."""
+    if not isinstance(module, nnx.Module):  # one that holds its parameters as `params`, as those of linen do
+        fresh = copy.copy(module)
+        object.__setattr__(fresh, "_kept", copy.deepcopy(module._kept))
+        fresh.params = params
+        return fresh
     graph, own = nnx.split(module)
     known = dict(nnx.to_flat_state(own))
     given = {_path(path): value for path, value in _leaves(params)}
     absent = sorted(set(given) - set(map(_path, known)))
     if absent:
         raise ArgumentError(f"`params` must hold the module's own parameters, got {'.'.join(absent[0])!r}.")
-    fresh = {path: variable.replace(given.get(_path(path), _raw(variable))) for path, variable in known.items()}
+    changed = {path: variable.replace(given.get(_path(path), _raw(variable))) for path, variable in known.items()}
     for path, variable in known.items():
-        if fresh[path].shape != variable.shape:
+        if changed[path].shape != variable.shape:
             raise ArgumentError(
-                f"`params` must have the module's shapes, got {tuple(fresh[path].shape)} for {'.'.join(_path(path))!r}, "
-                f"which has {tuple(variable.shape)}."
+                f"`params` must have the module's shapes, got {tuple(changed[path].shape)} for "
+                f"{'.'.join(_path(path))!r}, which has {tuple(variable.shape)}."
             )
-    return nnx.merge(graph, nnx.from_flat_state(fresh))
+    return nnx.merge(graph, nnx.from_flat_state(changed))
 
 
 def _raw(variable: Any) -> Any:

@@ -5,12 +5,13 @@ from __future__ import annotations
 import copy
 import weakref
 from collections.abc import Mapping
+from importlib import import_module
 from typing import Any
 
-from fabula import arrays
 from fabula.errors import ArgumentError
 from fabula.generation.config import GenerationConfig
 from fabula.generation.mixin import GenerationMixin
+from fabula.ops.protocol import NO_TAPS, Batch, Forward, Taps
 
 __all__ = ["FlaxGenerationMixin"]
 
@@ -82,6 +83,29 @@ class FlaxGenerationMixin(GenerationMixin):
     def generation_config(self, config: GenerationConfig) -> None:
         self._kept.values["generation_config"] = config
 
+    @property
+    def vocabulary_size(self) -> int:
+        """How many ids there are: as `config` says, or as many as there are logits."""
+        told = getattr(getattr(self, "config", None), "vocab_size", None)
+        if told is None:
+            told = self._kept.values.get("vocabulary_size")
+        if told is None:
+            told = self._kept.values["vocabulary_size"] = _adapter().vocabulary_size(self)
+        return int(told)
+
+    @property
+    def inputs_like(self) -> Any:
+        """An array of JAX: what outputs without inputs are."""
+        return _adapter().inputs_like(self)
+
+    def new_cache(self, blocks: int) -> Any:
+        """Storage of a module with a call of its own; models with keys and values in blocks have another."""
+        return _adapter().new_cache(blocks)
+
+    def step(self, batch: Batch, cache: Any, taps: Taps = NO_TAPS) -> Forward:
+        """The same rows in rectangles, as a call of the module's own takes them."""
+        return _adapter().step(self, batch, cache, taps)
+
     def _first_config(self) -> GenerationConfig:
         """What holds where nobody has set one."""
         return GenerationConfig()
@@ -112,12 +136,14 @@ class FlaxGenerationMixin(GenerationMixin):
         return GenerationMixin.generate(model, inputs, generation_config, logits_processor, **kwargs)
 
 
+def _adapter() -> Any:
+    """What makes a model of a module with a call of its own; of one in JAX, whatever class it is of."""
+    return import_module("fabula.adapters.jax")
+
+
 def _seed_of(key: Any) -> int:
     """A seed of 64 bits: the key's two words. Raises ArgumentError for what is no key."""
-    try:
-        words = arrays.part(key, "fabula.generation").key_words(key)
-    except ArgumentError:
-        words = None
+    words = import_module("fabula.generation.jax").key_words(key)
     if words is None:
         raise ArgumentError(f"`prng_key` must be a key of JAX, got {type(key).__name__}. Use jax.random.key(seed).")
     return int(words[0]) << 32 | int(words[-1])
@@ -130,4 +156,4 @@ def _with_parameters(module: Any, params: Any) -> Any:
             f"`params` must be a state or a mapping of the module's parameters, got {type(params).__name__}. "
             "Use nnx.state(model, nnx.Param)."
         )
-    return arrays.part(module, "fabula.generation").with_parameters(module, params)
+    return import_module("fabula.generation.jax").with_parameters(module, params)
