@@ -86,6 +86,18 @@ def test_hidden_states_serve_contrasts():
         Plain().generate([PROMPTS[0]], **settings)
 
 
+def test_one_seed_is_a_number_two_numbers_or_one_a_prompt():
+    model, sampled = Plain(), {"max_new_tokens": NEW, "do_sample": True}
+    whole = model.generate(PROMPTS[:1], seed=(7, 9), **sampled)
+    assert whole == model.generate(PROMPTS[:1], seed=9 << 32 | 7, **sampled)
+    assert whole == model.generate(PROMPTS[:1], seed=tf.constant([7, 9]), **sampled)
+    each = model.generate(PROMPTS[:2], seed=[3, 4], **sampled)
+    alone = [model.generate([row], seed=[seed], **sampled) for row, seed in zip(PROMPTS, (3, 4), strict=False)]
+    assert each == [row for rows in alone for row in rows]
+    with pytest.raises(ArgumentError, match="`seed` must be"):
+        model.generate(PROMPTS[:2], seed=[1, 2, 3], **sampled)
+
+
 def test_what_generate_keeps_is_no_weight():
     module = Plain()
     module.generate(PROMPTS, max_new_tokens=2)

@@ -87,7 +87,7 @@ def _read_vectors(model: Any, given: ModelInputs, config: GenerationConfig) -> S
     check_positions(given.positions, prompts)
     check_rows(prompts.rows, vocabulary=model.vocabulary_size, context=model.context_length)
     assert prompts.mask is not None
-    rows = [row[np.flatnonzero(kept)] for row, kept in zip(vectors, prompts.mask, strict=True)]
+    rows = [row[kept] for row, kept in zip(vectors, prompts.mask, strict=True)]
     return Source(prompts, vectors=rows)
 
 

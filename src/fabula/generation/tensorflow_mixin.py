@@ -1,4 +1,4 @@
-"""TFGenerationMixin: generate() for models of TensorFlow, with the arguments that transformers 4 had for them."""
+"""What every model in TensorFlow has that generates: generate() with the conventions of transformers 4."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import inspect
 from typing import Any
 
 import numpy as np
-import tensorflow as tf
 
 from fabula.errors import ArgumentError
 from fabula.generation.mixin import GenerationMixin
@@ -28,11 +27,6 @@ class TFGenerationMixin(GenerationMixin):
             object.__setattr__(self, name, value)
         else:
             super().__setattr__(name, value)
-
-    @property
-    def inputs_like(self) -> Any:
-        """A tensor of the framework that outputs without inputs take."""
-        return tf.zeros(0)
 
     def generate(  # type: ignore[override]  # transformers 4 has the seed here
         self,
@@ -56,7 +50,7 @@ class TFGenerationMixin(GenerationMixin):
 
 def _seed(seed: Any, prompts: int) -> Any:
     """One seed, or a list of one a prompt. Raises ArgumentError."""
-    if isinstance(seed, (tf.Tensor, tf.Variable, np.ndarray)):
+    if hasattr(seed, "shape"):
         seed = np.asarray(seed).tolist()
     if not isinstance(seed, (tuple, list)) or len(seed) == prompts:
         return seed

@@ -9,21 +9,20 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from fabula.cache.blocks import blocks_for
 from fabula.cache.kinds import DYNAMIC, CacheKind
 from fabula.cache.tensorflow import TFCache
 from fabula.decoding.closed import ClosedRows, Form
+from fabula.decoding.plain_rows import Sampler
 from fabula.errors import NotSupportedError
 from fabula.generation.config import GenerationConfig
-from fabula.generation.prompts import check_room, host_array, read_ids
 from fabula.generation.tensorflow_mixin import TFGenerationMixin
 from fabula.models import saving
 from fabula.models.family import Family
-from fabula.models.output import CausalLMOutput
-from fabula.models.past import Past, check_past, written_past
-from fabula.models.rectangle import column_mask, ragged_batch
 from fabula.models.tensorflow_burst import Bursts
+from fabula.models.tensorflow_devices import best_device
 from fabula.models.tensorflow_pass import Programs
+from fabula.models.tensorflow_rectangle import Rectangle, forward_rectangle
+from fabula.models.tensorflow_sampler import tensorflow_sampler
 from fabula.models.tensorflow_step import run_step
 from fabula.models.tensorflow_weights import StoredWeights, Weights, read_weights, tensorflow_dtype
 from fabula.models.weights import count_numbers
@@ -76,9 +75,14 @@ class TFCausalLM(TFGenerationMixin, tf.Module):
             )
         return DYNAMIC
 
+    @property
+    def sampler(self) -> Sampler | None:
+        """Chooses tokens in one call of the kernels; None where they are not built, or the model is on a GPU."""
+        return tensorflow_sampler() if best_device() == "cpu" else None
+
     def step(self, batch: Batch, cache: TFCache, taps: Taps = NO_TAPS) -> Forward:
         """One step of the engine: writes the batch's keys and values, gives the logits of the scored positions."""
-        return run_step(self.programs, batch, cache, taps)
+        return run_step(self.programs.run, self.programs.width, batch, cache, taps)
 
     def burst(self, batch: Batch, cache: TFCache, form: Form, rows: ClosedRows) -> Sequence[np.ndarray]:
         """Many steps of the engine at once: the new tokens of each row (engine/burst.py)."""
@@ -88,35 +92,25 @@ class TFCausalLM(TFGenerationMixin, tf.Module):
         self,
         input_ids: Any = None,
         attention_mask: Any = None,
+        position_ids: Any = None,
         past_key_values: Any = None,
+        inputs_embeds: Any = None,
         use_cache: bool | None = None,
         output_hidden_states: bool = False,
+        output_attentions: bool = False,
         return_dict: bool = True,
         training: bool = False,
         token_type_ids: Any = None,
     ) -> Any:
-        """The logits [R, L, V] of every position; zero where `attention_mask` is.
+        """A CausalLMOutput: the logits [R, L, V] of every position; zero where `attention_mask` is.
 
-        `past_key_values` is what an earlier call returned: then `input_ids` are the columns that follow. No dropout is
-        applied, and no family here reads `token_type_ids`. Raises ArgumentError for shapes, ids or masks that make no
-        sense, ContextLengthError for rows that are too long.
+        `past_key_values` is what an earlier call returned: then the inputs are the columns that follow. Positions count
+        tokens; `position_ids` may say the same. With `training=True` a tf.GradientTape can follow; no dropout is
+        applied. No family here reads `token_type_ids`.
+        Raises ArgumentError for inputs that make no sense, ContextLengthError for rows that are too long.
         """
-        ids = read_ids(input_ids, self.vocabulary_size)
-        past_key_values = written_past(past_key_values, self.new_cache)
-        check_past(past_key_values, len(ids), self.new_cache(0))
-        past = past_key_values or Past(self.new_cache(len(ids) * blocks_for(ids.shape[1] + 1)), len(ids))
-        mask = column_mask(
-            None if attention_mask is None else host_array(attention_mask, "attention_mask"), ids.shape, past
-        )
-        check_room(int((past.lengths + mask.sum(1)).max()), self.context_length)
-        states = tuple(range(len(self.layers))) if output_hidden_states else ()
-        forward = self.step(ragged_batch(ids, mask, past), past.cache, Taps(states, final_hidden=bool(states)))
-        shown = [*(forward.hidden_states or {}).values(), *([forward.hidden] if states else [])]
-        output = CausalLMOutput(
-            logits=_spread(forward.logits, mask),
-            past_key_values=None if use_cache is False else past,
-            hidden_states=tuple(_spread(one, mask) for one in shown) or None,
-        )
+        given = Rectangle(input_ids, inputs_embeds, attention_mask, position_ids, past_key_values, training)
+        output = forward_rectangle(self, given, use_cache is not False, output_hidden_states, output_attentions)
         return output if return_dict else output.to_tuple()
 
     def save_pretrained(self, save_directory: str | PathLike[str], **settings: Any) -> None:
@@ -127,9 +121,3 @@ class TFCausalLM(TFGenerationMixin, tf.Module):
     def num_parameters(self, only_trainable: bool = False, exclude_embeddings: bool = False) -> int:
         """How many numbers the weights hold; tied weights count once."""
         return count_numbers(self.family, StoredWeights(self.weights), exclude_embeddings)
-
-
-def _spread(x: Any, mask: np.ndarray) -> Any:
-    """[T, features] -> [R, S, features], zero where there is padding."""
-    where = np.argwhere(mask).astype(np.int32)
-    return tf.scatter_nd(where, x, (*mask.shape, x.shape[-1]))

@@ -18,6 +18,7 @@ from fabula.taps import Taps
 
 Tensor = Any  # a tf.Tensor
 Stored = tuple[Tensor, Tensor] | None  # keys and values, Float["R B layers P heads features"]
+Vectors = tuple[np.ndarray, np.ndarray] | None  # Float["R N D"] and where they are, Bool["R N"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,16 +72,17 @@ class Programs:
         self.width = int(weights.outside.embed.shape[-1])
         self.compiled: dict[tuple[Any, ...], Callable[..., Any]] = {}
 
-    def run(
-        self, part: Rectangle, stored: Stored, taps: Taps, vectors: tuple[np.ndarray, np.ndarray] | None = None
-    ) -> Computed:
-        """What `compute` gives. `vectors`: Float["R N D"] and where they are, Bool["R N"]."""
+    def run(self, part: Rectangle, stored: Stored, taps: Taps, vectors: Vectors = None) -> Computed:
+        """What `compute` gives."""
         key = (taps, part.shape if stored is not None else (*part.shape[:2], 0, part.shape[3]), vectors is not None)
-        program = self.compiled.get(key)
-        given = tuple(map(tf.constant, (part.tokens, part.positions, part.lengths, part.scored, *(vectors or ()))))
+        program, given = self.compiled.get(key), _given(part, vectors)
         if program is None:
             program = self.compiled[key] = self._compiled(taps).get_concrete_function(given, stored)
         return Computed(**program(given, stored))
+
+    def run_plainly(self, part: Rectangle, stored: Stored, taps: Taps, vectors: Vectors = None) -> Computed:
+        """The same, operation by operation, so that a tf.GradientTape can follow."""
+        return compute(self.weights, Frame(*_given(part, vectors)), stored, taps)
 
     def _compiled(self, taps: Taps) -> Any:
         @tf.function(jit_compile=True, autograph=False)
@@ -89,3 +91,8 @@ class Programs:
             return {field.name: getattr(computed, field.name) for field in fields(computed)}
 
         return program
+
+
+def _given(part: Rectangle, vectors: Vectors) -> tuple[Tensor, ...]:
+    """The fields of a `Frame`."""
+    return tuple(map(tf.constant, (part.tokens, part.positions, part.lengths, part.scored, *(vectors or ()))))

@@ -11,18 +11,22 @@ import tensorflow as tf
 from fabula import arrays
 from fabula.cache.tensorflow import TFCache
 from fabula.errors import ArgumentError
-from fabula.models.tensorflow_pass import Computed, Programs
+from fabula.models.tensorflow_pass import Computed, Stored, Vectors
 from fabula.ops.protocol import Batch, Forward, Taps
 from fabula.ops.rectangles import Rectangle, by_row, in_rectangle, rectangles, scored_order
 
 Tensor = Any  # a tf.Tensor
+Run = Callable[[Rectangle, Stored, Taps, Vectors], Computed]
 
 
-def run_step(programs: Programs, batch: Batch, cache: TFCache, taps: Taps) -> Forward:
-    """Computes a batch's positions, stores their keys and values, and scores what it wants scored."""
+def run_step(run: Run, width: int, batch: Batch, cache: TFCache, taps: Taps) -> Forward:
+    """Computes a batch's positions, stores their keys and values, and scores what it wants scored.
+
+    `run`: of a model's `Programs`; `width`: that of vectors in place of tokens.
+    """
     parts = rectangles(batch, cache.nowhere)
-    vectors = None if batch.vectors is None else _spread(batch, programs.width)
-    found = [_computed(programs, part, cache, taps, vectors) for part in parts]
+    vectors = None if batch.vectors is None else _spread(batch, width)
+    found = [_computed(run, part, cache, taps, vectors) for part in parts]
     order = scored_order(parts)
 
     def together(value: Callable[[Computed], Tensor]) -> Tensor:
@@ -40,13 +44,11 @@ def run_step(programs: Programs, batch: Batch, cache: TFCache, taps: Taps) -> Fo
     )
 
 
-def _computed(
-    programs: Programs, part: Rectangle, cache: TFCache, taps: Taps, vectors: tuple[np.ndarray, np.ndarray] | None
-) -> Computed:
+def _computed(run: Run, part: Rectangle, cache: TFCache, taps: Taps, vectors: Vectors) -> Computed:
     """A rectangle's outputs; its keys and values are in the cache then."""
     begins = not part.positions[:, 0].any()  # nothing is in the cache yet
     placed = None if vectors is None else (in_rectangle(part, vectors[0]), in_rectangle(part, vectors[1]))
-    one = programs.run(part, None if begins else cache.read(part.tables), taps, placed)
+    one = run(part, None if begins else cache.read(part.tables), taps, placed)
     shape = (one.keys.shape[0], -1, *one.keys.shape[3:])
     cache.write(part.slots.reshape(-1), tf.reshape(one.keys, shape), tf.reshape(one.values, shape))
     return one
