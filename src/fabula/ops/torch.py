@@ -63,6 +63,8 @@ class TorchOps:
 
     def rms_norm(self, x: Tensor, weight: Tensor, eps: float, offset: float = 0.0) -> Tensor:
         shape, size = x.shape, weight.shape[0]
+        if x.dtype == torch.float32 and shape[1:] == (size,):
+            return F.rms_norm(x, (size,), weight + offset if offset else weight, eps)
         runs = x.view(-1, size)
         if x.dtype == torch.float32:
             return F.rms_norm(runs, (size,), weight + offset if offset else weight, eps).view(shape)

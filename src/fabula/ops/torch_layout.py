@@ -178,7 +178,9 @@ def _restore(plans: list[_Plan], starts: np.ndarray, counts: np.ndarray) -> np.n
 
 
 def to_device(arrays: list[np.ndarray], device: torch.device | str) -> list[torch.Tensor]:
-    """The arrays as int64 tensors, sent as one."""
+    """The arrays as int64 tensors, sent as one where they have to be sent."""
+    if torch.device(device).type == "cpu":
+        return [torch.from_numpy(array.astype(np.int64)) for array in arrays]
     flat = torch.from_numpy(np.concatenate([array.reshape(-1).astype(np.int64) for array in arrays])).to(device)
     pieces = flat.split([array.size for array in arrays])
     return [piece.view(array.shape) for piece, array in zip(pieces, arrays, strict=True)]
