@@ -41,8 +41,8 @@ class PromptLookup:
 
     def _draft(self, row: Draftable) -> np.ndarray:
         draft = continuation(row.tokens, self.largest, min(self.number, row.most))
-        ends = np.flatnonzero(np.isin(draft, list(self.eos)))
-        return draft[: ends[0] + 1] if len(ends) else draft
+        ends = (place for place, token in enumerate(draft.tolist()) if token in self.eos)
+        return draft[: next(ends, len(draft)) + 1]
 
 
 def continuation(tokens: np.ndarray, largest: int, count: int) -> np.ndarray:
