@@ -70,6 +70,7 @@ class Programs:
     def __init__(self, weights: Weights) -> None:
         self.weights = weights
         self.width = int(weights.outside.embed.shape[-1])
+        self.xla = True  # whether XLA compiles them; else TensorFlow runs their operations itself
         self.compiled: dict[tuple[Any, ...], Callable[..., Any]] = {}
 
     def run(self, part: Rectangle, stored: Stored, taps: Taps, vectors: Vectors = None) -> Computed:
@@ -85,7 +86,7 @@ class Programs:
         return compute(self.weights, Frame(*_given(part, vectors)), stored, taps)
 
     def _compiled(self, taps: Taps) -> Any:
-        @tf.function(jit_compile=True, autograph=False)
+        @tf.function(jit_compile=self.xla, autograph=False)
         def program(given: tuple[Tensor, ...], stored: Stored) -> dict[str, Any]:
             computed = compute(self.weights, Frame(*given), stored, taps)
             return {field.name: getattr(computed, field.name) for field in fields(computed)}
