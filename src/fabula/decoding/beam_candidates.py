@@ -70,11 +70,15 @@ def candidates_to_keep(beams: int, end_tokens: int) -> int:
 def log_scores(turn: Turn, diverse: Any = None) -> Any:
     """Float32["R V"]: the log-softmax of the rows' logits, as their processors make it.
 
-    `diverse` Float["R V"] is taken off before the processors.
+    `diverse` Float["G V"] is taken off before the processors, a row of it for each of G groups' rows.
     """
     xp = arrays.of(turn.logits)
     log_probabilities = xp.log_softmax(xp.astype(turn.logits, "float32"))
-    return turn.processed(log_probabilities if diverse is None else log_probabilities - diverse)
+    if diverse is None:
+        return turn.processed(log_probabilities)
+    shape = log_probabilities.shape
+    grouped = xp.reshape(log_probabilities, (diverse.shape[0], -1, shape[-1]))
+    return turn.processed(xp.reshape(grouped - diverse[:, None, :], tuple(shape)))
 
 
 def shares(scores: Any, groups: int, beams: int) -> list[Any]:
@@ -143,14 +147,14 @@ def found(scores: Any, running: Sequence[np.ndarray], count: int, draw: Draw) ->
         kept = drawn_candidates(xp, scores, beams, count, draw)
     else:
         kept = best_candidates(xp, scores, beams, count)
-    return [_checked(*group) for group in zip(*map(xp.to_host, kept), strict=True)]
+    every = [xp.to_host(part) for part in kept]
+    all_possible = bool((every[0] > -np.inf).all())
+    return [Candidates(*group) if all_possible else _checked(*group) for group in zip(*every, strict=True)]
 
 
 def _checked(values: np.ndarray, rows: np.ndarray, tokens: np.ndarray) -> Candidates:
-    """A group's candidates, of which there must be one, and none at NaN."""
+    """A group's candidates that are above -inf, of which there must be one, and none at NaN."""
     possible = values > -np.inf
-    if possible.all():
-        return Candidates(values, rows, tokens)
     if np.isnan(values).any() or not possible.any():
         reason = "NaN" if np.isnan(values).any() else "-inf only"
         raise NumericalError(

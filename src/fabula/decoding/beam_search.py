@@ -62,7 +62,8 @@ class BeamSearch:
         parents = np.zeros(self.num_beams, np.int32) if one.carry is None else np.arange(self.num_beams, dtype=np.int32)
         reasons = reasons_of(candidates, parents, one.ends)
         best = slice(self.num_beams)  # the rest are there so that enough go on
-        pool = beams.pool.add(beams.ended(candidates.at(best), reasons[best], self.ranking))
+        ended = beams.ended(candidates.at(best), reasons[best], self.ranking) if any(reasons[best]) else ()
+        pool = beams.pool.add(ended)
         running = _running(candidates, reasons, self.num_beams)
         if running is None or pool.closed_to(running.values[0], beams.length + 1, self.ranking):
             nothing = np.zeros(0, np.int32)
@@ -80,7 +81,8 @@ class BeamSearch:
 
 def _running(candidates: Candidates, reasons: list[FinishReason | None], count: int) -> Candidates | None:
     """The best of those that do not end, falling. None: all end."""
-    living = np.array([place for place, reason in enumerate(reasons) if reason is None], np.int64)
-    if not len(living):
+    living = [place for place, reason in enumerate(reasons) if reason is None]
+    if not living:
         return None
-    return candidates.at(living[np.argsort(-candidates.values[living], kind="stable")]).fill(count)
+    running = candidates if len(living) == len(reasons) else candidates.at(living)
+    return running.at(np.argsort(-running.values, kind="stable")).fill(count)

@@ -43,12 +43,14 @@ def judge(
     count = beams.pool.size
     stopped = [place for place, reason in enumerate(reasons) if reason == "stop"]
     good = [place for place in stopped if place < count and (complete is None or complete[place])]
-    pool = beams.pool.add(beams.ended(candidates.at(good), ["stop"] * len(good), ranking, offset))
+    ended = beams.ended(candidates.at(good), ["stop"] * len(good), ranking, offset) if good else ()
+    pool = beams.pool.add(ended)
     living = [place for place in range(len(reasons)) if reasons[place] != "stop"]
     limits = [reasons[place] for place in living if reasons[place] is not None]
+    running = candidates.at(living) if stopped else candidates
     return Judged(
         pool=pool,
-        running=candidates.at(living).fill(count) if living else None,
+        running=running.fill(count) if living else None,
         over=not living or pool.closed_to(candidates.values[0], beams.length + 1, ranking),
         limit=limits[0] if limits else None,
     )

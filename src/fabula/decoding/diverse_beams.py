@@ -166,13 +166,11 @@ class DiverseBeamSearch:
         return np.full(self.size, self.padding, np.int32)
 
     def _diverse(self, logits: Any, members: list[_Member]) -> Any:
-        """Float["R V"]: what is taken off the rows' scores for what the groups before chose; None: nothing."""
+        """Float["G V"]: what is taken off the members' scores for what the groups before chose; None: nothing."""
         if not members[0].before or not self.diversity_penalty:
             return None
         tokens = np.stack([np.concatenate([group.chosen for group in member.before]) for member in members])
-        xp = arrays.of(logits)
-        counts = count_tokens(xp, tokens, logits) * self.diversity_penalty
-        return xp.repeat(counts, logits.shape[0] // len(members))
+        return count_tokens(arrays.of(logits), tokens, logits) * self.diversity_penalty
 
     def _results(self, groups: list[Group]) -> tuple[Any, ...]:
         every = Pool(self.num_beams).add(one for group in groups for one in group.beams.pool.kept)

@@ -75,6 +75,8 @@ class Stacked:
 
     def of(self, rows: np.ndarray) -> Stacked:
         """Those of some rows, Int["N"]; where the same ones were asked for before, the same function."""
+        if not self.steps:
+            return self
         chosen = [self.per_row[row] for row in rows.tolist()]
         key = tuple(map(id, chosen))
         if key not in self.parts:
