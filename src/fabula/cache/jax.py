@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from fabula.arrays.jax_meshes import mesh_of, within
 from fabula.cache.blocks import BLOCK
 from fabula.errors import OutOfMemoryError
 
@@ -26,11 +27,11 @@ class JaxCache:
     """
 
     def __init__(self, heads: Sequence[tuple[int, int]], blocks: int, dtype: Any, place: Any = None) -> None:
-        """`heads`: for each layer its key heads and the features of one; `place`: a device, or a sharding by shape."""
+        """`heads`: for each layer its key heads and the features of one; `place`: a device or a sharding."""
         self.heads = tuple(heads)
         self.blocks = blocks
         self.dtype = dtype
-        self.place = place
+        self.place = place  # None: wherever arrays go
         shapes = [(self.heads.count(shape), size(blocks) * BLOCK, *shape) for shape in dict.fromkeys(self.heads)]
         self.state: State = (self._zeros(shapes), self._zeros(shapes))
 
@@ -44,9 +45,7 @@ class JaxCache:
             ) from error
 
     def _placed(self, array: Array) -> Array:
-        if self.place is None:
-            return array
-        return jax.device_put(array, self.place(array.shape) if callable(self.place) else self.place)
+        return array if self.place is None else jax.device_put(array, self.place)
 
     @property
     def nbytes(self) -> int:
@@ -64,7 +63,8 @@ class JaxCache:
         pairs = np.zeros((2, count), np.int32)
         pairs[1] = self.nowhere // BLOCK  # what is padded is copied nowhere
         pairs[0, : len(sources)], pairs[1, : len(targets)] = sources, targets
-        self.state = _copied(self.state, *pairs)
+        with within(mesh_of(self.state)):
+            self.state = _copied(self.state, *pairs)
 
     def grow(self, blocks: int) -> None:
         """Makes room for `blocks` blocks, what is stored kept."""
@@ -72,24 +72,27 @@ class JaxCache:
             return
         if size(blocks) > size(self.blocks):
             shapes = [(array.shape[0], size(blocks) * BLOCK, *array.shape[2:]) for array in self.state[0]]
-            larger: State = (self._zeros(shapes), self._zeros(shapes))
-            self.state = _filled(larger, self.state)
+            with within(mesh_of(self.state)):
+                larger: State = (self._zeros(shapes), self._zeros(shapes))
+                self.state = _filled(larger, self.state)
         self.blocks = blocks
 
     def read_row(self, layer: int, blocks: Sequence[int], length: int) -> tuple[Array, Array]:
         """The keys and values that lie in a row's blocks, each [length, heads, features]."""
         group, place = self._where(layer)
-        slots = jnp.asarray(self._slots(blocks, length))
-        return self.state[0][group][place, slots], self.state[1][group][place, slots]
+        with within(mesh_of(self.state)):
+            slots = jnp.asarray(self._slots(blocks, length))
+            return self.state[0][group][place, slots], self.state[1][group][place, slots]
 
     def write_row(self, layer: int, blocks: Sequence[int], keys: Any, values: Any) -> None:
         """Puts keys and values, each [L, heads, features] of any framework NumPy reads, into a row's blocks."""
         group, place = self._where(layer)
-        slots = jnp.asarray(self._slots(blocks, len(keys)))
         parts = []
-        for part, given in zip(self.state, (keys, values), strict=True):
-            array = part[group].at[place, slots].set(jnp.asarray(given, part[group].dtype))
-            parts.append((*part[:group], array, *part[group + 1 :]))
+        with within(mesh_of(self.state)):
+            slots = jnp.asarray(self._slots(blocks, len(keys)))
+            for part, given in zip(self.state, (keys, values), strict=True):
+                array = part[group].at[place, slots].set(jnp.asarray(given, part[group].dtype))
+                parts.append((*part[:group], array, *part[group + 1 :]))
         self.state = (parts[0], parts[1])
 
     def _where(self, layer: int) -> tuple[int, int]:

@@ -128,12 +128,29 @@ class FlaxGenerationMixin(GenerationMixin):
 
         Raises what GenerationMixin.generate raises, and ArgumentError for a key or parameters that are none.
         """
+        if not trace and kwargs.get("streamer") is None:
+            kwargs["streamer"] = _EachToken()
         model = self if params is None else _with_parameters(self, params)
         if kwargs.get("seed") is None and getattr(generation_config, "seed", None) is None:
             kwargs["seed"] = 0 if prng_key is None else _seed_of(prng_key)
         elif prng_key is not None:
             raise ArgumentError("give `prng_key` or `seed`, not both. Leave one out.")
         return GenerationMixin.generate(model, inputs, generation_config, logits_processor, **kwargs)
+
+
+class _EachToken:
+    """A streamer that nobody reads: the engine then chooses token by token."""
+
+    takes_rows = True
+
+    def put(self, value: Any, row: int = 0) -> None:
+        """Nothing."""
+
+    def end_row(self, row: int) -> None:
+        """Nothing."""
+
+    def end(self) -> None:
+        """Nothing."""
 
 
 def _adapter() -> Any:

@@ -10,6 +10,7 @@ import jax
 import numpy as np
 from flax import nnx
 
+from fabula.arrays.jax_meshes import mesh_of, within
 from fabula.cache.jax import JaxCache
 from fabula.cache.kinds import DYNAMIC, CacheKind
 from fabula.decoding.closed import ClosedRows, Form
@@ -22,6 +23,7 @@ from fabula.models.jax_devices import device_named
 from fabula.models.jax_pass import Program
 from fabula.models.jax_rectangle import Rectangle, forward_rectangle
 from fabula.models.jax_save import save_model
+from fabula.models.jax_sharding import Settled, cache_sharding, field_sharding
 from fabula.models.jax_step import step
 from fabula.models.jax_weights import Field, Weights, jax_dtype, plan_of, present_in, read_field
 from fabula.models.saving import refuse_settings
@@ -47,6 +49,7 @@ class JaxCausalLM(FlaxGenerationMixin, nnx.Module):
         """`arrays`: one for each field of the program's plan, by its name; see `from_tensors`."""
         self.program = program
         self.bursts = Bursts(program)
+        self.settled = Settled()
         for field in program.plan.fields():
             path, _, name = field.name.rpartition(".")
             setattr(_branch(self, path), name, nnx.Param(arrays[field.name]))
@@ -121,15 +124,30 @@ class JaxCausalLM(FlaxGenerationMixin, nnx.Module):
         return Weights({one.field: self._parameter(one) for one in plan.outside}, stacks)
 
     def _parameter(self, field: Field) -> Any:
+        return self.settled(raw(self._variable(field)))
+
+    def _variable(self, field: Field) -> Any:
         found: Any = self
         for name in field.name.split("."):
             found = getattr(found, name)
-        return raw(found)
+        return found
+
+    def shard(self, mesh: jax.sharding.Mesh, axis: str | None = None) -> None:
+        """Spreads the parameters over a mesh's devices, along its `axis` (None: the last); its other axes repeat them.
+
+        Parameters may as well be put anywhere by hand: `jax.device_put` with a NamedSharding. generate() computes where
+        they are. Raises ArgumentError for an axis that the mesh does not have.
+        """
+        name = str(mesh.axis_names[-1]) if axis is None else axis
+        for field in self.program.plan.fields():
+            variable = self._variable(field)
+            put(variable, jax.device_put(raw(variable), field_sharding(mesh, name, field)))
 
     def new_cache(self, blocks: int) -> JaxCache:
         """Storage for this many blocks of keys and values."""
         heads = [(layer.attention.kv_heads, layer.attention.head_dim) for layer in self.layers]
-        return JaxCache(heads, blocks, self.dtype)
+        place = cache_sharding(self.weights(), min(count for count, _ in heads)) if heads else None
+        return JaxCache(heads, blocks, self.dtype, place)
 
     def storage_kind(self, kind: CacheKind) -> CacheKind:
         """What is offloaded would be where it is anyway. Raises NotSupportedError for a quantized cache."""
@@ -145,11 +163,15 @@ class JaxCausalLM(FlaxGenerationMixin, nnx.Module):
         What comes back is on the host: there shapes may change from step to step. Tapped attentions are a tuple of
         Float["heads new keys"], one for each row that computes anything.
         """
-        return step(self.program, self.weights(), batch, cache, taps)
+        weights = self.weights()
+        with within(mesh_of(weights)):
+            return step(self.program, weights, batch, cache, taps)
 
     def burst(self, batch: Batch, cache: JaxCache, form: Form, rows: ClosedRows) -> Sequence[np.ndarray]:
         """Many steps of the engine at once: the new tokens of each row (engine/burst.py)."""
-        return self.bursts.run(self.weights(), batch, cache, form, rows)
+        weights = self.weights()
+        with within(mesh_of(weights)):
+            return self.bursts.run(weights, batch, cache, form, rows)
 
     def __call__(
         self,
@@ -180,7 +202,9 @@ class JaxCausalLM(FlaxGenerationMixin, nnx.Module):
             output_hidden_states,
             output_attentions,
         )
-        output = forward_rectangle(self, given, bool(use_cache or (use_cache is None and past_key_values is not None)))
+        with within(mesh_of(self.weights())):
+            remember = bool(use_cache or (use_cache is None and past_key_values is not None))
+            output = forward_rectangle(self, given, remember)
         return output if return_dict else output.to_tuple()
 
     def save_pretrained(self, save_directory: str | Path, **settings: Any) -> None:
@@ -202,3 +226,11 @@ def raw(variable: Any) -> Any:
     """The array of a variable."""
     get = getattr(variable, "get_raw_value", None)
     return variable.value if get is None else get()
+
+
+def put(variable: Any, array: Any) -> None:
+    """The array in place of the variable's, wherever it lies."""
+    if hasattr(variable, "set_raw_value"):
+        variable.set_raw_value(array)
+    else:
+        variable.value = array
