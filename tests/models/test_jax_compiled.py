@@ -1,0 +1,67 @@
+"""Programs in JAX are compiled once a bucket, and are as long for thirty layers as for six."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+jax = pytest.importorskip("jax")
+pytest.importorskip("flax")
+
+from fabula import FlaxAutoModelForCausalLM  # noqa: E402
+from fabula.cache.blocks import BLOCK  # noqa: E402
+from fabula.cache.jax import JaxCache  # noqa: E402
+from fabula.models.jax_pass import Rows  # noqa: E402
+from fabula.testing.tiny_model import write_tiny_model  # noqa: E402
+
+
+def test_lengths_and_rows_of_one_bucket_are_compiled_once(tmp_path):
+    model = FlaxAutoModelForCausalLM.from_pretrained(write_tiny_model(tmp_path, num_hidden_layers=1))
+    call = {"max_new_tokens": 3, "output_scores": True, "return_dict_in_generate": True, "eos_token_id": None}
+
+    random = np.random.default_rng(0)  # no prompt begins as another did, which would be found in the cache
+
+    def generate(*lengths):
+        model.generate([random.integers(3, 250, length).tolist() for length in lengths], **call)
+
+    generate(5, 9)
+    assert model.program.compiled == 2  # prompts, and tokens after them
+    generate(12, 3)
+    generate(16, 2)
+    assert model.program.compiled == 2
+    generate(5, 6, 7)
+    assert model.program.compiled == 4  # four rows
+    generate(9, 10, 11, 12)
+    generate(33, 40)
+    assert model.program.compiled == 5  # more columns; what follows is as before
+    generate(50, 64)
+    assert model.program.compiled == 5
+
+
+def test_a_program_is_as_long_for_thirty_layers_as_for_six(tmp_path):
+    def length(layers):
+        folder = write_tiny_model(tmp_path / str(layers), num_hidden_layers=layers)
+        model = FlaxAutoModelForCausalLM.from_pretrained(folder)
+        one = np.zeros((1, 1), np.int32)
+        rows = Rows(one, one, one, np.zeros((1, 4), np.int32), np.zeros(1, np.int32))
+        traced = jax.make_jaxpr(model.program.in_blocks)(model.weights(), model.new_cache(4).state, rows)
+        return str(traced).count("\n")
+
+    assert length(30) == length(6)
+
+
+def test_blocks_are_copied_grown_and_read():
+    cache = JaxCache([(2, 4), (1, 6), (2, 4)], 3, np.float32)
+    given = np.random.default_rng(0).normal(size=(3, 2, 40, 2, 4)).astype(np.float32)
+    narrow = given[..., :1, :1].repeat(6, -1)
+    for layer, heads in enumerate((given[0], narrow[1], given[2])):
+        cache.write_row(layer, [2, 0], *heads)
+    size = cache.nbytes
+    cache.copy([2, 0], [0, 1])  # a block may be a source and a target
+    cache.grow(40)
+    assert cache.blocks == 40
+    assert cache.nowhere >= 40 * BLOCK
+    assert cache.nbytes == size * cache.nowhere // (16 * BLOCK)
+    for layer, heads in enumerate((given[0], narrow[1], given[2])):
+        for found, right in zip(cache.read_row(layer, [0, 1], 40), heads, strict=True):
+            assert np.array_equal(found, right)
