@@ -209,9 +209,21 @@ def argmax(x: Array, axis: int = -1) -> Array:
     """The index of the first maximum, int32; NaN counts as one."""
     if _is_eager(x):
         return tf.constant(host.argmax(x.numpy(), axis))
+    # XLA's own would compute what x is made of many times over, each time it looks at a part of it.
+    highest = tf.reduce_max(x, axis, keepdims=True)
+    is_highest = x >= highest
     if x.dtype.is_floating:
-        x = tf.where(tf.math.is_nan(x), tf.constant(np.inf, x.dtype), x)
-    return tf.argmax(x, axis, output_type=tf.int32)
+        is_highest |= tf.math.is_nan(x)
+    return _first_true(is_highest, axis)
+
+
+def _first_true(x: Array, axis: int) -> Array:
+    """The index of the first True, int32, or the last index."""
+    size = x.shape[axis]
+    shape = [1] * x.shape.rank
+    shape[axis] = size
+    places = tf.reshape(tf.range(size), shape)
+    return tf.minimum(tf.reduce_min(tf.where(x, places, size), axis), size - 1)
 
 
 def cumulative_sum(x: Array, axis: int = -1) -> Array:
