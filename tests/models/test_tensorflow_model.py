@@ -11,7 +11,8 @@ tf = pytest.importorskip("tensorflow")
 
 from fabula import AutoModelForCausalLM, AutoTokenizer, TFAutoModelForCausalLM  # noqa: E402
 from fabula.errors import ArgumentError, ContextLengthError, MissingDependencyError, NotSupportedError  # noqa: E402
-from fabula.models.tensorflow import TFCausalLM  # noqa: E402  # needs tensorflow
+from fabula.models import tensorflow_pass  # noqa: E402  # needs tensorflow
+from fabula.models.tensorflow import TFCausalLM  # noqa: E402
 from fabula.ops.periods import Period  # noqa: E402
 from fabula.testing.tiny_model import write_tiny_model  # noqa: E402
 
@@ -26,7 +27,13 @@ def folder(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def model(folder):
-    return TFAutoModelForCausalLM.from_pretrained(folder)
+    return plain(TFAutoModelForCausalLM.from_pretrained(folder))
+
+
+def plain(model):
+    """The model without XLA, whose compiling would cost what all these tests cost."""
+    model.programs.xla, model.burst = False, None
+    return model
 
 
 def test_the_door_gives_a_module_whose_weights_tensorflow_finds(model):
@@ -45,7 +52,7 @@ def test_layers_that_repeat_are_one_stack(model):
 def test_what_the_tokenizer_gives_for_tensorflow_is_generated_from(model, folder):
     tokenizer = AutoTokenizer.from_pretrained(folder)
     given = tokenizer(["Hello", "1, 2, 3, "], return_tensors="tf", padding=True)
-    found = model.generate(**given, **CALL)
+    found = TFAutoModelForCausalLM.from_pretrained(folder).generate(**given, **CALL)  # all of it compiled
     assert isinstance(found, tf.Tensor)
     assert found.dtype == tf.int32
     native = AutoModelForCausalLM.from_pretrained(folder, backend="torch", dtype="float32")
@@ -66,6 +73,18 @@ def test_a_processor_may_take_the_length_as_transformers_4_gave_it(model):
     found = model.generate(tf.constant(IDS[:1]), logits_processor=[only_token_5], **CALL)
     assert found.numpy()[0, -8:].tolist() == [5] * 8
     assert lengths == list(range(5, 13))
+
+
+def test_lengths_of_a_bucket_share_a_program(folder, monkeypatch):
+    model, traced = plain(TFAutoModelForCausalLM.from_pretrained(folder)), []
+    compute = tensorflow_pass.compute
+    monkeypatch.setattr(tensorflow_pass, "compute", lambda *given: traced.append(given) or compute(*given))
+    for rows in (3, 4):
+        for length in (3, 7, 16):
+            model.generate([[65 + row] * (length - row % 2) for row in range(rows)], **CALL)
+    assert len(traced) == 2, "prompts of up to 16 tokens, and tokens after up to 128, of up to four rows"
+    model.generate([[65] * 17] * 3, **CALL)
+    assert len(traced) == 3, "a longer prompt is another bucket"
 
 
 def test_a_past_continues_rows(model):
@@ -95,12 +114,12 @@ def test_saved_weights_load_in_every_backend_and_back(model, folder, tmp_path):
     other = AutoModelForCausalLM.from_pretrained(tmp_path / "tf", backend="torch")
     assert other.generate(IDS, **CALL) == model.generate(IDS, **CALL)
     other.save_pretrained(tmp_path / "torch")
-    again = TFAutoModelForCausalLM.from_pretrained(tmp_path / "torch")
+    again = plain(TFAutoModelForCausalLM.from_pretrained(tmp_path / "torch"))
     assert again.generate(IDS, **CALL) == model.generate(IDS, **CALL)
 
 
 def test_bfloat16_stays_near_float32(model, folder, tmp_path):
-    half = TFAutoModelForCausalLM.from_pretrained(folder, dtype="bfloat16")
+    half = plain(TFAutoModelForCausalLM.from_pretrained(folder, dtype="bfloat16"))
     assert half.dtype == tf.bfloat16
     near, right = (tf.nn.softmax(one(tf.constant(IDS)).logits).numpy() for one in (half, model))
     assert 0.5 * np.abs(near - right).sum(-1).max() < 0.1

@@ -1,7 +1,7 @@
 """One seed, one text: every way to decode gives in TensorFlow what it gives in PyTorch, for every family.
 
-What XLA compiles is compared in tests/models; here TensorFlow runs the same programs itself, which takes a fraction of
-the time. One family goes through some ways compiled.
+What XLA compiles is compared in tests/models, and here in two ways; for the others TensorFlow runs the same programs
+itself, which takes a fraction of the time. What families share is asked of one: all ways of the one with a pattern.
 """
 
 from __future__ import annotations
@@ -15,33 +15,30 @@ from fabula import AutoModelForCausalLM, TFAutoModelForCausalLM  # noqa: E402
 from tests.equal.frameworks.ways import WAYS, assert_same, call_of, inputs_of  # noqa: E402
 from tests.equal.strategies.tiny import FAMILIES, write_tiny  # noqa: E402
 
-COMPILED = ("greedy", "drawn", "beams", "contrastive search", "drafts of the first layers", "states")
+WHOLE = "gemma3"
+MODELS = ("greedy", "drawn", "beams", "contrast of layers", "drafts of the first layers", "states")
+CASES = [(family, way) for family in FAMILIES for way in (WAYS if family == WHOLE else MODELS)]
 
 
-@pytest.fixture(scope="module", params=FAMILIES)
+@pytest.fixture(scope="module")
 def pair(request, tmp_path_factory):
-    """A family's name, its model in PyTorch, and that in TensorFlow."""
+    """A family's model in PyTorch, and that in TensorFlow."""
     folder = write_tiny(request.param, tmp_path_factory.mktemp(request.param))
     model = TFAutoModelForCausalLM.from_pretrained(folder)
     model.programs.xla, model.burst = False, None
     return request.param, AutoModelForCausalLM.from_pretrained(folder, backend="torch"), model
 
 
-@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize(("pair", "way"), CASES, indirect=["pair"])
 def test_every_way_to_decode_gives_what_it_gives_in_pytorch(pair, way):
     assert_equal(*pair, way)
 
 
-@pytest.fixture(scope="module")
-def compiled(tmp_path_factory):
-    folder = write_tiny("gemma3", tmp_path_factory.mktemp("compiled"))
+@pytest.mark.parametrize("way", ["beams", "states"])
+def test_compiled_it_gives_the_same(way, tmp_path):
+    folder = write_tiny(WHOLE, tmp_path)
     reference = AutoModelForCausalLM.from_pretrained(folder, backend="torch")
-    return "gemma3", reference, TFAutoModelForCausalLM.from_pretrained(folder)
-
-
-@pytest.mark.parametrize("way", COMPILED)
-def test_compiled_it_gives_the_same(compiled, way):
-    assert_equal(*compiled, way)
+    assert_equal(WHOLE, reference, TFAutoModelForCausalLM.from_pretrained(folder), way)
 
 
 def assert_equal(family, reference, model, way):
