@@ -9,6 +9,7 @@ import pytest
 
 tf = pytest.importorskip("tensorflow")
 
+from fabula import set_seed  # noqa: E402
 from fabula.errors import ArgumentError, NotSupportedError  # noqa: E402
 from tests.adapters.tensorflow_modules import MODULES, VOCABULARY, Plain, Summing  # noqa: E402  # needs tensorflow
 
@@ -96,6 +97,19 @@ def test_one_seed_is_a_number_two_numbers_or_one_a_prompt():
     assert each == [row for rows in alone for row in rows]
     with pytest.raises(ArgumentError, match="`seed` must be"):
         model.generate(PROMPTS[:2], seed=[1, 2, 3], **sampled)
+
+
+def test_without_a_seed_the_generator_of_tensorflow_is_drawn_from():
+    model, ids = Plain(), tf.constant(PROMPTS[:1])
+
+    def drawn() -> list[list[int]]:
+        return model.generate(ids, max_new_tokens=NEW, do_sample=True).numpy().tolist()
+
+    set_seed(3)
+    first, second = drawn(), drawn()
+    assert first != second
+    tf.random.set_seed(3)
+    assert [drawn(), drawn()] == [first, second]
 
 
 def test_what_generate_keeps_is_no_weight():

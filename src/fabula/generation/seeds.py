@@ -14,7 +14,7 @@ _BITS = 64
 
 
 def set_seed(seed: int, deterministic: bool = False) -> None:
-    """Seeds `random`, NumPy's global generator and, where it is loaded, torch (every device).
+    """Seeds `random`, NumPy's global generator and, where they are loaded, torch (every device) and TensorFlow.
 
     `deterministic` asks torch for deterministic algorithms. A later call without `seed=` draws its key from these.
     """
@@ -28,6 +28,9 @@ def set_seed(seed: int, deterministic: bool = False) -> None:
         torch.manual_seed(seed)
         if deterministic:
             torch.use_deterministic_algorithms(True)
+    tensorflow = sys.modules.get("tensorflow")
+    if tensorflow is not None:
+        tensorflow.random.set_seed(seed)
 
 
 def seeds_for(seed: int | list[int] | None, prompts: int, rows: int, inputs: Any) -> list[tuple[int, int]]:
@@ -55,4 +58,7 @@ def _draw(inputs: Any) -> int:
     torch = sys.modules.get("torch")
     if torch is not None and isinstance(inputs, torch.Tensor):
         return int(torch.randint(2**62, ()))
+    tensorflow = sys.modules.get("tensorflow")
+    if tensorflow is not None and isinstance(inputs, tensorflow.Tensor):
+        return int(tensorflow.random.uniform((), maxval=2**62, dtype=tensorflow.int64))
     return int(np.random.randint(2**62, dtype=np.int64))
