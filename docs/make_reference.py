@@ -31,7 +31,8 @@ R rows, V tokens of the vocabulary, L tokens of a row, D features, K drafts. Int
 # Chapter -> its names: those of `fabula`, or module:name below it.
 CHAPTERS: dict[str, str] = {
     "Loading": """
-        AutoModelForCausalLM AutoModelForSeq2SeqLM FlaxAutoModelForCausalLM TFAutoModelForCausalLM
+        AutoModelForCausalLM AutoModelForSeq2SeqLM FlaxAutoModelForCausalLM
+        FlaxAutoModelForSeq2SeqLM TFAutoModelForCausalLM
         AutoTokenizer AutoConfig ModelConfig interop:wrap
     """,
     "Generating": """

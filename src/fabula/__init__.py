@@ -61,6 +61,7 @@ _EXPORTS = {
         "AutoModelForSeq2SeqLM",
         "AutoTokenizer",
         "FlaxAutoModelForCausalLM",
+        "FlaxAutoModelForSeq2SeqLM",
         "TFAutoModelForCausalLM",
     ),
     "models.config": ("ModelConfig",),
@@ -165,6 +166,7 @@ if TYPE_CHECKING:  # the same table, for type checkers and editors
     from fabula.hub.auto import AutoModelForSeq2SeqLM as AutoModelForSeq2SeqLM
     from fabula.hub.auto import AutoTokenizer as AutoTokenizer
     from fabula.hub.auto import FlaxAutoModelForCausalLM as FlaxAutoModelForCausalLM
+    from fabula.hub.auto import FlaxAutoModelForSeq2SeqLM as FlaxAutoModelForSeq2SeqLM
     from fabula.hub.auto import TFAutoModelForCausalLM as TFAutoModelForCausalLM
     from fabula.models.config import ModelConfig as ModelConfig
     from fabula.pipelines.tasks import pipeline as pipeline

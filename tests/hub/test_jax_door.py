@@ -27,15 +27,6 @@ def test_a_framework_that_is_not_installed_is_named_with_its_command(folder, mon
         FlaxAutoModelForCausalLM.from_pretrained(folder)
 
 
-def test_a_model_with_an_encoder_is_refused_by_name(tmp_path):
-    pytest.importorskip("jax")
-    transformers = pytest.importorskip("transformers")
-    sizes = {"d_model": 16, "d_kv": 8, "d_ff": 16, "num_layers": 1, "num_heads": 2, "vocab_size": 40}
-    transformers.T5ForConditionalGeneration(transformers.T5Config(**sizes)).save_pretrained(tmp_path)
-    with pytest.raises(NotSupportedError, match="`backend` must be 'torch' for t5, got 'jax'"):
-        FlaxAutoModelForCausalLM.from_pretrained(tmp_path)
-
-
 def test_the_other_door_opens_it_by_its_name(folder):
     jax = pytest.importorskip("jax")
     pytest.importorskip("flax")

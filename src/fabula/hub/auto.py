@@ -112,6 +112,18 @@ class TFAutoModelForCausalLM:
         return _model("TFAutoModelForCausalLM", source, arguments)
 
 
+class FlaxAutoModelForSeq2SeqLM:
+    """Reads a model that answers a text with another, for JAX."""
+
+    @staticmethod
+    def from_pretrained(source: Source | None = None, **arguments: Any) -> Any:
+        """A `flax.nnx.Module` of a directory or a hub id, ready to generate.
+
+        The arguments and what is raised are those of FlaxAutoModelForCausalLM.
+        """
+        return _model("FlaxAutoModelForSeq2SeqLM", source, arguments)
+
+
 def _model(door: str, source: Source | None, arguments: dict[str, Any]) -> Any:
     """The model that one of the doors was asked for."""
     _bind(door, arguments)

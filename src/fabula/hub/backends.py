@@ -46,7 +46,7 @@ BACKENDS: Mapping[str, Backend] = MappingProxyType(
         one.name: one
         for one in (
             Backend("torch", "PyTorch", ("torch",), ("torch", "TorchCausalLM"), ("torch_seq2seq", "TorchSeq2SeqLM")),
-            Backend("jax", "JAX and Flax", ("jax", "flax"), ("jax", "JaxCausalLM")),
+            Backend("jax", "JAX and Flax", ("jax", "flax"), ("jax", "JaxCausalLM"), ("jax_seq2seq", "JaxSeq2SeqLM")),
             Backend("tensorflow", "TensorFlow", ("tensorflow",), ("tensorflow", "TFCausalLM")),
         )
     }

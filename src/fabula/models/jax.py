@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ from fabula.decoding.closed import ClosedRows, Form
 from fabula.errors import NotSupportedError
 from fabula.generation.config import GenerationConfig
 from fabula.generation.jax_mixin import FlaxGenerationMixin
-from fabula.models.family import Family
+from fabula.models.family import Family, Stack
 from fabula.models.jax_burst import Bursts
 from fabula.models.jax_devices import device_named
 from fabula.models.jax_pass import Program
@@ -25,7 +25,7 @@ from fabula.models.jax_rectangle import Rectangle, forward_rectangle
 from fabula.models.jax_save import save_model
 from fabula.models.jax_sharding import Settled, cache_sharding, field_sharding
 from fabula.models.jax_step import step
-from fabula.models.jax_weights import Field, Weights, jax_dtype, plan_of, present_in, read_field
+from fabula.models.jax_weights import Field, Plan, Weights, jax_dtype, plan_of, present_in, read_field
 from fabula.models.saving import refuse_settings
 from fabula.models.weights import EMBEDDINGS
 from fabula.ops.protocol import NO_TAPS, Batch, Forward, Taps
@@ -50,7 +50,7 @@ class JaxCausalLM(FlaxGenerationMixin, nnx.Module):
         self.program = program
         self.bursts = Bursts(program)
         self.settled = Settled()
-        for field in program.plan.fields():
+        for field in self.fields():
             path, _, name = field.name.rpartition(".")
             setattr(_branch(self, path), name, nnx.Param(arrays[field.name]))
 
@@ -59,11 +59,16 @@ class JaxCausalLM(FlaxGenerationMixin, nnx.Module):
         cls, family: Family, tensors: Mapping[str, StoredTensor], dtype: Any = "float32", device: str | None = None
     ) -> JaxCausalLM:
         """The model of a checkpoint, packed weights dequantized. Raises ModelFileError for weights that do not fit."""
-        kind, place = jax_dtype(dtype), None if device is None else device_named(device)
-        place = None if place == jax.devices()[0] else place  # on the default device arrays may still be moved
         plan = plan_of(family, present_in(family, tensors))
-        arrays = {one.name: jax.device_put(read_field(family, one, tensors, kind), place) for one in plan.fields()}
-        return cls(Program(family, plan), arrays)
+        return cls(Program(family, plan), read_arrays(family, plan, tensors, dtype, device))
+
+    def programs(self) -> tuple[Program, ...]:
+        """Those of all the family's stacks."""
+        return (self.program,)
+
+    def fields(self) -> Iterable[Field]:
+        """Every array of the model, by its name."""
+        return {field.name: field for program in self.programs() for field in program.plan.fields()}.values()
 
     def _first_config(self) -> GenerationConfig:
         return GenerationConfig.from_model_config(self.config.to_dict())
@@ -71,6 +76,7 @@ class JaxCausalLM(FlaxGenerationMixin, nnx.Module):
     @property
     def family(self) -> Family:
         """What is computed."""
+        assert isinstance(self.program.family, Family)
         return self.program.family
 
     @property
@@ -108,20 +114,25 @@ class JaxCausalLM(FlaxGenerationMixin, nnx.Module):
         left_out = EMBEDDINGS if exclude_embeddings else ()
         outside = self.program.plan.outside
         tables = {one.name for one in outside if one.field in left_out}
-        return sum(self._parameter(one).size for one in self.program.plan.fields() if one.name not in tables)
+        return sum(self._parameter(one).size for one in self.fields() if one.name not in tables)
 
     def named_weights(self) -> Iterator[tuple[str, jax.Array]]:
         """Each weight under the checkpoint's name; those that share an array one by one, copied out of it."""
-        for field in self.program.plan.fields():
+        for field in self.fields():
             array = self._parameter(field)
             parts = array if field.stacked else (array,)
             yield from zip(field.names, parts, strict=True)
 
     def weights(self) -> Weights:
         """The parameters under the family's field names."""
-        plan = self.program.plan
+        return self.weights_of(self.program)
+
+    def weights_of(self, program: Program) -> Weights:
+        """The parameters of one stack."""
+        plan = program.plan
         stacks = tuple(tuple({f.field: self._parameter(f) for f in place} for place in stack) for stack in plan.stacks)
-        return Weights({one.field: self._parameter(one) for one in plan.outside}, stacks)
+        outside, shared = ({one.field: self._parameter(one) for one in part} for part in (plan.outside, plan.shared))
+        return Weights(outside, stacks, shared)
 
     def _parameter(self, field: Field) -> Any:
         return self.settled(raw(self._variable(field)))
@@ -139,7 +150,7 @@ class JaxCausalLM(FlaxGenerationMixin, nnx.Module):
         they are. Raises ArgumentError for an axis that the mesh does not have.
         """
         name = str(mesh.axis_names[-1]) if axis is None else axis
-        for field in self.program.plan.fields():
+        for field in self.fields():
             variable = self._variable(field)
             put(variable, jax.device_put(raw(variable), field_sharding(mesh, name, field)))
 
@@ -211,6 +222,15 @@ class JaxCausalLM(FlaxGenerationMixin, nnx.Module):
         """Writes the weights as they are now, the configuration and the generation settings to a directory."""
         refuse_settings(settings)
         save_model(self, save_directory)
+
+
+def read_arrays(
+    stack: Stack, plan: Plan, tensors: Mapping[str, StoredTensor], dtype: Any, device: str | None
+) -> dict[str, jax.Array]:
+    """A plan's arrays, by their names, on a device (None: JAX's own). Raises ModelFileError, ArgumentError."""
+    kind, place = jax_dtype(dtype), None if device is None else device_named(device)
+    place = None if place == jax.devices()[0] else place  # on the default device arrays may still be moved
+    return {one.name: jax.device_put(read_field(stack, one, tensors, kind), place) for one in plan.fields()}
 
 
 def _branch(root: Any, path: str) -> Any:

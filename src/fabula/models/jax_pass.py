@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 
 from fabula.cache.blocks import BLOCK
-from fabula.models.family import Family
+from fabula.models.family import Family, Stack
 from fabula.models.jax_weights import Plan, Weights
 from fabula.ops.jax import Inputs, JaxOps, Shared
 from fabula.ops.jax_layers import Passed, run_layers
@@ -35,21 +35,23 @@ class Rows:
     vectors: Any = None  # Float["T D"]
     chosen: Any = None  # Bool["T"]: where the vectors count; None: everywhere
     embedded: Any = None  # Int["R N"]: positions for the position embedding, where they are others
+    memory: Any = None  # MemoryRows: what an encoder left for the rows
 
     def inputs(self) -> Inputs:
         """What the operations see of it."""
-        return Inputs(self.tokens, self.positions, self.scored, self.vectors, self.chosen, self.embedded)
+        return Inputs(self.tokens, self.positions, self.scored, self.vectors, self.chosen, self.embedded, self.memory)
 
 
 @dataclass(frozen=True, slots=True)
 class Outputs:
     """What a program gives for S scored positions. A pytree."""
 
-    logits: Any  # Float32["S V"]
+    logits: Any  # Float32["S V"]; None: an encoder has none
     hidden: Any = None  # Float["S D"]: after the last norm
     states: dict[int, Any] = field(default_factory=dict)  # layer -> Float["S D"]
     attentions: dict[int, Any] = field(default_factory=dict)  # layer -> Float["R heads N K"]
     layer_logits: dict[int, Any] = field(default_factory=dict)  # layer -> Float32["S V"]
+    memory_attentions: dict[int, Any] = field(default_factory=dict)  # layer -> Float["R heads N S"]
 
 
 for _class in (Rows, Outputs):
@@ -59,7 +61,7 @@ for _class in (Rows, Outputs):
 class Program:
     """A family's passes. Compiled for each shape and set of taps; `compiled` counts how often."""
 
-    def __init__(self, family: Family, plan: Plan) -> None:
+    def __init__(self, family: Stack, plan: Plan) -> None:
         self.family = family
         self.plan = plan
         self.compiled = 0  # passes over blocks that were traced
@@ -105,7 +107,7 @@ class Program:
             family.embed(ops, outside),
             self.plan.periods,
             weights.stacks,
-            self.plan.prepared,
+            partial(self.plan.prepared, weights.shared),
             states=wanted,
             attentions=taps.attentions,
             last=taps.last_layer,
@@ -121,7 +123,10 @@ class Program:
             {layer: passed.states[layer] for layer in taps.hidden_states},
             passed.attentions,
             {layer: logits(passed.states[layer]) for layer in taps.layer_logits},
+            passed.memory_attentions,
         )
 
-    def _logits(self, ops: JaxOps, outside: SimpleNamespace, hidden: Array) -> Array:
+    def _logits(self, ops: JaxOps, outside: SimpleNamespace, hidden: Array) -> Array | None:
+        if not isinstance(self.family, Family):
+            return None
         return self.family.logits(ops, hidden, outside).astype(jnp.float32)

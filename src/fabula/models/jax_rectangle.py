@@ -13,6 +13,7 @@ import numpy as np
 from fabula.cache.blocks import blocks_for
 from fabula.errors import ArgumentError, ContextLengthError
 from fabula.generation.prompts import host_array, read_ids
+from fabula.models.jax_losses import shifted_loss
 from fabula.models.jax_pass import Outputs, Rows
 from fabula.models.output import CausalLMOutput
 from fabula.models.past import Past, check_past, written_past
@@ -20,8 +21,6 @@ from fabula.models.rectangle import column_mask, ragged_batch
 from fabula.ops.protocol import Taps
 
 __all__ = ["Rectangle", "forward_rectangle"]
-
-IGNORED = -100  # the label of a position without one
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +64,7 @@ def _alone(model: Any, given: Rectangle) -> CausalLMOutput:
     kept = jnp.ones(shape, bool) if mask is None else mask
     logits = _spread(outputs.logits, kept)
     return CausalLMOutput(
-        None if given.labels is None else _loss(logits, jnp.asarray(given.labels)),
+        None if given.labels is None else shifted_loss(logits, jnp.asarray(given.labels)),
         logits,
         None,
         _states(outputs, kept) if given.hidden_states else None,
@@ -95,15 +94,6 @@ def _weights(outputs: Outputs, kept: jax.Array) -> tuple[jax.Array, ...]:
     return tuple(jnp.where(kept[:, None, :, None], found[layer], 0) for layer in sorted(found))
 
 
-def _loss(logits: jax.Array, labels: jax.Array) -> jax.Array:
-    """The mean cross-entropy of each label under the logits one column before; labels of -100 do not count."""
-    following = labels[:, 1:]
-    counted = following != IGNORED
-    chances = jax.nn.log_softmax(logits[:, :-1].astype(jnp.float32), -1)
-    chosen = jnp.take_along_axis(chances, jnp.where(counted, following, 0)[..., None], -1)[..., 0]
-    return -jnp.sum(jnp.where(counted, chosen, 0)) / jnp.sum(counted)
-
-
 def _remembered(model: Any, given: Rectangle) -> CausalLMOutput:
     """A pass on the host, whose keys and values are kept."""
     shape, past = given.shape, written_past(given.past, model.new_cache)
@@ -125,7 +115,7 @@ def _remembered(model: Any, given: Rectangle) -> CausalLMOutput:
         assert forward.attentions is not None
         found = forward.attentions
         attentions = tuple(jnp.asarray(_seen(found[layer], mask, past.mask)) for layer in sorted(found))
-    loss = None if given.labels is None else _loss(jnp.asarray(logits), jnp.asarray(given.labels))
+    loss = None if given.labels is None else shifted_loss(jnp.asarray(logits), jnp.asarray(given.labels))
     return CausalLMOutput(loss, jnp.asarray(logits), past, states, attentions)
 
 

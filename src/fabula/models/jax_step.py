@@ -10,6 +10,7 @@ import numpy as np
 from fabula.cache.jax import JaxCache
 from fabula.errors import ArgumentError
 from fabula.generation.prompts import host_array
+from fabula.models.jax_memory import Joined, joined
 from fabula.models.jax_pass import Outputs, Program, Rows
 from fabula.models.jax_weights import Weights
 from fabula.ops.protocol import Batch, Forward, Taps
@@ -21,11 +22,12 @@ __all__ = ["step"]
 def step(program: Program, weights: Weights, batch: Batch, cache: JaxCache, taps: Taps) -> Forward:
     """What the batch's scored positions give, in NumPy; the cache has its keys and values."""
     parts, found = rectangles(batch, cache.nowhere), []
+    memories = joined(batch.memories)
     vectors = _Vectors.of(batch, program.family.config.hidden_size)
     for part in parts:
-        outputs, cache.state = program.in_blocks(weights, cache.state, _rows(part, vectors), taps)
+        outputs, cache.state = program.in_blocks(weights, cache.state, _rows(part, vectors, memories), taps)
         found.append(outputs)
-    return _forward(parts, found, taps, program.family.config.vocab_size)
+    return _forward(parts, found, taps, program.family.config.vocab_size, memories)
 
 
 class _Vectors:
@@ -49,27 +51,35 @@ class _Vectors:
         return cls(values, chosen)
 
 
-def _rows(part: Rectangle, vectors: _Vectors | None) -> Rows:
+def _rows(part: Rectangle, vectors: _Vectors | None, memories: Joined | None) -> Rows:
+    memory = None if memories is None else memories.rows(part)
+    plain = (part.tokens, part.positions, part.slots, part.tables, part.scored)
     if vectors is None:
-        return Rows(part.tokens, part.positions, part.slots, part.tables, part.scored)
+        return Rows(*plain, memory=memory)
     values, chosen = (in_rectangle(part, x).reshape(part.tokens.size, -1) for x in (vectors.values, vectors.chosen))
-    return Rows(part.tokens, part.positions, part.slots, part.tables, part.scored, values, chosen[:, 0])
+    return Rows(*plain, values, chosen[:, 0], memory=memory)
 
 
-def _forward(parts: Sequence[Rectangle], found: Sequence[Outputs], taps: Taps, vocabulary: int) -> Forward:
+def _forward(
+    parts: Sequence[Rectangle], found: Sequence[Outputs], taps: Taps, vocabulary: int, memories: Joined | None
+) -> Forward:
     order = scored_order(parts)
 
-    def joined(values: Sequence[Any]) -> np.ndarray:
+    def together(values: Sequence[Any]) -> np.ndarray:
         """Float32["S ..."] of the batch's scored positions, to be written to at will."""
         own = [np.asarray(value)[: len(part.outputs)] for part, value in zip(parts, values, strict=True)]
         whole = np.concatenate(own).astype(np.float32, copy=False) if own else np.zeros((0, vocabulary), np.float32)
         return whole if order is None else whole[order]
 
-    states = {layer: joined([one.states[layer] for one in found]) for layer in taps.hidden_states}
-    early = {layer: joined([one.layer_logits[layer] for one in found]) for layer in taps.layer_logits}
+    states = {layer: together([one.states[layer] for one in found]) for layer in taps.hidden_states}
+    early = {layer: together([one.layer_logits[layer] for one in found]) for layer in taps.layer_logits}
     weights = {
         layer: by_row(parts, [np.asarray(one.attentions[layer], np.float32) for one in found])
         for layer in taps.attentions
     }
-    hidden = joined([one.hidden for one in found]) if taps.final_hidden else None
-    return Forward(joined([one.logits for one in found]), hidden, states or None, weights or None, early or None)
+    hidden = together([one.hidden for one in found]) if taps.final_hidden else None
+    logits, across = together([one.logits for one in found]), None
+    if memories is not None and taps.attentions:
+        layers = taps.attentions
+        across = {layer: memories.by_row(parts, [one.memory_attentions[layer] for one in found]) for layer in layers}
+    return Forward(logits, hidden, states or None, weights or None, early or None, across)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from dataclasses import field as attribute
 from types import SimpleNamespace
 from typing import Any
 
@@ -51,6 +52,7 @@ class Plan:
     stacks: tuple[tuple[tuple[Field, ...], ...], ...]  # of each period, of each place of its pattern
     entries: Mapping[str, Entry]  # all of the family's outside the layers, by field
     layer_entries: Mapping[str, Entry]  # and of a layer
+    shared: tuple[Field, ...] = ()  # what all layers have in common
 
     def prepared_outside(self, weights: Mapping[str, Any]) -> SimpleNamespace:
         """What the family sees of the weights outside the layers: tied ones under both fields."""
@@ -60,13 +62,14 @@ class Plan:
                 found[field] = found[entry.tied]
         return SimpleNamespace(**found)
 
-    def prepared(self, weights: Mapping[str, Any]) -> SimpleNamespace:
+    def prepared(self, shared: Mapping[str, Any], weights: Mapping[str, Any]) -> SimpleNamespace:
         """What the family sees of one layer's weights: matrices as [out, in], absent ones as None."""
-        return SimpleNamespace(**_prepared(self.layer_entries, weights))
+        return SimpleNamespace(**_prepared(self.layer_entries, {**shared, **weights}))
 
     def fields(self) -> Iterator[Field]:
         """Every array."""
         yield from self.outside
+        yield from self.shared
         for stack in self.stacks:
             for place in stack:
                 yield from place
@@ -78,9 +81,10 @@ class Weights:
 
     outside: dict[str, Any]
     stacks: tuple[tuple[dict[str, Any], ...], ...]
+    shared: dict[str, Any] = attribute(default_factory=dict)
 
 
-jax.tree_util.register_dataclass(Weights, data_fields=["outside", "stacks"], meta_fields=[])
+jax.tree_util.register_dataclass(Weights, data_fields=["outside", "stacks", "shared"], meta_fields=[])
 
 
 def plan_of(family: Stack, present: Mapping[str, bool]) -> Plan:
@@ -88,8 +92,15 @@ def plan_of(family: Stack, present: Mapping[str, bool]) -> Plan:
     outside = tuple(
         Field(entry.name, field, entry) for field, entry in family.weights().items() if present.get(entry.name, False)
     )
+    every = {name: entry for layer in family.layers for name, entry in family.layer_weights(layer).items()}
+    shared = tuple(Field(entry.name, name, entry) for name, entry in every.items() if "{layer}" not in entry.name)
+    common = {one.field for one in shared}
     entries = [
-        {f: e for f, e in family.layer_weights(layer).items() if present.get(e.name.format(layer=layer.index), False)}
+        {
+            name: entry
+            for name, entry in family.layer_weights(layer).items()
+            if name not in common and present.get(entry.name.format(layer=layer.index), False)
+        }
         for layer in family.layers
     ]
     found = periods(layer_kinds(family.layers, [{f: e.shape for f, e in fields.items()} for fields in entries]))
@@ -97,8 +108,7 @@ def plan_of(family: Stack, present: Mapping[str, bool]) -> Plan:
         tuple(_fields(entries[period.start + place], tuple(period.layers(place))) for place in range(period.length))
         for period in found
     )
-    every = {field: entry for layer in family.layers for field, entry in family.layer_weights(layer).items()}
-    return Plan(outside, found, stacks, dict(family.weights()), every)
+    return Plan(outside, found, stacks, dict(family.weights()), every, shared)
 
 
 def _prepared(entries: Mapping[str, Entry], weights: Mapping[str, Any]) -> dict[str, Any]:

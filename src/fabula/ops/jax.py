@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 
-from fabula.errors import NotSupportedError
+from fabula.errors import ArgumentError
 from fabula.ops.jax_attention import attend, position_bias, precision_of, rotation, seen_by, turned
 from fabula.ops.jax_sources import Place, Source
 from fabula.ops.protocol import Activation
@@ -16,7 +17,20 @@ from fabula.ops.specs import AttentionSpec, LayerSpec, RopeSpec
 
 Array = jax.Array
 
-__all__ = ["Inputs", "JaxOps", "Shared"]
+__all__ = ["Inputs", "JaxOps", "MemoryRows", "Shared"]
+
+
+@dataclass(frozen=True, slots=True)
+class MemoryRows:
+    """What the layers read of M texts that an encoder has read, of S columns, and which of them each row reads."""
+
+    keys: Any  # Float["layers M S heads head_dim"]
+    values: Any
+    mask: Any  # Bool["M S"]: which columns are tokens
+    lines: Any  # Int["R"]
+
+
+jax.tree_util.register_dataclass(MemoryRows, data_fields=["keys", "values", "mask", "lines"], meta_fields=[])
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +43,7 @@ class Inputs:
     vectors: Array | None = None  # Float["T D"]: what stands for embedded tokens
     chosen: Array | None = None  # Bool["T"]: where it does; None: everywhere
     embedded: Array | None = None  # Int["R N"]: positions for the position embedding; None: the same
+    memory: MemoryRows | None = None  # what an encoder left for the rows
 
     @property
     def places(self) -> Array:
@@ -59,6 +74,7 @@ class JaxOps:
         self.source = source
         self.place = place
         self.weights: Array | None = None  # Float["R heads N K"]: the last attention's
+        self.memory_weights: Array | None = None  # Float["R heads N S"]: the same over an encoder's columns
 
     def embed(self, weight: Array, scale: float = 1.0) -> Array:
         given, chosen = self.inputs.vectors, self.inputs.chosen
@@ -116,7 +132,14 @@ class JaxOps:
         return x.reshape(*self.inputs.positions.shape, -1, spec.head_dim)
 
     def attend_memory(self, layer: LayerSpec, q: Array) -> Array:
-        raise NotSupportedError("`backend` must be 'torch' for models with an encoder, got 'jax'.")
+        memory = self.inputs.memory
+        if memory is None or layer.memory is None or self.place is None:
+            raise ArgumentError("each row of a model with an encoder must have a memory, got none. Encode its input.")
+        keys, values = (part[self.place.layer, memory.lines] for part in (memory.keys, memory.values))
+        q = self._heads(q, layer.memory)
+        seen = jnp.broadcast_to(memory.mask[memory.lines][:, None], (*q.shape[:2], keys.shape[1]))
+        out, self.memory_weights = attend(q, keys, values, layer.memory, seen)
+        return out.reshape(-1, layer.memory.heads * layer.memory.head_dim)
 
     def activate(self, x: Array, kind: Activation) -> Array:
         return _ACTIVATIONS[kind](x)

@@ -11,7 +11,9 @@ from fabula.ops.specs import AttentionSpec
 
 Array = jax.Array
 
-__all__ = ["attend", "precision_of", "rotation", "seen_by", "turned"]
+NOWHERE = np.iinfo(np.int32).max  # the position of a key that is padding
+
+__all__ = ["NOWHERE", "attend", "precision_of", "rotation", "seen_by", "turned"]
 
 
 def precision_of(x: Array) -> jax.lax.Precision | None:
@@ -20,7 +22,9 @@ def precision_of(x: Array) -> jax.lax.Precision | None:
 
 
 def seen_by(queries: Array, keys: Array, spec: AttentionSpec) -> Array:
-    """Bool["R N K"]: whether the query at position p sees the key at position k: p - window < k <= p."""
+    """Bool["R N K"]: whether the query at position p sees the key at position k: p - window < k <= p, or every key."""
+    if not spec.causal:
+        return jnp.broadcast_to((keys < NOWHERE)[:, None], (*queries.shape, keys.shape[1]))
     seen = keys[:, None, :] <= queries[:, :, None]
     return seen if spec.window is None else seen & (keys[:, None, :] > queries[:, :, None] - spec.window)
 

@@ -25,6 +25,7 @@ class Passed:
     x: Array  # Float["T D"]
     states: dict[int, Array] = field(default_factory=dict)  # tapped layer -> Float["S D"]; 0: what went in
     attentions: dict[int, Array] = field(default_factory=dict)  # tapped layer -> Float["R heads N K"]
+    memory_attentions: dict[int, Array] = field(default_factory=dict)  # the same over an encoder's columns
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +46,8 @@ class _Runner:
         ops = JaxOps(self.inputs, self.shared, self.source, place)
         x = self.family.block(ops, x, self.prepared(weights), self.family.layers[layer])
         assert ops.weights is not None
-        return x, {"state": ops.scored(x), "attention": ops.weights}
+        found = {"state": ops.scored(x), "attention": ops.weights}
+        return x, found if ops.memory_weights is None else {**found, "memory": ops.memory_weights}
 
     def wanted(self, layers: Collection[int]) -> list[str]:
         """What is tapped of some of these layers."""
@@ -53,7 +55,7 @@ class _Runner:
         if any(layer + 1 in self.states for layer in layers):
             kinds.append("state")
         if any(layer in self.attentions for layer in layers):
-            kinds.append("attention")
+            kinds += ["attention"] if self.inputs.memory is None else ["attention", "memory"]
         return kinds
 
     def keep(self, passed: Passed, layer: int, found: Mapping[str, Array]) -> None:
@@ -62,6 +64,8 @@ class _Runner:
             passed.states[layer + 1] = found["state"]
         if layer in self.attentions:
             passed.attentions[layer] = found["attention"]
+            if "memory" in found:
+                passed.memory_attentions[layer] = found["memory"]
 
 
 def run_layers(

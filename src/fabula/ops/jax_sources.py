@@ -12,6 +12,8 @@ from typing import Any, NamedTuple, Protocol
 import jax
 import jax.numpy as jnp
 
+from fabula.ops.jax_attention import NOWHERE
+
 Array = jax.Array
 State = Any  # a pytree of arrays
 
@@ -108,7 +110,7 @@ class OwnSource:
     def __init__(self, positions: Array, valid: Array | None = None):
         """`positions` Int["R N"]; `valid` Bool["R N"]: which of them are tokens; None: all."""
         self.state = ()
-        self._positions = positions if valid is None else jnp.where(valid, positions, jnp.iinfo(jnp.int32).max)
+        self._positions = positions if valid is None else jnp.where(valid, positions, NOWHERE)
 
     @property
     def key_positions(self) -> Array:
