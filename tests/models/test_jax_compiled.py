@@ -65,3 +65,19 @@ def test_blocks_are_copied_grown_and_read():
     for layer, heads in enumerate((given[0], narrow[1], given[2])):
         for found, right in zip(cache.read_row(layer, [0, 1], 40), heads, strict=True):
             assert np.array_equal(found, right)
+
+
+def test_a_step_that_fails_half_way_leaves_a_model_that_works(tmp_path, monkeypatch):
+    model = FlaxAutoModelForCausalLM.from_pretrained(write_tiny_model(tmp_path, num_hidden_layers=1))
+    right = model.generate([[5, 6, 7]], max_new_tokens=3)
+    program = model.program.in_blocks
+
+    def failing(weights, state, rows, taps):
+        program(weights, state, rows, taps)
+        raise RuntimeError("out of memory")
+
+    monkeypatch.setattr(model.program, "in_blocks", failing)
+    with pytest.raises(RuntimeError, match="out of memory"):
+        model.generate([[8, 9, 10]], max_new_tokens=3)
+    monkeypatch.undo()
+    assert model.generate([[5, 6, 7]], max_new_tokens=3) == right

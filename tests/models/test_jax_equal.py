@@ -13,19 +13,15 @@ pytest.importorskip("transformers")
 from fabula.models.jax import JaxCausalLM  # noqa: E402
 from fabula.models.torch import TorchCausalLM  # noqa: E402
 from fabula.ops.protocol import Taps  # noqa: E402
-from tests.models.configurations import CASES, FIRST, read_family, read_tensors, write  # noqa: E402
+from tests.models.configurations import FIRST, read_family, read_tensors, write  # noqa: E402
 from tests.models.conftest import Written  # noqa: E402
 from tests.models.steps import make_batch, relative_error, shuffled_tables  # noqa: E402
 
 LENGTHS = (41, 64, 36)
 BOUND = 1e-5
-CHOSEN = [
-    *FIRST,
-    *(case for case in CASES if case.name in ("gemma3-pattern", "qwen2-upper-window", "gpt2-layer-scale")),
-]
 
 
-@pytest.fixture(scope="module", params=CHOSEN, ids=str)
+@pytest.fixture(scope="module", params=FIRST, ids=str)
 def written(request, tmp_path_factory):
     directory = tmp_path_factory.mktemp("model")
     return Written(request.param, write(request.param, directory), directory)

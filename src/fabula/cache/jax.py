@@ -53,6 +53,11 @@ class JaxCache:
         return sum(int(array.nbytes) for part in self.state for array in part)
 
     @property
+    def is_lost(self) -> bool:
+        """Whether a step that failed has used up what was stored."""
+        return any(array.is_deleted() for part in self.state for array in part)
+
+    @property
     def nowhere(self) -> int:
         """A slot that there is not: what is written there is dropped."""
         return int(self.state[0][0].shape[1]) if self.state[0] else 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -175,14 +176,24 @@ class JaxCausalLM(FlaxGenerationMixin, nnx.Module):
         Float["heads new keys"], one for each row that computes anything.
         """
         weights = self.weights()
-        with within(mesh_of(weights)):
+        with within(mesh_of(weights)), self._whole(cache):
             return step(self.program, weights, batch, cache, taps)
 
     def burst(self, batch: Batch, cache: JaxCache, form: Form, rows: ClosedRows) -> Sequence[np.ndarray]:
         """Many steps of the engine at once: the new tokens of each row (engine/burst.py)."""
         weights = self.weights()
-        with within(mesh_of(weights)):
+        with within(mesh_of(weights)), self._whole(cache):
             return self.bursts.run(weights, batch, cache, form, rows)
+
+    @contextmanager
+    def _whole(self, cache: JaxCache) -> Iterator[None]:
+        """Within, a failure that loses what is stored ends the engine too: the next call gets a new one."""
+        try:
+            yield
+        except BaseException:
+            if cache.is_lost:
+                self._engine = None
+            raise
 
     def __call__(
         self,

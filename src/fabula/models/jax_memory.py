@@ -87,7 +87,7 @@ def joined(memories: Sequence[Any]) -> Joined | None:
     return Joined(whole, lines, tuple(memory.of.columns for memory in memories))
 
 
-@lru_cache(maxsize=4)  # the same rows take many steps
+@lru_cache(maxsize=1)  # the same rows take many steps
 def _together(parts: tuple[Memories, ...]) -> Memories:
     """Several as one: columns padded to the widest, rows to a bucket."""
     width = max(part.mask.shape[1] for part in parts)
