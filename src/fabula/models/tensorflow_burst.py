@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -14,7 +15,7 @@ from fabula.decoding.closed import ClosedRows, Form, decode, leaves_of, new_toke
 from fabula.engine.burst import LONGEST
 from fabula.models.burst_shapes import shaped
 from fabula.models.tensorflow_pass import compute
-from fabula.models.tensorflow_weights import Weights
+from fabula.models.tensorflow_weights import Place, Weights, weight_of
 from fabula.ops.protocol import NO_TAPS, Batch
 from fabula.ops.rectangles import bucket
 from fabula.ops.tensorflow import Frame
@@ -61,13 +62,45 @@ class Bursts:
         @tf.function(jit_compile=True, autograph=False)
         def program(stored: Dense, first: Tensor, leaves: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
             dense = _dense(stored[0]), _dense(stored[1])
-            tokens, lengths, dense = decode(forward_of(self.weights), dense, form, rebuild(leaves))
+            weights = Turned(self.weights) if first.shape[0] > 1 else self.weights
+            tokens, lengths, dense = decode(forward_of(weights), dense, form, rebuild(leaves))
             return tokens, lengths, *(_new(part, first) for part in dense)
 
         return program
 
 
-def forward_of(weights: Weights) -> Callable[[Tensor, Tensor, Dense], tuple[Tensor, Dense]]:
+class Turned:
+    """A model's weights in a trace, matrices taken from [in, out]: XLA multiplies several rows by those faster."""
+
+    def __init__(self, weights: Weights) -> None:
+        self.family, self.periods = weights.family, weights.periods
+        self._weights = weights
+        self._turned: dict[int, Tensor] = {}  # by id(variable), matrices alone
+        for _, _, place in weights.named():
+            if len(place.variable.shape) == 2 + (place.index is not None):
+                self._turned[id(place.variable)] = tf.linalg.matrix_transpose(place.variable.read_value())
+
+    @property
+    def outside(self) -> SimpleNamespace:
+        """The weights outside the layers, by field."""
+        return SimpleNamespace(**{field: self._value(place) for field, place in self._weights.places(None).items()})
+
+    def layer(self, number: int, turn: Tensor) -> SimpleNamespace:
+        """The weights of the layer that lies `turn` repeats behind this one, by field."""
+        own = self._weights.places(number)
+        return SimpleNamespace(**{field: self._value(place, turn) for field, place in own.items()})
+
+    def _value(self, place: Place | None, turn: Tensor | None = None) -> Tensor | None:
+        """A weight as [out, in] again, which is no work within a product."""
+        whole = None if place is None else self._turned.get(id(place.variable))
+        if place is None or whole is None:
+            return weight_of(place, turn)
+        if place.index is not None:
+            whole = whole[place.index if turn is None else place.index + turn]
+        return tf.linalg.matrix_transpose(whole)
+
+
+def forward_of(weights: Any) -> Callable[[Tensor, Tensor, Dense], tuple[Tensor, Dense]]:
     """One position a row over dense keys and values, which the new ones are put into."""
 
     def forward(last: Tensor, position: Tensor, dense: Dense) -> tuple[Tensor, Dense]:

@@ -41,12 +41,15 @@ class Weights:
     @property
     def outside(self) -> SimpleNamespace:
         """The weights outside the layers, by field."""
-        return SimpleNamespace(**{f: _value(place) for (layer, f), place in self._placed.items() if layer is None})
+        return SimpleNamespace(**{field: weight_of(place) for field, place in self.places(None).items()})
 
     def layer(self, number: int, turn: Tensor) -> SimpleNamespace:
         """The weights of the layer that lies `turn` repeats behind this one, by field; inside a trace."""
-        own = {field: place for (layer, field), place in self._placed.items() if layer == number}
-        return SimpleNamespace(**{field: _value(place, turn) for field, place in own.items()})
+        return SimpleNamespace(**{field: weight_of(place, turn) for field, place in self.places(number).items()})
+
+    def places(self, layer: int | None) -> dict[str, Place | None]:
+        """Where the weights of a layer are, or those outside of the layers, by field."""
+        return {field: place for (number, field), place in self._placed.items() if number == layer}
 
     def variables(self) -> dict[str, tf.Variable]:
         """Each variable once, under the name of what it holds first."""
@@ -157,7 +160,7 @@ def _array(stored: StoredTensor, entry: Entry, dtype: tf.DType) -> np.ndarray:
     return np.ascontiguousarray(values.T if entry.transposed else values, dtype.as_numpy_dtype)
 
 
-def _value(place: Place | None, turn: Tensor | None = None) -> Tensor | None:
+def weight_of(place: Place | None, turn: Tensor | None = None) -> Tensor | None:
     """A weight; inside a trace that of a layer so many repeats further."""
     if place is None:
         return None
