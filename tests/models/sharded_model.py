@@ -15,7 +15,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from fabula import FlaxAutoModelForCausalLM
 from fabula.errors import ArgumentError
 
-WAYS = ({}, {"do_sample": True, "seed": 3}, {"num_beams": 2})
+WAYS = ({}, {"num_beams": 2, "do_sample": True, "seed": 3})
 
 
 def main(folder: Path) -> None:
@@ -29,7 +29,7 @@ def main(folder: Path) -> None:
         calls = ({"max_new_tokens": 4, "pad_token_id": 0, **way} for way in WAYS[:ways])
         return [np.asarray(model.generate(ids, **call)).tolist() for call in calls]
 
-    right, logits = texts(one, 3), np.asarray(one(ids).logits)
+    right, logits = texts(one, 2), np.asarray(one(ids).logits)
     for mesh in (Mesh(np.array(jax.devices()).reshape(2, 2), ("data", "model")), jax.make_mesh((4,), ("model",))):
         model = FlaxAutoModelForCausalLM.from_pretrained(folder)
         model.shard(mesh, "model")
@@ -37,7 +37,7 @@ def main(folder: Path) -> None:
         assert head.sharding.shard_shape(head.shape)[0] == head.shape[0] // mesh.shape["model"]
         named = "data" in mesh.shape
         with nullcontext() if named else jax.set_mesh(mesh):
-            ways = 3 if named else 1
+            ways = 2 if named else 1
             assert texts(model, ways) == right[:ways]
             assert np.abs(np.asarray(model(ids).logits) - logits).max() < 1e-4
         keys = model.engine.storage.state[0][0]
