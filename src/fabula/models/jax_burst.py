@@ -35,6 +35,8 @@ class Bursts:
 
     def __init__(self, program: Program) -> None:
         self.program = program
+        # XLA makes of one row and a matrix [in, out] sums along columns, which take twice as long as two rows do.
+        self.least = 2 if any(entry.transposed for entry in program.plan.layer_entries.values()) else 1
         self.compiled: OrderedDict[Key, Callable[..., Any]] = OrderedDict()  # last used last
 
     def run(
@@ -42,7 +44,7 @@ class Bursts:
     ) -> Sequence[np.ndarray]:
         """The new tokens of each row, whose keys and values are in the cache then."""
         alike = (form, bucket(rows.ends.shape[1]))
-        burst = shaped(batch, rows, (key[2:] for key in self.compiled if key[:2] == alike))
+        burst = shaped(batch, rows, (key[2:] for key in self.compiled if key[:2] == alike), self.least)
         leaves, rebuild = leaves_of(burst.rows)
         program = self._program((*alike, *burst.tables.shape), rebuild)
         tokens, lengths, new = program(weights, _dense(cache.state, burst.tables), burst.first, leaves)
