@@ -91,16 +91,11 @@ CASES = [
     ("sum", (TRUTHS, -1, True), TRUTHS.sum(axis=-1, keepdims=True).astype(np.int32)),
     ("sum", (COLUMNS, 0), COLUMNS.sum(axis=0).astype(np.int32)),
     ("max", (X, -1, True), X.max(axis=-1, keepdims=True)),
-    ("min", (X, 0), X.min(axis=0)),
     ("any", (X > 3,), (X > 3).any(axis=-1)),
     ("all", (X < 5, -1, True), (X < 5).all(axis=-1, keepdims=True)),
     ("argmax", (TIES,), np.array([1, 0], np.int32)),
     ("cumulative_sum", (X,), np.cumsum(X.astype(np.float64), axis=-1).astype(np.float32)),
     ("cumulative_sum", (TRUTHS,), np.cumsum(TRUTHS, axis=-1).astype(np.int32)),
-    ("sort", (X,), np.sort(X, axis=-1)),
-    ("sort", (X, -1, True), -np.sort(-X, axis=-1)),
-    ("argsort", (TIES,), np.array([[3, 0, 1, 2, 4], [0, 1, 2, 3, 4]], np.int32)),
-    ("argsort", (TIES, -1, True), np.array([[1, 2, 4, 0, 3], [0, 1, 2, 3, 4]], np.int32)),
     ("softmax", (X,), exact_softmax(X).astype(np.float32)),
     ("softmax", (HOLES,), exact_softmax(HOLES).astype(np.float32)),
     ("log_softmax", (X,), np.log(exact_softmax(X)).astype(np.float32)),
@@ -268,7 +263,7 @@ def test_every_function_has_a_case():
     covered = {name for name, _, _ in CASES} | {"top_k", "surely_none", "survivors", "to_host", "while_loop"}
     functions = {key for key, value in vars(reference).items() if inspect.isfunction(value) and key[0] != "_"}
     assert functions == covered
-    assert len(functions) <= 51
+    assert len(functions) <= 50
 
 
 def test_of_finds_the_framework_of_an_array(xp):

@@ -31,11 +31,22 @@ STRATEGIES = [
 
 @pytest.fixture
 def counted(model, monkeypatch):
-    """How many positions each step computed."""
-    counts, step = [], type(model).step
-    monkeypatch.setattr(
-        type(model), "step", lambda self, batch, *rest: counts.append(len(batch.tokens)) or step(self, batch, *rest)
-    )
+    """How many positions each step, or each burst of steps, computed."""
+    counts, kind = [], type(model)
+    step, burst = kind.step, getattr(kind, "burst", None)
+
+    def counted_step(self, batch, *rest):
+        counts.append(len(batch.tokens))
+        return step(self, batch, *rest)
+
+    def counted_burst(self, *arguments):
+        tokens = burst(self, *arguments)
+        counts.append(sum(map(len, tokens)))
+        return tokens
+
+    monkeypatch.setattr(kind, "step", counted_step)
+    if burst is not None:
+        monkeypatch.setattr(kind, "burst", counted_burst)
     return counts
 
 

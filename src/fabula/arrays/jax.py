@@ -179,11 +179,6 @@ def max(x: Array, axis: int = -1, keepdims: bool = False) -> Array:
     return jnp.max(x, axis=axis, keepdims=keepdims)
 
 
-def min(x: Array, axis: int = -1, keepdims: bool = False) -> Array:
-    """The smallest value."""
-    return jnp.min(x, axis=axis, keepdims=keepdims)
-
-
 def any(x: Array, axis: int = -1, keepdims: bool = False) -> Array:
     """True where one is."""
     return jnp.any(x, axis=axis, keepdims=keepdims)
@@ -220,16 +215,6 @@ def _add_pairs(x: tuple[Array, Array], y: tuple[Array, Array]) -> tuple[Array, A
 
 def _is_float(x: Array) -> bool:
     return bool(jnp.issubdtype(x.dtype, jnp.floating))
-
-
-def sort(x: Array, axis: int = -1, descending: bool = False) -> Array:
-    """Sorted values."""
-    return jnp.sort(x, axis=axis, descending=descending)
-
-
-def argsort(x: Array, axis: int = -1, descending: bool = False) -> Array:
-    """The indices that sort x; equal values keep their order. int32."""
-    return jnp.argsort(x, axis=axis, stable=True, descending=descending).astype(jnp.int32)
 
 
 def softmax(x: Array, axis: int = -1) -> Array:

@@ -170,11 +170,6 @@ def max(x: Array, axis: int = -1, keepdims: bool = False) -> Array:
     return np.max(x, axis=axis, keepdims=keepdims)
 
 
-def min(x: Array, axis: int = -1, keepdims: bool = False) -> Array:
-    """The smallest value."""
-    return np.min(x, axis=axis, keepdims=keepdims)
-
-
 def any(x: Array, axis: int = -1, keepdims: bool = False) -> Array:
     """True where one is."""
     return np.any(x, axis=axis, keepdims=keepdims)
@@ -195,16 +190,6 @@ def cumulative_sum(x: Array, axis: int = -1) -> Array:
     wide = np.float64 if x.dtype.kind == "f" else np.int32
     narrow = x.dtype if x.dtype.kind == "f" else np.int32
     return np.cumsum(x, axis=axis, dtype=wide).astype(narrow, copy=False)
-
-
-def sort(x: Array, axis: int = -1, descending: bool = False) -> Array:
-    """Sorted values."""
-    return -np.sort(-x, axis=axis) if descending else np.sort(x, axis=axis)
-
-
-def argsort(x: Array, axis: int = -1, descending: bool = False) -> Array:
-    """The indices that sort x; equal values keep their order. int32."""
-    return np.argsort(-x if descending else x, axis=axis, kind="stable").astype(np.int32)
 
 
 def _row_by_row(function: Callable[[Array], Array], x: Array) -> Array:

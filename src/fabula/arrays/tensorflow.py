@@ -190,11 +190,6 @@ def max(x: Array, axis: int = -1, keepdims: bool = False) -> Array:
     return tf.reduce_max(x, axis, keepdims)
 
 
-def min(x: Array, axis: int = -1, keepdims: bool = False) -> Array:
-    """The smallest value."""
-    return tf.reduce_min(x, axis, keepdims)
-
-
 def any(x: Array, axis: int = -1, keepdims: bool = False) -> Array:
     """True where one is."""
     return tf.reduce_any(x, axis, keepdims)
@@ -231,16 +226,6 @@ def cumulative_sum(x: Array, axis: int = -1) -> Array:
     if x.dtype.is_floating:
         return tf.cast(tf.cumsum(tf.cast(x, tf.float64), axis), x.dtype)
     return tf.cumsum(tf.cast(x, tf.int32), axis)
-
-
-def sort(x: Array, axis: int = -1, descending: bool = False) -> Array:
-    """Sorted values."""
-    return tf.sort(x, axis, "DESCENDING" if descending else "ASCENDING")
-
-
-def argsort(x: Array, axis: int = -1, descending: bool = False) -> Array:
-    """The indices that sort x; equal values keep their order. int32."""
-    return tf.argsort(x, axis, "DESCENDING" if descending else "ASCENDING", stable=True)
 
 
 def softmax(x: Array, axis: int = -1) -> Array:

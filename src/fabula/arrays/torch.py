@@ -183,11 +183,6 @@ def max(x: Array, axis: int = -1, keepdims: bool = False) -> Array:
     return torch.amax(x, dim=axis, keepdim=keepdims)
 
 
-def min(x: Array, axis: int = -1, keepdims: bool = False) -> Array:
-    """The smallest value."""
-    return torch.amin(x, dim=axis, keepdim=keepdims)
-
-
 def any(x: Array, axis: int = -1, keepdims: bool = False) -> Array:
     """True where one is."""
     return torch.any(x, dim=axis, keepdim=keepdims)
@@ -208,16 +203,6 @@ def cumulative_sum(x: Array, axis: int = -1) -> Array:
     if x.is_floating_point():
         return torch.cumsum(x, dim=axis, dtype=torch.float64).to(x.dtype)
     return torch.cumsum(x, dim=axis, dtype=torch.int32)
-
-
-def sort(x: Array, axis: int = -1, descending: bool = False) -> Array:
-    """Sorted values."""
-    return torch.sort(x, dim=axis, descending=descending).values
-
-
-def argsort(x: Array, axis: int = -1, descending: bool = False) -> Array:
-    """The indices that sort x; equal values keep their order. int32."""
-    return torch.argsort(x, dim=axis, descending=descending, stable=True).to(torch.int32)
 
 
 def softmax(x: Array, axis: int = -1) -> Array:

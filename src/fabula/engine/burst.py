@@ -39,14 +39,22 @@ class Bursts:
     """Finds out which plans can be a burst, and prepares their rows."""
 
     def __init__(self, model: Any) -> None:
-        self.burst: Burst | None = getattr(model, "burst", None)
-        self._takes: Callable[[list[Recipe]], bool] = getattr(model, "takes_burst", lambda recipes: True)
+        self.model = model  # perhaps a weak proxy, whose methods would hold what it stands for
         self._refused: Plan | None = None  # which has been looked at
         self._paused = False
+
+    @property
+    def burst(self) -> Burst | None:
+        """The model's, if it has one."""
+        return getattr(self.model, "burst", None)
 
     def pause(self) -> None:
         """The next step is no burst: a row got no token in the last one, and an ordinary step says why."""
         self._paused = True
+
+    def forget(self) -> None:
+        """Nothing is held of the rows that went on."""
+        self._refused, self._paused = None, False
 
     def prepare(self, plan: Plan, scheduler: Scheduler) -> tuple[Form, ClosedRows] | None:
         """What the plan's rows go on with, their blocks reserved; None where the plan is one step."""
@@ -65,7 +73,8 @@ class Bursts:
         return None
 
     def _can(self, groups: Sequence[Group]) -> bool:
-        return all(map(_is_closed, groups)) and self._takes([group.request.recipe for group in groups])
+        takes: Callable[[list[Recipe]], bool] = getattr(self.model, "takes_burst", lambda recipes: True)
+        return all(map(_is_closed, groups)) and takes([group.request.recipe for group in groups])
 
 
 def _is_closed(group: Group) -> bool:

@@ -308,6 +308,7 @@ class Engine:
         self._special -= not ticket.request.recipe.is_plain
         if not self.tickets:  # nothing of the last step, such as what its rows continued, is held while idle
             self.builder, self.chooser = Builder(), Chooser(getattr(self.model, "sampler", None))
+            self.bursts.forget()
 
     def _grow(self, blocks: int) -> bool:
         """More cache, at least doubling it, up to the bound; then what rows left that have ended."""

@@ -48,15 +48,16 @@ class Side:
     def host(self, prompt: list[int], new_tokens: int) -> dict[str, Any]:
         """Seconds a step that the engine spends outside the model and the choice: plan, batch and commit."""
         engine = self.model.engine
-        model, chooser, burst = engine.model, engine.chooser, engine.bursts.burst
-        step, choose = Stopwatch(model.step), Stopwatch(chooser.choose)
+        model, chooser = engine.model, engine.chooser
+        step, choose, burst = Stopwatch(model.step), Stopwatch(chooser.choose), Stopwatch(engine.bursts.burst)
         engine.model, engine.chooser = Timed(model, "step", step), Timed(chooser, "choose", choose)
-        engine.bursts.burst = many = None if burst is None else Stopwatch(burst)
+        if engine.bursts.burst is not None:
+            engine.bursts.model = Timed(model, "burst", burst)
         try:
             _, rest, tokens = self.measure([prompt], new_tokens)
         finally:
-            engine.model, engine.chooser, engine.bursts.burst = model, chooser, burst
-        spent = sum(step.seconds[1:]) + sum(choose.seconds[1:]) + sum(many.seconds if many else ())
+            engine.model, engine.chooser, engine.bursts.model = model, chooser, model
+        spent = sum(step.seconds[1:]) + sum(choose.seconds[1:]) + sum(burst.seconds)
         return {"seconds_a_step": (rest - spent) / (tokens[0] - 1)}
 
     def bandwidth(self, threads: int) -> dict[str, Any]:
