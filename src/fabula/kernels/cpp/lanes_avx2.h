@@ -64,6 +64,11 @@ static inline void store_bytes(int8_t* p, F whole) {
   __m128i y = _mm_packs_epi32(_mm256_castsi256_si128(x), _mm256_extracti128_si256(x, 1));
   _mm_storel_epi64((__m128i*)p, _mm_packs_epi16(y, y));
 }
+static inline int32_t sum_of_16(const int8_t* p) {
+  __m128i offset = _mm_xor_si128(_mm_loadu_si128((const __m128i*)p), _mm_set1_epi8(-128));
+  __m128i halves = _mm_sad_epu8(offset, _mm_setzero_si128());
+  return _mm_cvtsi128_si32(halves) + _mm_extract_epi32(halves, 2) - 16 * 128;
+}
 static inline B load_bytes(const uint8_t* p) { return _mm256_loadu_si256((const __m256i*)p); }
 static inline B low_nibble(B a) { return _mm256_and_si256(a, _mm256_set1_epi8(0x0f)); }
 static inline B high_nibble(B a) { return _mm256_and_si256(_mm256_srli_epi16(a, 4), _mm256_set1_epi8(0x0f)); }

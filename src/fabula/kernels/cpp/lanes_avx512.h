@@ -46,6 +46,11 @@ template <int N> static inline I rotate(I a) { return _mm512_rol_epi32(a, N); }
 static inline I bits_of(F a) { return _mm512_castps_si512(a); }
 static inline F float_of_bits(I a) { return _mm512_castsi512_ps(a); }
 static inline void store_bytes(int8_t* p, F whole) { _mm_storeu_si128((__m128i*)p, _mm512_cvtepi32_epi8(_mm512_cvtps_epi32(whole))); }
+static inline int32_t sum_of_16(const int8_t* p) {
+  __m128i offset = _mm_xor_si128(_mm_loadu_si128((const __m128i*)p), _mm_set1_epi8(-128));
+  __m128i halves = _mm_sad_epu8(offset, _mm_setzero_si128());
+  return _mm_cvtsi128_si32(halves) + _mm_extract_epi32(halves, 2) - 16 * 128;
+}
 static inline B load_bytes(const uint8_t* p) { return _mm512_loadu_si512(p); }
 static inline B low_nibble(B a) { return _mm512_and_si512(a, _mm512_set1_epi8(0x0f)); }
 static inline B high_nibble(B a) { return _mm512_and_si512(_mm512_srli_epi16(a, 4), _mm512_set1_epi8(0x0f)); }

@@ -71,6 +71,11 @@ static inline F float_of_bits(I a) { return same_bits<F>(a); }
 static inline F to_float(I a) { return __builtin_convertvector(a, F); }
 static inline void store_bytes(int8_t* p, F whole) { for (int i = 0; i < W; i++) p[i] = int8_t(int32_t(whole[i])); }
 
+static inline int32_t sum_of_16(const int8_t* p) {
+  int32_t total = 0;
+  for (int i = 0; i < 16; i++) total += p[i];
+  return total;
+}
 static inline B load_bytes(const uint8_t* p) { B r; __builtin_memcpy(&r, p, sizeof r); return r; }
 static inline B low_nibble(B a) { return a & 0x0f; }
 static inline B high_nibble(B a) { return a >> 4; }

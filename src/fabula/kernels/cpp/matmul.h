@@ -252,6 +252,6 @@ static void finish(const float* scratch, const float* bias, const float* residua
 static void gate_and_quantize(const float* gate, const float* up, int kind, int8_t* codes, GroupScale* scale, Outlier* rest) {
   float product[kGroup];
   for (int i = 0; i < kGroup; i += W) store(product + i, mul(activate(load(gate + i), kind), load(up + i)));
-  quantize_rest(product, quantize_group(product, codes, scale), rest);
+  quantize_rest(product, quantize_group(product, codes, scale), rest->codes);
   rest->squares = sum_of_squares(product, kGroup);
 }

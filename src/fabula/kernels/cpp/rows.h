@@ -49,9 +49,7 @@ static void layer_norm(const float* x, const float* weight, const float* bias, f
 
 // What a matmul wants to know of a group's codes, beside themselves.
 static inline void describe_codes(const int8_t* codes, float step, GroupScale* scale) {
-  int32_t low_half = 0, high_half = 0;
-  for (int i = 0; i < 16; i++) low_half += codes[i];
-  for (int i = 16; i < 32; i++) high_half += codes[i];
+  int32_t low_half = sum_of_16(codes), high_half = sum_of_16(codes + 16);
   *scale = {step, step * float(low_half + high_half), -low_half, -high_half};
 }
 
@@ -69,13 +67,18 @@ static inline float quantize_group(const float* x, int8_t* codes, GroupScale* sc
 }
 
 // The second codes of a group whose largest is `high`: what the first ones leave, in steps of high / 127 / 254.
-static inline void quantize_rest(const float* x, float high, Outlier* out) {
+static inline void quantize_rest(const float* x, float high, int8_t* codes) {
   F inverse = splat(inverse_step(high)), finer = splat(254.0f);
   for (int i = 0; i < kGroup; i += W) {
     F scaled = mul(load(x + i), inverse);
-    store_bytes(out->codes + i, nearest(mul(sub(scaled, nearest(scaled)), finer)));
+    store_bytes(codes + i, nearest(mul(sub(scaled, nearest(scaled)), finer)));
   }
-  describe_codes(out->codes, high / 127.0f / 254.0f, &out->scale);
+}
+
+// What a matmul wants to know of the second codes of a group.
+static inline void describe_outlier(const GroupScale& scale, int group, Outlier* out) {
+  describe_codes(out->codes, scale.scale / 254.0f, &out->scale);
+  out->group = group;
 }
 
 // Whether a group's largest value is above `far` times the row's root mean square.
@@ -100,8 +103,8 @@ static void quantize(const float* x, int8_t* out, int width, float far) {
     GroupScale& scale = scales[i / kGroup];
     float high = quantize_group(from, out + i, &scale);
     if (!stands_out(scale.scale, squares, width, far)) continue;
-    outliers[count].group = i / kGroup;
-    quantize_rest(from, high, &outliers[count++]);
+    quantize_rest(from, high, outliers[count].codes);
+    describe_outlier(scale, i / kGroup, &outliers[count++]);
   }
   *row.outlier_count(out) = count;
 }
@@ -116,8 +119,8 @@ static void keep_outliers(int8_t* out, int width, float far) {
   for (int g = 0; g < width / kGroup; g++) squares += outliers[g].squares;
   for (int g = 0; g < width / kGroup; g++) {
     if (!stands_out(scales[g].scale, squares, width, far)) continue;
-    outliers[count] = outliers[g];
-    outliers[count++].group = g;
+    std::memmove(outliers[count].codes, outliers[g].codes, kGroup);
+    describe_outlier(scales[g], g, &outliers[count++]);
   }
   *row.outlier_count(out) = count;
 }

@@ -191,8 +191,13 @@ struct Run {
     const Matrix& w = *s.matrix;
     int width = panels * kPanel, real = std::min(width, w.rows - panel * kPanel);
     float* products = scratch(size_t(kTokens) * 8 * kPanel);
+    bool plain = !s.bias && s.residual < 0 && real == width;  // nothing to add: products are the output
     for (int first = 0; first < n; first += kTokens) {
       int tokens = std::min(kTokens, n - first);
+      if (plain) {
+        k.matmul(w, panel, panels, pointers.data() + first, tokens, (float*)at(s.out, first) + panel * kPanel, p.values_[size_t(s.out)].stride / 4);
+        continue;
+      }
       k.matmul(w, panel, panels, pointers.data() + first, tokens, products, width);
       for (int t = 0; t < tokens; t++) {
         const float* bias = s.bias ? s.bias + panel * kPanel : nullptr;
