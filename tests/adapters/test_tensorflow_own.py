@@ -80,6 +80,19 @@ def test_changed_weights_are_seen():
     assert after != before
 
 
+@pytest.mark.parametrize("way", ["assign", "in place"])
+def test_one_changed_number_is_seen_by_rows_that_go_on(way: str):
+    module, prompt = Summing(), [*range(1, 41)]
+    begun = module.generate([prompt], max_new_tokens=NEW)[0]
+    number = module.table[40, 3] + 9.0
+    if way == "assign":
+        module.table.assign(tf.tensor_scatter_nd_update(module.table, [[40, 3]], [number]))
+    else:
+        module.table.scatter_nd_update([[40, 3]], [number])
+    longer = module.generate([begun], max_new_tokens=NEW)[0]
+    assert longer == greedy_by_hand(module, begun, NEW)
+
+
 def test_hidden_states_serve_contrasts():
     settings = {"max_new_tokens": NEW, "penalty_alpha": 0.5, "top_k": 3}
     assert len(Summing().generate([PROMPTS[0]], **settings)[0]) == len(PROMPTS[0]) + NEW

@@ -15,7 +15,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from fabula.adapters.jax_calls import Called, Caller, check_taps, head_of, state_of
+from fabula.adapters.calls import check_taps, head_of
+from fabula.adapters.jax_calls import Called, Caller, accepted, state_of
+from fabula.adapters.lengths import Asked, Lane, alike, asked_rows, by_length, continued, order_of
 from fabula.adapters.remembered import RememberedTokens
 from fabula.cache.blocks import BLOCK
 from fabula.errors import FabulaError, NotSupportedError
@@ -35,15 +37,6 @@ class Way:
     backwards: bool  # padding behind a row changes nothing
 
 
-@dataclass(frozen=True, slots=True)
-class Lane:
-    """Rows of one length, and what the module keeps of them."""
-
-    tokens: np.ndarray  # Int["R C"]
-    past: Any
-    room: int | None  # the columns that there is room for; None: it grows
-
-
 @dataclass(slots=True)
 class Held:
     """What is kept from step to step, and what was found out about the module."""
@@ -52,15 +45,6 @@ class Held:
     state: list[Any] = field(default_factory=list)  # the arrays with which the lanes were computed
     caller: Caller | None = None
     way: Way | None = None  # None: not tried yet
-
-
-@dataclass(frozen=True, slots=True)
-class Asked:
-    """A row of which something is scored."""
-
-    tokens: np.ndarray  # Int["L"], to the end of this step
-    scored: np.ndarray  # Int["S"]: positions, rising
-    outputs: np.ndarray  # Int["S"]: where they lie among the step's
 
 
 def vocabulary_size(module: Any) -> int:
@@ -85,8 +69,8 @@ def step(module: Any, batch: Batch, cache: RememberedTokens, taps: Taps = NO_TAP
     """
     if batch.vectors is not None:
         raise NotSupportedError("`inputs_embeds` must be left out for this model, got some. Pass `input_ids`.")
-    check_taps(module, taps)
-    asked = _asked(batch, cache.rows(batch))
+    check_taps(taps, "output_hidden_states" in accepted(module), head_of(module), "__call__")
+    asked = asked_rows(batch, cache.rows(batch))
     if not asked:
         return Forward(np.zeros((0, module.vocabulary_size), np.float32))
     held = cache.held
@@ -94,17 +78,6 @@ def step(module: Any, batch: Batch, cache: RememberedTokens, taps: Taps = NO_TAP
         _forget_if_changed(module, held)
     hidden = taps.final_hidden or bool(taps.hidden_states or taps.layer_logits)
     return _forward(module, _computed(module, held, asked, hidden), taps)
-
-
-def _asked(batch: Batch, rows: Sequence[np.ndarray]) -> list[Asked]:
-    """The rows with scored positions."""
-    found = []
-    for row, tokens in enumerate(rows):
-        outputs = np.flatnonzero((batch.scored >= batch.starts[row]) & (batch.scored < batch.starts[row + 1]))
-        if len(outputs):
-            scored = batch.scored[outputs] - batch.starts[row] + batch.first[row]
-            found.append(Asked(tokens, scored, outputs))
-    return found
 
 
 def _forget_if_changed(module: Any, held: Held) -> None:
@@ -127,13 +100,11 @@ def _computed(module: Any, held: Held, asked: list[Asked], hidden: bool) -> list
         return [(asked, _padded(module, call, asked, hidden), 0)]
     lanes, parts = held.lanes, []
     held.lanes = []
-    for length in sorted({len(row.tokens) for row in asked}):
-        rows = [row for row in asked if len(row.tokens) == length]
-        tokens = np.stack([row.tokens for row in rows])
-        lane, places = _continued(lanes, tokens, min(int(row.scored[0]) for row in rows), way)
-        past, before, room = None, 0, None
+    for rows, tokens, limit in by_length(asked):
+        lane, places = continued(lanes, tokens, limit, lambda lane: way.follows and _is_of_rows(lane.past, lane.rows))
+        past, before, room, length = None, 0, None, tokens.shape[1]
         if lane is not None:
-            past, before, room = _chosen(lane, places), lane.tokens.shape[1], lane.room
+            past, before, room = _chosen(lane, places), lane.columns, lane.room
         elif way.starts:
             room = min(bucket(length + 1, 4 * COLUMNS), module.context_length)
             past = module.init_cache(len(rows), room)
@@ -155,25 +126,11 @@ def _padded(module: Any, call: Caller, asked: list[Asked], hidden: bool) -> Call
     return call(module, ids, np.pad(lengths, (0, len(ids) - len(asked)), constant_values=1), hidden=hidden)
 
 
-def _continued(lanes: Sequence[Lane], tokens: np.ndarray, limit: int, way: Way) -> tuple[Lane | None, list[int]]:
-    """The lane that rows Int["R L"] go on from, with at most `limit` columns, and which of its rows each continues."""
-    for lane in lanes:
-        columns = lane.tokens.shape[1]
-        if columns > limit or (lane.room is not None and tokens.shape[1] > lane.room):
-            continue
-        known = {row.tobytes(): place for place, row in enumerate(lane.tokens)}
-        places = [known.get(row[:columns].tobytes(), -1) for row in tokens]
-        same = places == list(range(len(lane.tokens)))
-        if same or (-1 not in places and way.follows and _is_of_rows(lane.past, len(lane.tokens))):
-            return lane, [] if same else places
-    return None, []
-
-
 def _chosen(lane: Lane, places: list[int]) -> Any:
     """What the module keeps of these rows, which may occur several times; []: of all, in order."""
     if not places:
         return lane.past
-    rows, chosen = len(lane.tokens), np.array(places, np.int32)
+    rows, chosen = lane.rows, np.array(places, np.int32)
     return jax.tree.map(lambda part: part[chosen] if _has_rows(part, rows) else part, lane.past)
 
 
@@ -199,7 +156,7 @@ def _tried(module: Any, call: Caller) -> Way:
         room = 4 * COLUMNS if starts else None
         return Way(starts, keeps, _goes_on(module, call, ids, whole, room, [1, 0]), False)
     behind = np.concatenate([ids, 1 - ids], 1)
-    return Way(False, False, False, _alike(whole, call(module, behind, lengths).logits[:, :3]))
+    return Way(False, False, False, alike(whole, call(module, behind, lengths).logits[:, :3]))
 
 
 def _goes_on(
@@ -214,20 +171,16 @@ def _goes_on(
         kept = _chosen(Lane(ids[:, :2], begun, room), list(order))
         rows = list(order) or [0, 1]
         found = call(module, ids[rows], np.array([3, 3]), kept, 2, room=room)
-        return _alike(found.logits, whole[rows, 2:])
+        return alike(found.logits, whole[rows, 2:])
     except FabulaError:
         raise
     except Exception:  # a module that cannot be called like this is computed from the start
         return False
 
 
-def _alike(logits: np.ndarray, others: np.ndarray) -> bool:
-    return bool(np.allclose(logits, others, rtol=1e-4, atol=1e-4 * float(np.abs(others).max())))
-
-
 def _forward(module: Any, parts: list[_Part], taps: Taps) -> Forward:
     """The scored outputs of all calls, in the step's order."""
-    order = np.argsort(np.concatenate([row.outputs for rows, _, _ in parts for row in rows]))
+    order = order_of([row for rows, _, _ in parts for row in rows])
 
     def together(values: list[np.ndarray]) -> np.ndarray:
         pieces = [

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,10 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from fabula.errors import ArgumentError, NotSupportedError
-from fabula.taps import Taps
-
-__all__ = ["Called", "Caller", "arguments", "check_taps", "head_of"]
+from fabula.adapters.calls import arguments, check_shape, logits_of, named
 
 Array = jax.Array
 
@@ -38,7 +33,7 @@ class Caller:
         self._graph: Any = None
         self._compiled: Any = None
         self._eager = False  # whether a trace has failed
-        self.accepts = arguments(module)
+        self.accepts = accepted(module)
 
     @property
     def keeps(self) -> bool:
@@ -91,7 +86,7 @@ class Caller:
 
 def state_of(module: Any) -> list[Any]:
     """The arrays that a module computes with."""
-    return jax.tree.leaves(_parts(module, arguments(module))[1])
+    return jax.tree.leaves(_parts(module, accepted(module))[1])
 
 
 def _parts(module: Any, accepts: frozenset[str]) -> tuple[Any, Any]:
@@ -121,64 +116,19 @@ def _plain(output: Any) -> dict[str, Any]:
     names = {"logits": 0, "past_key_values": 1, "hidden_states": None}
     if isinstance(output, jax.Array):
         return {"logits": output}
-    return {name: _named(output, name, place) for name, place in names.items()}
+    return {name: named(output, name, place) for name, place in names.items()}
 
 
 def _read(output: Any, rectangle: tuple[int, int], keeps: bool) -> Called:
     """The parts of an output. Raises ArgumentError where there are no logits for every column."""
     parts = output if isinstance(output, dict) else _plain(output)
-    logits = parts.get("logits")
-    if not isinstance(logits, (jax.Array, np.ndarray)):
-        raise ArgumentError(
-            f"`__call__` must return logits, or an object or tuple with them, got {type(logits).__name__}. "
-            "Return an array of the shape [rows, columns, vocabulary]."
-        )
-    if logits.ndim != 3 or logits.shape[:2] != rectangle:
-        raise ArgumentError(
-            f"`__call__` must return logits of the shape [rows, columns, vocabulary], here {[*rectangle, 'V']}, "
-            f"got {list(logits.shape)}. Return them for every column that it is given."
-        )
+    logits = logits_of(parts.get("logits"), (jax.Array, np.ndarray), "__call__")
+    check_shape(logits, rectangle[0], [rectangle[1]], "__call__")
     states = parts.get("hidden_states")
     hidden = None if states is None else tuple(np.asarray(state, np.float32) for state in states)
     return Called(np.asarray(logits, np.float32), parts.get("past_key_values") if keeps else None, hidden)
 
 
-def _named(output: Any, name: str, place: int | None) -> Any:
-    """A part of an output by its name, its key, or its place in a tuple."""
-    if isinstance(output, Mapping):
-        return output.get(name)
-    if isinstance(output, (tuple, list)) and not hasattr(output, name):
-        return output[place] if place is not None and place < len(output) else None
-    return getattr(output, name, None)
-
-
-def arguments(module: Any) -> frozenset[str]:
-    """The names of what a call takes, the first one aside: that gets the ids."""
-    parameters = list(inspect.signature(type(module).__call__).parameters.values())
-    named = {inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY}
-    return frozenset(one.name for one in parameters[2:] if one.kind in named)
-
-
-def check_taps(module: Any, taps: Taps) -> None:
-    """Raises NotSupportedError for what the module does not show."""
-    if taps.attentions:
-        raise NotSupportedError("`output_attentions` must be False for this model, got True. Call the model itself.")
-    if taps.last_layer is not None:
-        raise NotSupportedError("`assistant_early_exit` must be left out for this model: it runs as a whole.")
-    states = taps.final_hidden or taps.hidden_states or taps.layer_logits
-    if states and "output_hidden_states" not in arguments(module):
-        raise NotSupportedError(
-            "`__call__` must take `output_hidden_states` for what was asked of generate(), and this model's does not. "
-            "Give it that argument, and return `hidden_states`, or choose another way to decode."
-        )
-    if taps.layer_logits and head_of(module) is None:
-        raise NotSupportedError(
-            "`get_output_embeddings` must give the model's head for `dola_layers`, got none. "
-            "Define it, or leave them out."
-        )
-
-
-def head_of(module: Any) -> Any:
-    """What makes logits of hidden states: the module's `get_output_embeddings()`, if it has one."""
-    own = getattr(module, "get_output_embeddings", None)
-    return None if own is None else own()
+def accepted(module: Any) -> frozenset[str]:
+    """The names of what the module's call takes beside the ids."""
+    return arguments(module.__call__)

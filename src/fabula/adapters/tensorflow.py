@@ -7,15 +7,16 @@ tokens, as far as a trial shows that it can.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import tensorflow as tf
 
+from fabula.adapters.calls import check_taps, head_of
+from fabula.adapters.lengths import Asked, Lane, alike, asked_rows, by_length, continued, order_of
 from fabula.adapters.remembered import RememberedTokens
-from fabula.adapters.tensorflow_calls import Called, call_module, check_taps, chosen_rows, head_of, is_of_rows, keeps
+from fabula.adapters.tensorflow_calls import Called, accepted, call_module, chosen_rows, is_of_rows, keeps
 from fabula.cache.blocks import BLOCK
 from fabula.errors import NotSupportedError
 from fabula.ops.protocol import NO_TAPS, Batch, Forward, Taps
@@ -23,14 +24,6 @@ from fabula.ops.protocol import NO_TAPS, Batch, Forward, Taps
 Tensor = Any  # a tf.Tensor
 
 COLUMNS = 16  # padded rectangles have a multiple of so many, so that a module's own tf.function sees few shapes
-
-
-@dataclass(frozen=True, slots=True)
-class Lane:
-    """Rows of one length, and what the module keeps of them."""
-
-    tokens: np.ndarray  # Int["R C"]
-    past: Any
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,17 +40,8 @@ class Held:
     """What is kept from step to step, and what was found out about the module."""
 
     lanes: list[Lane] = field(default_factory=list)
-    stamp: bytes = b""  # of the weights with which the lanes were computed
+    values: list[Tensor] = field(default_factory=list)  # the weights with which the lanes were computed
     way: Way | None = None  # None: not tried yet
-
-
-@dataclass(frozen=True, slots=True)
-class Asked:
-    """A row of which something is scored."""
-
-    tokens: np.ndarray  # Int["L"], to the end of this step
-    scored: np.ndarray  # Int["S"]: positions, rising
-    outputs: np.ndarray  # Int["S"]: where they lie among the step's
 
 
 def vocabulary_size(module: Any) -> int:
@@ -86,8 +70,8 @@ def step(module: Any, batch: Batch, cache: RememberedTokens, taps: Taps = NO_TAP
     """
     if batch.vectors is not None:
         raise NotSupportedError("`inputs_embeds` must be left out for this model, got some. Pass `input_ids`.")
-    check_taps(module, taps)
-    asked = _asked(batch, cache.rows(batch))
+    check_taps(taps, "output_hidden_states" in accepted(module), head_of(module), "__call__")
+    asked = asked_rows(batch, cache.rows(batch))
     if not asked:
         return Forward(tf.zeros((0, module.vocabulary_size)))
     held = cache.held
@@ -97,22 +81,17 @@ def step(module: Any, batch: Batch, cache: RememberedTokens, taps: Taps = NO_TAP
     return _forward(module, _computed(module, held, asked, hidden), taps)
 
 
-def _asked(batch: Batch, rows: Sequence[np.ndarray]) -> list[Asked]:
-    """The rows with scored positions."""
-    found = []
-    for row, tokens in enumerate(rows):
-        outputs = np.flatnonzero((batch.scored >= batch.starts[row]) & (batch.scored < batch.starts[row + 1]))
-        if len(outputs):
-            scored = batch.scored[outputs] - batch.starts[row] + batch.first[row]
-            found.append(Asked(tokens, scored, outputs))
-    return found
-
-
 def _forget_if_changed(module: Any, held: Held) -> None:
     """Drops the lanes if the module's weights are not those that they were computed with."""
-    stamp = b"".join(tf.reshape(one, (-1,))[:8].numpy().tobytes() for one in module.trainable_variables)
-    if stamp != held.stamp:
-        held.stamp, held.lanes = stamp, []
+    values = [tf.convert_to_tensor(one) for one in module.variables]
+    if len(values) != len(held.values) or not all(map(_same, values, held.values)):
+        held.values, held.lanes = values, []
+
+
+def _same(value: Tensor, other: Tensor) -> bool:
+    """Whether two values are equal; those of a variable that nobody assigned to lie at one place."""
+    ours, others = np.asarray(value), np.asarray(other)
+    return bool(ours.ctypes.data == others.ctypes.data or np.array_equal(ours, others))
 
 
 _Part = tuple[list[Asked], Called, int]  # rows, what a call gave, and the position of its first column
@@ -124,14 +103,15 @@ def _computed(module: Any, held: Held, asked: list[Asked], hidden: bool) -> list
         held.way = _tried(module)
     if held.way.backwards and not held.way.keeps:
         return [(asked, _padded(module, asked, hidden), 0)]
-    lanes, parts = held.lanes, []
+    way, lanes, parts = held.way, held.lanes, []
     held.lanes = []
-    for length in sorted({len(row.tokens) for row in asked}):
-        rows = [row for row in asked if len(row.tokens) == length]
-        tokens = np.stack([row.tokens for row in rows])
-        past, before = _continued(lanes, tokens, min(int(row.scored[0]) for row in rows), held.way)
-        found = call_module(module, tokens, np.full(len(rows), length), past, before, hidden)
-        if found.past is not None and held.way.keeps:
+    for rows, tokens, limit in by_length(asked):
+        lane, places = continued(lanes, tokens, limit, lambda lane: way.follows and is_of_rows(lane.past, lane.rows))
+        past, before = None, 0
+        if lane is not None:
+            past, before = chosen_rows(lane.past, np.array(places, np.int32)) if places else lane.past, lane.columns
+        found = call_module(module, tokens, np.full(len(rows), tokens.shape[1]), past, before, hidden)
+        if found.past is not None and way.keeps:
             held.lanes.append(Lane(tokens, found.past))
         parts.append((rows, found, before))
     return parts
@@ -142,19 +122,15 @@ def _tried(module: Any) -> Way:
     ids, lengths = np.array([[0, 1, 1], [1, 0, 1]], np.int32), np.array([3, 3])
     if not keeps(module):
         padded = call_module(module, np.concatenate([ids, 1 - ids], 1), lengths).logits
-        return Way(False, False, _alike(call_module(module, ids, lengths).logits, padded[:, :3]))
+        return Way(False, False, alike(call_module(module, ids, lengths).logits, padded[:, :3]))
     whole, begun = call_module(module, ids, lengths), call_module(module, ids[:, :2], lengths - 1)
     past = begun.past
 
     def goes_on(order: list[int], past: Any) -> bool:
-        return _alike(call_module(module, ids[order], lengths, past, 2).logits, tf.gather(whole.logits[:, 2:], order))
+        return alike(call_module(module, ids[order], lengths, past, 2).logits, tf.gather(whole.logits[:, 2:], order))
 
     follows = is_of_rows(past, 2) and goes_on([1, 0], chosen_rows(past, np.array([1, 0], np.int32)))
     return Way(past is not None and goes_on([0, 1], past), follows, False)
-
-
-def _alike(logits: Tensor, others: Tensor) -> bool:
-    return bool(np.allclose(logits, others, rtol=1e-4, atol=1e-4 * float(np.abs(others).max())))
 
 
 def _padded(module: Any, asked: list[Asked], hidden: bool) -> Called:
@@ -166,26 +142,9 @@ def _padded(module: Any, asked: list[Asked], hidden: bool) -> Called:
     return call_module(module, ids, lengths, hidden=hidden)
 
 
-def _continued(lanes: Sequence[Lane], tokens: np.ndarray, limit: int, way: Way) -> tuple[Any, int]:
-    """What the module keeps of the rows Int["R L"], and of how many columns, `limit` at most; (None, 0): of none."""
-    for lane in lanes:
-        columns = lane.tokens.shape[1]
-        if columns > limit:
-            continue
-        known = {row.tobytes(): place for place, row in enumerate(lane.tokens)}
-        places = [known.get(row[:columns].tobytes()) for row in tokens]
-        if None in places:
-            continue
-        if places == list(range(len(lane.tokens))):
-            return lane.past, columns
-        if way.follows and is_of_rows(lane.past, len(lane.tokens)):
-            return chosen_rows(lane.past, np.array(places, np.int32)), columns
-    return None, 0
-
-
 def _forward(module: Any, parts: list[_Part], taps: Taps) -> Forward:
     """The scored outputs of all calls, in the step's order."""
-    order = np.argsort(np.concatenate([row.outputs for rows, _, _ in parts for row in rows])).astype(np.int32)
+    order = order_of([row for rows, _, _ in parts for row in rows]).astype(np.int32)
 
     def together(values: list[Tensor]) -> Tensor:
         pieces = [

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import inspect
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import tensorflow as tf
 
-from fabula.errors import ArgumentError, NotSupportedError
-from fabula.taps import Taps
+from fabula.adapters.calls import arguments, check_shape, logits_of, named
 
 Tensor = Any  # a tf.Tensor
 
@@ -32,7 +29,7 @@ def call_module(
 
     Row r has lengths[r] tokens; what follows is padding.
     """
-    accepts = arguments(module)
+    accepts = accepted(module)
     rows, columns = ids.shape
     positions = np.broadcast_to(np.arange(before, columns), (rows, columns - before))
     given = {
@@ -45,27 +42,20 @@ def call_module(
     }
     wanted = {name: _tensor(value) for name, value in given.items() if name in accepts}
     output = module(tf.constant(ids[:, before:], tf.int32), **wanted)
-    logits = _logits(output)
-    if len(logits.shape) != 3 or tuple(logits.shape[:2]) != (rows, columns - before):
-        raise ArgumentError(
-            f"`__call__` must return logits of the shape [rows, columns, vocabulary], here "
-            f"[{rows}, {columns - before}, V], got {list(logits.shape)}. Return them for every column that it is given."
-        )
-    kept = _named(output, "past_key_values", 1) if keeps(module) else None
-    return Called(tf.cast(logits, tf.float32), kept, _named(output, "hidden_states", None))
+    logits = logits_of(output, tf.Tensor, "__call__")
+    check_shape(logits, rows, [columns - before], "__call__")
+    kept = named(output, "past_key_values", 1) if keeps(module) else None
+    return Called(tf.cast(logits, tf.float32), kept, named(output, "hidden_states", None))
 
 
-def arguments(module: Any) -> frozenset[str]:
-    """The names of what a call takes, the first one aside: that gets the ids."""
-    call = module.call if hasattr(module, "call") else module.__call__
-    parameters = list(inspect.signature(call).parameters.values())
-    named = {inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY}
-    return frozenset(one.name for one in parameters[1:] if one.kind in named)
+def accepted(module: Any) -> frozenset[str]:
+    """The names of what the module's call takes beside the ids."""
+    return arguments(module.call if hasattr(module, "call") else module.__call__)
 
 
 def keeps(module: Any) -> bool:
     """Whether the module has a cache of its own."""
-    return {"past_key_values", "use_cache"} <= arguments(module)
+    return {"past_key_values", "use_cache"} <= accepted(module)
 
 
 def is_of_rows(past: Any, rows: int) -> bool:
@@ -79,51 +69,5 @@ def chosen_rows(past: Any, rows: np.ndarray) -> Any:
     return tf.nest.map_structure(lambda part: None if part is None else tf.gather(part, rows), past)
 
 
-def check_taps(module: Any, taps: Taps) -> None:
-    """Raises NotSupportedError for what the module does not show."""
-    if taps.attentions:
-        raise NotSupportedError("`output_attentions` must be False for this model, got True. Call the model itself.")
-    if taps.last_layer is not None:
-        raise NotSupportedError("`assistant_early_exit` must be left out for this model: it runs as a whole.")
-    if (taps.final_hidden or taps.hidden_states or taps.layer_logits) and "output_hidden_states" not in arguments(
-        module
-    ):
-        raise NotSupportedError(
-            "`__call__` must take `output_hidden_states` for what was asked of generate(), and this model's does not. "
-            "Give it that argument, and return `hidden_states`, or choose another way to decode."
-        )
-    if taps.layer_logits and head_of(module) is None:
-        raise NotSupportedError(
-            "`get_output_embeddings` must give the model's head for `dola_layers`, got none. "
-            "Define it, or leave them out."
-        )
-
-
-def head_of(module: Any) -> Any:
-    """What makes logits of hidden states: the module's `get_output_embeddings()`, if it has one."""
-    own = getattr(module, "get_output_embeddings", None)
-    return None if own is None else own()
-
-
 def _tensor(value: Any) -> Any:
     return tf.constant(value) if isinstance(value, np.ndarray) else value
-
-
-def _logits(output: Any) -> Tensor:
-    """The logits in what a module returns. Raises ArgumentError where there are none."""
-    logits = output if isinstance(output, tf.Tensor) else _named(output, "logits", 0)
-    if not isinstance(logits, tf.Tensor):
-        raise ArgumentError(
-            f"`__call__` must return logits, or an object or tuple with them, got {type(output).__name__}. "
-            "Return a tensor of the shape [rows, columns, vocabulary]."
-        )
-    return logits
-
-
-def _named(output: Any, name: str, place: int | None) -> Any:
-    """A part of an output by its name, its key, or its place in a tuple."""
-    if isinstance(output, Mapping):
-        return output.get(name)
-    if isinstance(output, (tuple, list)) and not hasattr(output, name):
-        return output[place] if place is not None and place < len(output) else None
-    return None if isinstance(output, tf.Tensor) else getattr(output, name, None)

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from fabula.adapters.calls import check_taps
 from fabula.adapters.remembered import RememberedTokens
 from fabula.adapters.torch_calls import Columns, ModuleCall, OwnCall, Way
 from fabula.adapters.torch_lanes import Lanes, Output, Wanted
@@ -83,7 +84,7 @@ def step(module: Any, batch: Batch, cache: RememberedTokens, taps: Taps = NO_TAP
     if batch.vectors is not None:
         raise NotSupportedError("`inputs_embeds` must be left out for this model, got some. Pass `input_ids`.")
     adapted = adapt(module)
-    _check_taps(adapted.call, taps)
+    check_taps(taps, adapted.call.shows_states, adapted.call.head, "forward")
     rows = cache.rows(batch)
     asked = _asked(batch, rows, adapted.call.last_only)
     if not asked:
@@ -146,21 +147,3 @@ def _forward(call: ModuleCall, outputs: Sequence[Output], taps: Taps) -> Forward
         {layer: states[layer] for layer in taps.hidden_states} or None,
         layer_logits={layer: head(states[layer]).float() for layer in taps.layer_logits} if head else None,
     )
-
-
-def _check_taps(call: ModuleCall, taps: Taps) -> None:
-    if taps.attentions:
-        raise NotSupportedError("`output_attentions` must be False for this model, got True. Call the model itself.")
-    if getattr(taps, "last_layer", None) is not None:
-        raise NotSupportedError("`assistant_early_exit` must be left out for this model: it runs as a whole.")
-    states = taps.final_hidden or taps.hidden_states or taps.layer_logits
-    if states and "output_hidden_states" not in getattr(call, "accepts", ("output_hidden_states",)):
-        raise NotSupportedError(
-            "`forward` must take `output_hidden_states` for what was asked of generate(), and this model's does not. "
-            "Give it that argument, and return `hidden_states`, or choose another way to decode."
-        )
-    if taps.layer_logits and call.head is None:
-        raise NotSupportedError(
-            "`get_output_embeddings` must give the model's head for `dola_layers`, got none. "
-            "Define it, or leave them out."
-        )

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import inspect
 import weakref
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
 import torch
 
-from fabula.errors import ArgumentError
+from fabula.adapters.calls import arguments, check_shape, head_of, logits_of, named
 
 Cache = Literal["none", "own", "columns"]  # columns: the module's, made so that any of its columns can be dropped
 Padding = Literal["left", "right", "none"]
@@ -51,6 +50,7 @@ class ModuleCall(Protocol):
 
     padding_id: int  # what stands where there is no token
     last_only: bool  # whether only the last column's logits mean anything
+    shows_states: bool  # whether it can be asked for hidden states
 
     @property
     def module(self) -> torch.nn.Module:
@@ -84,7 +84,8 @@ class OwnCall:
 
     def __init__(self, module: torch.nn.Module) -> None:
         self._module = weakref.ref(module)  # the module holds this call, which must not hold it in turn
-        self.accepts = _arguments(module)
+        self.accepts = arguments(module.forward)
+        self.shows_states = "output_hidden_states" in self.accepts
 
     @property
     def module(self) -> torch.nn.Module:
@@ -129,44 +130,6 @@ class OwnCall:
         output = self.module(
             columns.ids[:, -columns.new :], **{name: given[name] for name in given if name in self.accepts}
         )
-        logits = logits_of(output)
-        rectangle = (columns.ids.shape[0], columns.new)
-        if logits.ndim != 3 or logits.shape[0] != rectangle[0] or logits.shape[1] not in (1, rectangle[1]):
-            raise ArgumentError(
-                f"`forward` must return logits of the shape [rows, columns, vocabulary], here {[*rectangle, 'V']}, "
-                f"got {list(logits.shape)}. Return them for every column that it is given."
-            )
-        return Computed(logits, _named(output, "past_key_values", 1), _named(output, "hidden_states", None))
-
-
-def head_of(module: torch.nn.Module) -> Callable[[torch.Tensor], torch.Tensor] | None:
-    """The module's `get_output_embeddings()`, if it has one."""
-    own = getattr(module, "get_output_embeddings", None)
-    return None if own is None else own()
-
-
-def logits_of(output: Any) -> torch.Tensor:
-    """The logits in what a module returns. Raises ArgumentError where there are none."""
-    logits = output if isinstance(output, torch.Tensor) else _named(output, "logits", 0)
-    if not isinstance(logits, torch.Tensor):
-        raise ArgumentError(
-            f"`forward` must return logits, or an object or tuple with them, got {type(output).__name__}. "
-            "Return a tensor of the shape [rows, columns, vocabulary]."
-        )
-    return logits
-
-
-def _named(output: Any, name: str, place: int | None) -> Any:
-    """A part of an output by its name, its key, or its place in a tuple."""
-    if isinstance(output, Mapping):
-        return output.get(name)
-    if isinstance(output, (tuple, list)) and not hasattr(output, name):
-        return output[place] if place is not None and place < len(output) else None
-    return getattr(output, name, None)
-
-
-def _arguments(module: torch.nn.Module) -> frozenset[str]:
-    """The names of what `forward` takes, the first one aside: that gets the ids."""
-    parameters = list(inspect.signature(module.forward).parameters.values())
-    named = {inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY}
-    return frozenset(one.name for one in parameters[1:] if one.kind in named)
+        logits = logits_of(output, torch.Tensor, "forward")
+        check_shape(logits, len(columns.ids), {1, columns.new}, "forward")
+        return Computed(logits, named(output, "past_key_values", 1), named(output, "hidden_states", None))

@@ -10,7 +10,8 @@ import torch
 from transformers import PreTrainedModel
 from transformers.cache_utils import DynamicCache, EncoderDecoderCache
 
-from fabula.adapters.torch_calls import Cache, Columns, Computed, Padding, Way, head_of
+from fabula.adapters.calls import head_of
+from fabula.adapters.torch_calls import Cache, Columns, Computed, Padding, Way
 from fabula.interop.transformers_memory import encoder_inputs, memory_width
 
 _PASTS = {  # what models call what they keep: in their output -> in their inputs
@@ -25,6 +26,8 @@ _FULL_LENGTH = {"full_attention", "sliding_attention"}
 
 class TransformersCall:
     """A model whose `prepare_inputs_for_generation` turns ids, mask and past into the arguments of its forward."""
+
+    shows_states = True
 
     def __init__(self, model: PreTrainedModel) -> None:
         self.module: Any = model
