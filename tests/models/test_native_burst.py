@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from fabula import AutoModelForCausalLM
+from fabula import AutoModelForCausalLM, GenerationConfig
 from fabula.errors import NumericalError
 from fabula.kernels.library import load_library
 from fabula.testing.tiny_model import write_tiny_model
@@ -82,6 +82,13 @@ def test_a_row_ends_where_it_would_end_step_by_step(watched):
 def test_rows_with_other_processors_go_step_by_step(watched):
     rows, alone, bursts = watched.generate(PROMPTS, max_new_tokens=20, min_new_tokens=20, no_repeat_ngram_size=2)
     assert rows == alone and not bursts
+
+
+def test_a_greedy_row_stays_greedy_beside_one_with_a_temperature(watched):
+    greedy = GenerationConfig(do_sample=False, max_new_tokens=30, eos_token_id=None)
+    drawn = GenerationConfig(do_sample=True, temperature=0.7, max_new_tokens=30, eos_token_id=None)
+    rows, alone, bursts = watched.generate(PROMPTS[:2], generation_config=[greedy, drawn], seed=3)
+    assert rows == alone and bursts
 
 
 def test_one_row_that_hits_its_limit_early_leaves_the_others_going(watched):

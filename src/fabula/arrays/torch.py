@@ -35,8 +35,11 @@ def _device(like: Array | None) -> torch.device | None:
 
 
 def asarray(x: Any, dtype: str, like: Array | None = None) -> Array:
-    """x, a number, list or array, as a tensor of dtype."""
-    return torch.as_tensor(x, dtype=_type(dtype), device=_device(like))
+    """x, a number, list or array, as a tensor of dtype; what goes to a GPU goes there without waiting for it."""
+    device = _device(like)
+    if device is None or device.type != "cuda" or (isinstance(x, torch.Tensor) and x.device.type != "cpu"):
+        return torch.as_tensor(x, dtype=_type(dtype), device=device)
+    return torch.as_tensor(x, dtype=_type(dtype)).pin_memory().to(device, non_blocking=True)
 
 
 def arange(stop: int, like: Array | None = None) -> Array:

@@ -31,10 +31,15 @@ def top_k(x: Array, k: int) -> tuple[Array, Array]:
     return values[..., :k], columns[..., :k].to(torch.int32)
 
 
-def kth_value(x: Array, k: int | np.ndarray) -> Array:
-    """["R 1"]: the k-th largest value of each row of x ["R V"]; k in [1, V] is a number or, on the host, Int["R 1"]."""
+def kth_value(x: Array, k: int | np.ndarray | Array) -> Array:
+    """["R 1"]: the k-th largest value of each row of x ["R V"]; k in [1, V] is a number or Int["R 1"].
+
+    On a GPU, ranks that are known on the host spare it a sort of everything.
+    """
     if x.device.type == "cpu":
-        return torch.from_numpy(numpy_selections.kth_value(_on_host(x), k)).to(x.dtype)
+        return torch.from_numpy(numpy_selections.kth_value(_on_host(x), _on_host(k))).to(x.dtype)
+    if isinstance(k, torch.Tensor):
+        return torch.gather(torch.sort(x, dim=-1, descending=True).values, -1, k.long() - 1)
     if isinstance(k, int):
         return torch.topk(x, k, dim=-1).values[..., -1:]
     highest = torch.topk(x, int(k.max()), dim=-1).values

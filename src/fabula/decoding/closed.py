@@ -16,10 +16,13 @@ from fabula.decoding.sample import best_tokens, keyed_noise
 from fabula.processors.columns import Column, Numbers, columns_of, process_of
 
 __all__ = [
+    "Choose",
     "ClosedRow",
     "ClosedRows",
     "Form",
     "Forward",
+    "Turn",
+    "appended",
     "close",
     "decode",
     "leaves_of",
@@ -69,6 +72,10 @@ class Turn(NamedTuple):
     position: Any  # Int["R"]: where
     ended: Any  # Bool["R"]
     model: Any  # the model's state
+
+
+# (logits Float["R V"], the rows) -> (tokens Int["R"], whether each is one Bool["R"])
+Choose = Callable[[Any, Turn], tuple[Any, Any]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,15 +154,22 @@ def padded(rows: ClosedRows, count: int, width: int) -> ClosedRows:
     return replace(wider, numbers=numbers, **parts)
 
 
-def decode(forward: Forward, state: Any, form: Form, rows: ClosedRows) -> tuple[Any, Any, Any]:
+def decode(
+    forward: Forward,
+    state: Any,
+    form: Form,
+    rows: ClosedRows,
+    choose: Choose | None = None,
+    loop: Callable[..., Any] | None = None,
+) -> tuple[Any, Any, Any]:
     """The rows' tokens Int["R L"] and lengths Int["R"] once all have ended or used their room, and the model's state.
 
     A row also ends before a token whose score is no finite number. The same code runs eagerly and inside a compiled
-    loop: shapes are fixed, and what has ended stays as it is.
+    loop: shapes are fixed, and what has ended stays as it is. A backend may `choose` by itself, as the form's rows do,
+    and bring a `loop` of its own in place of the framework's `while_loop`.
     """
     xp = arrays.of(rows.tokens)
-    process = process_of(form.columns, rows.numbers)
-    keys = row_key(xp, (rows.seed_low, rows.seed_high), rows.stream) if form.draws else None
+    choose = choose or _chooser(xp, form, rows)
 
     def goes_on(turn: Turn) -> Any:
         some = xp.any(turn.ended & (rows.room > 0), axis=0)
@@ -163,13 +177,10 @@ def decode(forward: Forward, state: Any, form: Form, rows: ClosedRows) -> tuple[
 
     def step(turn: Turn) -> Turn:
         logits, model = forward(turn.last, turn.position, turn.model)
-        context = Context(turn.tokens, turn.lengths, rows.prompt_lengths)
-        scores = process(xp.astype(logits, "float32"), context)
-        chosen = _chosen(xp, scores, rows.sampled, keys, turn.position + 1)
-        finite = xp.take_along_axis(scores, chosen[:, None])[:, 0] > -float("inf")
+        chosen, finite = choose(logits, turn)
         grows = finite & ~turn.ended
         lengths = turn.lengths + xp.astype(grows, "int32")
-        tokens = _appended(xp, turn.tokens, lengths, grows, chosen)
+        tokens = appended(xp, turn.tokens, lengths, grows, chosen)
         ends = xp.any(chosen[:, None] == rows.ends) | (lengths - rows.lengths >= rows.room)
         stays = ends | ~grows
         position = turn.position + xp.astype(~stays, "int32")
@@ -177,8 +188,22 @@ def decode(forward: Forward, state: Any, form: Form, rows: ClosedRows) -> tuple[
 
     position = xp.maximum(rows.hidden + rows.lengths - 1, 0)
     begin = Turn(rows.tokens, rows.lengths, rows.last, position, rows.room <= 0, state)
-    end = xp.while_loop(goes_on, step, begin)
+    end = (loop or xp.while_loop)(goes_on, step, begin)
     return end.tokens, end.lengths, end.model
+
+
+def _chooser(xp: Any, form: Form, rows: ClosedRows) -> Choose:
+    """The rows' processors, and then each row's best token or its keyed draw."""
+    process = process_of(form.columns, rows.numbers)
+    keys = row_key(xp, (rows.seed_low, rows.seed_high), rows.stream) if form.draws else None
+
+    def choose(logits: Any, turn: Turn) -> tuple[Any, Any]:
+        context = Context(turn.tokens, turn.lengths, rows.prompt_lengths)
+        scores = process(xp.astype(logits, "float32"), context)
+        chosen = _chosen(xp, scores, rows.sampled, keys, turn.position + 1)
+        return chosen, xp.take_along_axis(scores, chosen[:, None])[:, 0] > -float("inf")
+
+    return choose
 
 
 def new_tokens(rows: ClosedRows, tokens: np.ndarray, lengths: np.ndarray) -> list[np.ndarray]:
@@ -197,7 +222,7 @@ def _chosen(xp: Any, scores: Any, sampled: Any, keys: Words | None, position: An
     return xp.take_along_axis(tokens, winner[:, None])[:, 0]
 
 
-def _appended(xp: Any, tokens: Any, lengths: Any, grows: Any, chosen: Any) -> Any:
+def appended(xp: Any, tokens: Any, lengths: Any, grows: Any, chosen: Any) -> Any:
     """Tokens ["R L"] with the chosen ones as the last of `lengths` where a row grows."""
     place = xp.maximum(lengths - 1, 0)[:, None]
     before = xp.take_along_axis(tokens, place)

@@ -8,18 +8,21 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 
 from fabula.cache.kinds import DYNAMIC, CacheKind
 from fabula.cache.torch import TorchCache
 from fabula.cache.torch_offloaded import OffloadedTorchCache
 from fabula.cache.torch_quantized import QuantizedTorchCache
+from fabula.decoding.closed import ClosedRows, Form
 from fabula.decoding.plain_rows import Sampler
 from fabula.generation.config import GenerationConfig
 from fabula.generation.mixin import GenerationMixin
 from fabula.models.family import Family, Stack
 from fabula.models.past import Past, written_past
 from fabula.models.saving import refuse_settings
+from fabula.models.torch_burst import run_burst
 from fabula.models.torch_pass import Inputs, Weights, compute
 from fabula.models.torch_rectangle import Rectangle, forward_rectangle
 from fabula.models.torch_sampler import torch_sampler
@@ -217,6 +220,10 @@ class TorchCausalLM(GenerationMixin, torch.nn.Module):
         }
         attentions, across = computed.attentions or None, computed.ops.memory_attentions or None
         return Forward(logits, hidden, states or None, attentions, early or None, across)
+
+    def burst(self, batch: Batch, cache: TorchCache, form: Form, rows: ClosedRows) -> list[np.ndarray]:
+        """The next tokens of each row, Int["K"], as the engine's bursts want them."""
+        return run_burst(self.family, self.weights(), self.sampler, batch, cache, form, rows)
 
     def forward(
         self,

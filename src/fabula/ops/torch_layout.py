@@ -146,13 +146,7 @@ def _plan(batch: Batch, counts: np.ndarray, order: np.ndarray, windows: Iterable
     tables, starts = {}, {}
     if first.any():
         for window in windows:
-            begin = np.zeros_like(first) if window is None else np.maximum(0, first - window + 1) // BLOCK
-            blocks = -(-lengths // BLOCK) - begin
-            place = begin[:, None] + np.arange(int(blocks.max()))
-            # Short rows repeat their last block, which nobody sees again: another row's could hold anything.
-            own = np.minimum(place, (begin + blocks)[:, None] - 1)
-            tables[window] = batch.tables[order[:, None], own]
-            starts[window] = begin[:, None] * BLOCK
+            tables[window], starts[window] = blocks_read(batch.tables[order], first, lengths, window)
     return _Plan(
         order,
         counts[order],
@@ -163,6 +157,18 @@ def _plan(batch: Batch, counts: np.ndarray, order: np.ndarray, windows: Iterable
         starts,
         tuple(windows),
     )
+
+
+def blocks_read(
+    tables: np.ndarray, first: np.ndarray, lengths: np.ndarray, window: int | None
+) -> tuple[np.ndarray, np.ndarray]:
+    """The blocks that positions [first, length) of each row see, Int["R B"], and where the first begins, Int["R 1"]."""
+    begin = np.zeros_like(first) if window is None else np.maximum(0, first - window + 1) // BLOCK
+    blocks = -(-lengths // BLOCK) - begin
+    place = begin[:, None] + np.arange(int(blocks.max()))
+    # Short rows repeat their last block, which nobody sees again: another row's could hold anything.
+    own = np.minimum(place, (begin + blocks)[:, None] - 1)
+    return np.take_along_axis(tables, own, 1), begin[:, None] * BLOCK
 
 
 def _restore(plans: list[_Plan], starts: np.ndarray, counts: np.ndarray) -> np.ndarray:
@@ -196,13 +202,13 @@ def _group(plan: _Plan, moved: Iterable[torch.Tensor], regular: bool, causal: bo
     for window in plan.windows:
         if tables:
             keys = starts[window] + torch.arange(tables[window].shape[1] * BLOCK, device=index.device)
-            reaches[window] = Reach(tables[window], _sees(queries, keys, window), queries, keys)
+            reaches[window] = Reach(tables[window], sees(queries, keys, window), queries, keys)
         else:
             width = plan.index.shape[1]
             near = window is None or width <= window
             places = torch.arange(width, device=index.device)[None]
             if causal:
-                mask = None if near else _sees(places, places, window)
+                mask = None if near else sees(places, places, window)
             else:  # the last query's position is the row's last
                 mask = None if (plan.counts == width).all() else places[:, None] <= queries[:, -1:, None]
             reaches[window] = Reach(None, mask, places, places)
@@ -218,7 +224,7 @@ def _group(plan: _Plan, moved: Iterable[torch.Tensor], regular: bool, causal: bo
     )
 
 
-def _sees(queries: torch.Tensor, keys: torch.Tensor, window: int | None) -> torch.Tensor:
+def sees(queries: torch.Tensor, keys: torch.Tensor, window: int | None) -> torch.Tensor:
     """Bool["R N K"]: whether the query at position p sees the key at position k: p - window < k <= p."""
     seen = keys[:, None, :] <= queries[:, :, None]
     return seen if window is None else seen & (keys[:, None, :] > queries[:, :, None] - window)

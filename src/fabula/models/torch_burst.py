@@ -1,0 +1,160 @@
+"""Many steps of closed rows in PyTorch: a loop on the device, which the host steers without waiting for it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any
+
+import numpy as np
+import torch
+
+from fabula.arrays import torch as functions
+from fabula.cache.blocks import BLOCK
+from fabula.cache.torch import TorchCache
+from fabula.decoding.closed import Choose, ClosedRows, Form, Turn, decode, map_arrays, new_tokens
+from fabula.decoding.plain_rows import Sampler, is_plain, plain_choices
+from fabula.models.family import Stack
+from fabula.models.torch_pass import Weights
+from fabula.ops.layers import unrolled
+from fabula.ops.protocol import Batch
+from fabula.ops.torch import TorchOps
+from fabula.ops.torch_layout import Group, Layout, Reach, blocks_read, sees, to_device
+
+Tensor = torch.Tensor
+
+__all__ = ["Frame", "frame_of", "run_burst", "steered"]
+
+AHEAD = 4  # steps between two looks at a GPU; so many more are queued while the host waits for what it saw
+LONG = 0.1  # seconds: new requests, and whoever wants to cancel one, wait so long
+
+
+@dataclass(frozen=True, slots=True)
+class Frame:
+    """R rows over fixed blocks, in which each computes one position a step."""
+
+    family: Any
+    weights: Weights
+    cache: TorchCache
+    first: Tensor  # Int["R"]: the position that each row computes first
+    slots: Tensor  # Int["R K"]: block * BLOCK + place of each row's K positions from its first on
+    reaches: dict[int | None, tuple[Tensor, Tensor]]  # window -> blocks Int["R B"], their positions Int["R B*BLOCK"]
+    end: int  # all positions are below it
+
+    def forward(self, last: Tensor, position: Tensor, state: Any) -> tuple[Tensor, Any]:
+        """Float["R V"] after the tokens `last` Int["R"] at these positions; their keys and values are written."""
+        ops = TorchOps(self._layout(last, position.long()), self.cache, rotations=self.weights.rotations)
+        outside = self.weights.outside
+        x = unrolled(self.family, ops, self.family.embed(ops, outside), self.weights.layers, lambda layer, x: None)
+        return self.family.logits(ops, self.family.final(ops, x, outside), outside).float(), state
+
+    def _layout(self, last: Tensor, position: Tensor) -> Layout:
+        queries = position[:, None]
+        slots = self.slots.gather(1, queries - self.first[:, None])[:, 0]
+        reaches = {
+            window: Reach(tables, sees(queries, keys, window), queries, keys)
+            for window, (tables, keys) in self.reaches.items()
+        }
+        rows = len(last)
+        group = Group(rows, 1, None, reaches, (1,) * rows, (self.end,) * rows, tuple(range(rows)))
+        return Layout(last, position, slots, None, None, (group,), None, self.end)
+
+
+@torch.no_grad()
+def run_burst(
+    family: Stack,
+    weights: Weights,
+    sampler: Sampler | None,
+    batch: Batch,
+    cache: TorchCache,
+    form: Form,
+    rows: ClosedRows,
+) -> list[np.ndarray]:
+    """The new tokens of each row, whose keys and values are in the cache then; the batch is the first step's."""
+    choose = None if sampler is None or not is_plain(form) else sampled_by(sampler, form, rows)
+    frame = frame_of(family, weights, batch, cache, rows.room)
+    there = moved(rows, weights.outside.embed)
+    loop = partial(steered, most=int(rows.room.max()))
+    tokens, lengths, _ = decode(frame.forward, None, form, there, choose, loop)
+    return new_tokens(rows, functions.to_host(tokens), functions.to_host(lengths))
+
+
+def moved(rows: ClosedRows, like: Tensor) -> ClosedRows:
+    """The rows where a tensor is; a number of a processor that is the same in all of them stays a number."""
+    there = map_arrays(rows, lambda part: functions.asarray(part, str(part.dtype), like=like))
+    return replace(
+        there,
+        numbers=tuple(
+            {name: value[0, 0].item() if (value == value[0]).all() else own[name] for name, value in given.items()}
+            for given, own in zip(rows.numbers, there.numbers, strict=True)
+        ),
+    )
+
+
+def sampled_by(sampler: Sampler, form: Form, rows: ClosedRows) -> Choose:
+    """What has the kernels choose for rows on a CPU whose processors are plain numbers."""
+    choices = plain_choices(form, rows, 0)
+    hidden = rows.hidden.tolist()
+
+    def choose(logits: Tensor, turn: Turn) -> tuple[Tensor, Tensor]:
+        places = zip(choices, turn.tokens.numpy(), turn.lengths.tolist(), hidden, strict=True)
+        now = [replace(each, position=length + before, tokens=row[:length]) for each, row, length, before in places]
+        tokens = sampler(logits, now)
+        return tokens.clamp(min=0), tokens >= 0
+
+    return choose
+
+
+def frame_of(family: Stack, weights: Weights, batch: Batch, cache: TorchCache, room: np.ndarray) -> Frame:
+    """The frame of a batch whose rows compute so many positions Int["R"] at most; their new blocks are zeroed."""
+    first = batch.first.astype(np.int64)
+    windows = tuple(dict.fromkeys(layer.attention.window for layer in family.layers))
+    read = [blocks_read(batch.tables, first, first + room, window) for window in windows]
+    places = first[:, None] + np.minimum(np.arange(int(room.max())), np.maximum(room, 1)[:, None] - 1)
+    blocks = np.take_along_axis(batch.tables, places // BLOCK, 1).astype(np.int64)
+    begun = np.unique(blocks[places % BLOCK == 0])
+    arrays = [first, blocks * BLOCK + places % BLOCK, begun, *(part for pair in read for part in pair)]
+    there, slots, new, *reads = to_device(arrays, weights.outside.embed.device)
+    if len(begun):
+        for layer in range(len(family.layers)):
+            cache.clear(layer, new)
+    reaches = {}
+    for window, tables, starts in zip(windows, reads[::2], reads[1::2], strict=True):
+        reaches[window] = tables, starts + torch.arange(tables.shape[1] * BLOCK, device=tables.device)
+    return Frame(family, weights, cache, there, slots, reaches, int((first + room).max()))
+
+
+def steered(condition: Callable[[Any], Tensor], body: Callable[[Any], Any], state: Any, most: int) -> Any:
+    """The state, a tuple, after `body` at most so often, until `condition` of it was seen not to hold or time is up.
+
+    On a GPU the host looks at what held AHEAD steps ago while the steps since then are under way, so that the device
+    never waits for it; a loop that ends runs up to 2 * AHEAD - 1 steps too many.
+    """
+    end = time.monotonic() + LONG
+    ahead = 1 if condition(state).device.type == "cpu" else AHEAD
+    seen: list[Callable[[], bool]] = []
+    done = 0
+    while done < most:
+        for _ in range(min(ahead, most - done)):
+            state = body(state)
+            done += 1
+        seen.append(noted(condition(state)))
+        if len(seen) > (ahead > 1) and (not seen.pop(0)() or time.monotonic() > end):
+            break
+    return state
+
+
+def noted(flag: Tensor) -> Callable[[], bool]:
+    """What tells whether the flag held when this was called, without keeping the device from what follows."""
+    if flag.device.type != "cuda":
+        return lambda: bool(flag.item())
+    there, event = flag.to("cpu", non_blocking=True), torch.cuda.Event()
+    event.record()
+
+    def look() -> bool:
+        event.synchronize()
+        return bool(there.item())
+
+    return look
