@@ -40,16 +40,15 @@ class Shaped:
         return np.where(steps < counts[:, None], slots, nowhere).astype(np.int32)
 
 
-def shaped(batch: Batch, rows: ClosedRows, compiled: Iterable[tuple[int, int]] = (), least: int = 1) -> Shaped:
+def shaped(batch: Batch, rows: ClosedRows, compiled: Iterable[tuple[int, int]] = ()) -> Shaped:
     """The rows of a burst, whose batch is its first step's: R and B are powers of two.
 
     A text of up to FEW blocks has all of them from its first burst on, so that one loop serves it to its end; and a
-    loop that is `compiled` for some R and B serves fewer rows and blocks too, if not much of it is wasted. R is at
-    `least` so much.
+    loop that is `compiled` for some R and B serves fewer rows and blocks too, if not much of it is wasted.
     """
     count = len(batch.first)
     needed, most = blocks_for(int((batch.first + rows.room).max())), blocks_for(int(rows.longest.max()))
-    height, width = bucket(count, least), bucket(max(needed, min(most, FEW)), LEAST_BLOCKS)
+    height, width = bucket(count), bucket(max(needed, min(most, FEW)), LEAST_BLOCKS)
     serving = [pair for pair in compiled if count <= pair[0] <= SPARE * height and needed <= pair[1] <= SPARE * width]
     if (height, width) not in serving and serving:
         height, width = min(serving, key=lambda pair: pair[0] * pair[1])

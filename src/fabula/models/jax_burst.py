@@ -35,8 +35,6 @@ class Bursts:
 
     def __init__(self, program: Program) -> None:
         self.program = program
-        # XLA makes of one row and a matrix [in, out] sums along columns, which take twice as long as two rows do.
-        self.least = 2 if any(entry.transposed for entry in program.plan.layer_entries.values()) else 1
         self.compiled: OrderedDict[Key, Callable[..., Any]] = OrderedDict()  # last used last
 
     def run(
@@ -44,7 +42,7 @@ class Bursts:
     ) -> Sequence[np.ndarray]:
         """The new tokens of each row, whose keys and values are in the cache then."""
         alike = (form, bucket(rows.ends.shape[1]))
-        burst = shaped(batch, rows, (key[2:] for key in self.compiled if key[:2] == alike), self.least)
+        burst = shaped(batch, rows, (key[2:] for key in self.compiled if key[:2] == alike))
         leaves, rebuild = leaves_of(burst.rows)
         program = self._program((*alike, *burst.tables.shape), rebuild)
         tokens, lengths, new = program(weights, _dense(cache.state, burst.tables), burst.first, leaves)
@@ -66,18 +64,20 @@ class Bursts:
         self, form: Form, rebuild: Rebuild, weights: Weights, dense: State, first: Array, leaves: Sequence[Array]
     ) -> tuple[Array, Array, State]:
         """Traced: the rows' tokens and lengths, and the keys and values of their new positions."""
-        forward = partial(self.program.in_dense, weights)
-        tokens, lengths, dense = decode(forward, dense, form, rebuild(leaves))
+        rows, program = rebuild(leaves), self.program
+        if rows.tokens.shape[0] == 1:  # XLA sums along columns where a single row meets a matrix [in, out]: turned once
+            program, weights = program.turned(weights)
+        tokens, lengths, dense = decode(partial(program.in_dense, weights), dense, form, rows)
         return tokens, lengths, jax.tree.map(partial(_new, first), dense)
 
 
 @jax.jit
 def _dense(state: State, tables: Array) -> State:
-    """["layers R L heads features"] of the rows whose blocks are tables Int["R B"]."""
+    """["layers R heads L features"] of the rows whose blocks are tables Int["R B"]."""
 
     def one(array: Array) -> Array:
         blocks = array.reshape(array.shape[0], -1, BLOCK, *array.shape[2:])[:, tables]
-        return blocks.reshape(array.shape[0], tables.shape[0], -1, *array.shape[2:])
+        return jnp.swapaxes(blocks.reshape(array.shape[0], tables.shape[0], -1, *array.shape[2:]), 2, 3)
 
     return jax.tree.map(one, state)
 
@@ -90,6 +90,6 @@ def _stored(state: State, new: State, slots: Array) -> State:
 
 def _new(first: Array, dense: Array) -> Array:
     """["layers R K heads features"]: dense keys or values at the K positions of each row from its first Int["R"] on."""
-    steps = min(LONGEST, dense.shape[2])
-    places = jnp.minimum(first[:, None] + jnp.arange(steps), dense.shape[2] - 1)
-    return dense[:, jnp.arange(dense.shape[1])[:, None], places]
+    steps = min(LONGEST, dense.shape[3])
+    places = jnp.minimum(first[:, None] + jnp.arange(steps), dense.shape[3] - 1)
+    return jnp.take_along_axis(dense, places[None, :, None, :, None], 3).swapaxes(2, 3)

@@ -81,11 +81,16 @@ class Program:
     ) -> tuple[Array, tuple[Any, Any]]:
         """Traced: logits Float32["R V"] of one token a row Int["R"] at positions Int["R"], and the state after it.
 
-        `state`: keys and values, each an array a group of layers [layers, R, L, heads, features].
+        `state`: keys and values, each an array a group of layers [layers, R, heads, L, features].
         """
         rows = Rows(tokens[:, None], positions[:, None])
         outputs, state = self.traced(weights, rows, DenseSource(state, positions[:, None]))
         return outputs.logits, state
+
+    def turned(self, weights: Weights) -> tuple[Program, Weights]:
+        """Traced: the same passes with every matrix of a layer as [out, in], and their weights."""
+        plan, weights = self.plan.turned(weights)
+        return Program(self.family, plan), weights
 
     def _over_blocks(self, weights: Weights, state: Any, rows: Rows, taps: Taps) -> tuple[Outputs, Any]:
         self.compiled += 1  # runs while it is traced

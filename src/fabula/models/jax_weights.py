@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from dataclasses import field as attribute
 from types import SimpleNamespace
 from typing import Any
@@ -65,6 +65,19 @@ class Plan:
     def prepared(self, shared: Mapping[str, Any], weights: Mapping[str, Any]) -> SimpleNamespace:
         """What the family sees of one layer's weights: matrices as [out, in], absent ones as None."""
         return SimpleNamespace(**_prepared(self.layer_entries, {**shared, **weights}))
+
+    def turned(self, weights: Weights) -> tuple[Plan, Weights]:
+        """The same with all matrices of layers stored as [out, in]."""
+
+        def own(part: Mapping[str, Any]) -> dict[str, Any]:
+            return {
+                field: jnp.swapaxes(weight, -1, -2) if self.layer_entries[field].transposed else weight
+                for field, weight in part.items()
+            }
+
+        entries = {field: replace(entry, transposed=False) for field, entry in self.layer_entries.items()}
+        stacks = tuple(tuple(map(own, stack)) for stack in weights.stacks)
+        return replace(self, layer_entries=entries), Weights(weights.outside, stacks, own(weights.shared))
 
     def fields(self) -> Iterator[Field]:
         """Every array."""

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 
 from fabula.errors import ArgumentError
 from fabula.ops.jax_attention import attend, position_bias, precision_of, rotation, seen_by, turned
-from fabula.ops.jax_sources import Place, Source
+from fabula.ops.jax_sources import Place, Source, heads_first
 from fabula.ops.protocol import Activation
 from fabula.ops.specs import AttentionSpec, LayerSpec, RopeSpec
 
@@ -135,9 +135,9 @@ class JaxOps:
         memory = self.inputs.memory
         if memory is None or layer.memory is None or self.place is None:
             raise ArgumentError("each row of a model with an encoder must have a memory, got none. Encode its input.")
-        keys, values = (part[self.place.layer, memory.lines] for part in (memory.keys, memory.values))
+        keys, values = (heads_first(part[self.place.layer, memory.lines]) for part in (memory.keys, memory.values))
         q = self._heads(q, layer.memory)
-        seen = jnp.broadcast_to(memory.mask[memory.lines][:, None], (*q.shape[:2], keys.shape[1]))
+        seen = jnp.broadcast_to(memory.mask[memory.lines][:, None], (*q.shape[:2], keys.shape[2]))
         out, self.memory_weights = attend(q, keys, values, layer.memory, seen)
         return out.reshape(-1, layer.memory.heads * layer.memory.head_dim)
 

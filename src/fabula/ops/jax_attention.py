@@ -32,14 +32,14 @@ def seen_by(queries: Array, keys: Array, spec: AttentionSpec) -> Array:
 def attend(
     q: Array, k: Array, v: Array, spec: AttentionSpec, seen: Array, bias: Array | None = None
 ) -> tuple[Array, Array]:
-    """What q [R, N, H, E] gathers from k and v [R, K, KV, E]: [R, N, H, E]; and the weights [R, H, N, K].
+    """What q [R, N, H, E] gathers from k and v [R, KV, K, E]: [R, N, H, E]; and the weights [R, H, N, K].
 
     `seen` Bool["R N K"]; `bias` Float["R|1 H N K"] is added to scores. What no query sees may be anything.
     """
     rows, width, heads, features = q.shape
     shared, precision = heads // spec.kv_heads, precision_of(q)
     grouped = q.reshape(rows, width, spec.kv_heads, shared, features)
-    scores = jnp.einsum("rnhge,rkhe->rhgnk", grouped, k.astype(q.dtype), precision=precision) * spec.scale
+    scores = jnp.einsum("rnhge,rhke->rhgnk", grouped, k.astype(q.dtype), precision=precision) * spec.scale
     if spec.softcap is not None:
         scores = spec.softcap * jnp.tanh(scores / spec.softcap)
     if bias is not None:
@@ -47,8 +47,8 @@ def attend(
     scores = scores.astype(jnp.float32)
     hidden = jnp.asarray(np.finfo(np.float32).min, jnp.float32)  # not infinite: a row of padding sees nothing
     weights = jax.nn.softmax(jnp.where(seen[:, None, None], scores, hidden), -1).astype(q.dtype)
-    used = jnp.any(seen, 1)[:, :, None, None]  # what nobody sees must not be infinite where its weight is 0
-    out = jnp.einsum("rhgnk,rkhe->rnhge", weights, jnp.where(used, v, 0).astype(q.dtype), precision=precision)
+    used = jnp.any(seen, 1)[:, None, :, None]  # what nobody sees must not be infinite where its weight is 0
+    out = jnp.einsum("rhgnk,rhke->rnhge", weights, jnp.where(used, v, 0).astype(q.dtype), precision=precision)
     return out.reshape(q.shape), weights.reshape(rows, heads, width, -1)
 
 

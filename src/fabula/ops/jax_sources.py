@@ -17,7 +17,7 @@ from fabula.ops.jax_attention import NOWHERE
 Array = jax.Array
 State = Any  # a pytree of arrays
 
-__all__ = ["BlockSource", "DenseSource", "OwnSource", "Place", "Source", "places_of"]
+__all__ = ["BlockSource", "DenseSource", "OwnSource", "Place", "Source", "heads_first", "places_of"]
 
 
 class Place(NamedTuple):
@@ -49,7 +49,7 @@ class Source(Protocol):
         """Int["R|1 K"]: the position in its row of each key that `exchange` gives; beyond a query's it is unseen."""
 
     def exchange(self, place: Place, keys: Array, values: Array) -> tuple[Array, Array]:
-        """Keeps keys and values ["R N heads features"]; returns those of the whole rows, ["R K heads features"]."""
+        """Keeps keys and values ["R N heads features"]; returns those of the whole rows, ["R heads K features"]."""
 
 
 class BlockSource:
@@ -79,11 +79,14 @@ class BlockSource:
     def _read(self, array: Array, layer: Any) -> Array:
         rows, width = self.tables.shape
         blocks = array.reshape(array.shape[0], -1, self.block, *array.shape[2:])
-        return blocks[layer, self.tables].reshape(rows, width * self.block, *array.shape[2:])
+        return heads_first(blocks[layer, self.tables].reshape(rows, width * self.block, *array.shape[2:]))
 
 
 class DenseSource:
-    """Rows side by side; arrays of each group [layers, R, L, heads, features], a row's position p in column p."""
+    """Rows side by side; arrays of each group [layers, R, heads, L, features], a row's position p in column p.
+
+    With the heads before the columns a step's products read keys and values as they lie.
+    """
 
     def __init__(self, state: tuple[tuple[Array, ...], tuple[Array, ...]], positions: Array):
         """`positions` Int["R N"]: where this step's go."""
@@ -92,12 +95,14 @@ class DenseSource:
 
     @property
     def key_positions(self) -> Array:
-        return jnp.arange(self.state[0][0].shape[2], dtype=jnp.int32)[None]
+        return jnp.arange(self.state[0][0].shape[3], dtype=jnp.int32)[None]
 
     def exchange(self, place: Place, keys: Array, values: Array) -> tuple[Array, Array]:
-        group, rows = place.group, jnp.arange(self.positions.shape[0])[:, None]
+        group, heads = place.group, jnp.arange(keys.shape[2])
+        rows = jnp.arange(self.positions.shape[0])[:, None, None]
+        where = (place.layer, rows, heads, self.positions[..., None])
         new = [
-            part[group].at[place.layer, rows, self.positions].set(x.astype(part[group].dtype))
+            part[group].at[where].set(x.astype(part[group].dtype))
             for part, x in zip(self.state, (keys, values), strict=True)
         ]
         self.state = (_replaced(self.state[0], group, new[0]), _replaced(self.state[1], group, new[1]))
@@ -117,7 +122,12 @@ class OwnSource:
         return self._positions
 
     def exchange(self, place: Place, keys: Array, values: Array) -> tuple[Array, Array]:
-        return keys, values
+        return heads_first(keys), heads_first(values)
+
+
+def heads_first(array: Array) -> Array:
+    """["R K heads features"] as ["R heads K features"]."""
+    return jnp.swapaxes(array, 1, 2)
 
 
 def _replaced(arrays: tuple[Array, ...], index: int, array: Array) -> tuple[Array, ...]:
