@@ -16,7 +16,7 @@ from fabula.cache.blocks import BLOCK
 from fabula.cache.torch import TorchCache
 from fabula.decoding.closed import Choose, ClosedRows, Form, Turn, decode, map_arrays, new_tokens
 from fabula.decoding.plain_rows import Sampler, is_plain, plain_choices
-from fabula.models.family import Stack
+from fabula.models.family import Family
 from fabula.models.torch_pass import Weights
 from fabula.ops.layers import unrolled
 from fabula.ops.protocol import Batch
@@ -27,19 +27,19 @@ Tensor = torch.Tensor
 
 __all__ = ["Frame", "frame_of", "run_burst", "steered"]
 
-AHEAD = 4  # steps between two looks at a GPU; so many more are queued while the host waits for what it saw
+AHEAD = 4  # steps on a GPU between two looks at its rows
 LONG = 0.1  # seconds: new requests, and whoever wants to cancel one, wait so long
 
 
 @dataclass(frozen=True, slots=True)
 class Frame:
-    """R rows over fixed blocks, in which each computes one position a step."""
+    """R rows over the same blocks from step to step, each of which computes one position a step."""
 
-    family: Any
+    family: Family
     weights: Weights
     cache: TorchCache
-    first: Tensor  # Int["R"]: the position that each row computes first
-    slots: Tensor  # Int["R K"]: block * BLOCK + place of each row's K positions from its first on
+    first: Tensor  # Int["R 1"]: the position that each row computes first
+    slots: Tensor  # Int["R K"]: where its K positions from there on lie in the cache, block * BLOCK + place
     reaches: dict[int | None, tuple[Tensor, Tensor]]  # window -> blocks Int["R B"], their positions Int["R B*BLOCK"]
     end: int  # all positions are below it
 
@@ -52,7 +52,7 @@ class Frame:
 
     def _layout(self, last: Tensor, position: Tensor) -> Layout:
         queries = position[:, None]
-        slots = self.slots.gather(1, queries - self.first[:, None])[:, 0]
+        slots = self.slots.gather(1, queries - self.first)[:, 0]
         reaches = {
             window: Reach(tables, sees(queries, keys, window), queries, keys)
             for window, (tables, keys) in self.reaches.items()
@@ -62,9 +62,45 @@ class Frame:
         return Layout(last, position, slots, None, None, (group,), None, self.end)
 
 
+def steered(
+    condition: Callable[[Any], Tensor], body: Callable[[Any], Any], state: Any, most: int, ahead: int = 1
+) -> Any:
+    """The state, a tuple, after `body` at most so often, until `condition` of it was seen not to hold or LONG is over.
+
+    The host notes the condition after each `ahead` steps and, if these are several, looks at it when as many more are
+    under way, so that a device has always something to do; up to 2 * ahead - 1 steps are too many then.
+    """
+    end = time.monotonic() + LONG
+    unseen: list[Callable[[], bool]] = []
+    done = 0
+    while done < most:
+        count = min(ahead, most - done)
+        for _ in range(count):
+            state = body(state)
+        done += count
+        unseen.append(noted(condition(state)))
+        if len(unseen) >= min(ahead, 2) and not (unseen.pop(0)() and time.monotonic() < end):
+            break
+    return state
+
+
+def noted(flag: Tensor) -> Callable[[], bool]:
+    """What tells whether the flag held when this was called, without keeping the device from what follows."""
+    if flag.device.type != "cuda":
+        return lambda: bool(flag.item())
+    there, event = flag.to("cpu", non_blocking=True), torch.cuda.Event()
+    event.record()
+
+    def look() -> bool:
+        event.synchronize()
+        return bool(there.item())
+
+    return look
+
+
 @torch.no_grad()
 def run_burst(
-    family: Stack,
+    family: Family,
     weights: Weights,
     sampler: Sampler | None,
     batch: Batch,
@@ -76,7 +112,8 @@ def run_burst(
     choose = None if sampler is None or not is_plain(form) else sampled_by(sampler, form, rows)
     frame = frame_of(family, weights, batch, cache, rows.room)
     there = moved(rows, weights.outside.embed)
-    loop = partial(steered, most=int(rows.room.max()))
+    ahead = AHEAD if there.tokens.device.type == "cuda" else 1
+    loop = partial(steered, most=int(rows.room.max()), ahead=ahead)
     tokens, lengths, _ = decode(frame.forward, None, form, there, choose, loop)
     return new_tokens(rows, functions.to_host(tokens), functions.to_host(lengths))
 
@@ -107,54 +144,20 @@ def sampled_by(sampler: Sampler, form: Form, rows: ClosedRows) -> Choose:
     return choose
 
 
-def frame_of(family: Stack, weights: Weights, batch: Batch, cache: TorchCache, room: np.ndarray) -> Frame:
+def frame_of(family: Family, weights: Weights, batch: Batch, cache: TorchCache, room: np.ndarray) -> Frame:
     """The frame of a batch whose rows compute so many positions Int["R"] at most; their new blocks are zeroed."""
-    first = batch.first.astype(np.int64)
     windows = tuple(dict.fromkeys(layer.attention.window for layer in family.layers))
+    first = batch.first.astype(np.int64)
     read = [blocks_read(batch.tables, first, first + room, window) for window in windows]
-    places = first[:, None] + np.minimum(np.arange(int(room.max())), np.maximum(room, 1)[:, None] - 1)
-    blocks = np.take_along_axis(batch.tables, places // BLOCK, 1).astype(np.int64)
-    begun = np.unique(blocks[places % BLOCK == 0])
-    arrays = [first, blocks * BLOCK + places % BLOCK, begun, *(part for pair in read for part in pair)]
-    there, slots, new, *reads = to_device(arrays, weights.outside.embed.device)
-    if len(begun):
-        for layer in range(len(family.layers)):
-            cache.clear(layer, new)
-    reaches = {}
-    for window, tables, starts in zip(windows, reads[::2], reads[1::2], strict=True):
-        reaches[window] = tables, starts + torch.arange(tables.shape[1] * BLOCK, device=tables.device)
-    return Frame(family, weights, cache, there, slots, reaches, int((first + room).max()))
-
-
-def steered(condition: Callable[[Any], Tensor], body: Callable[[Any], Any], state: Any, most: int) -> Any:
-    """The state, a tuple, after `body` at most so often, until `condition` of it was seen not to hold or time is up.
-
-    On a GPU the host looks at what held AHEAD steps ago while the steps since then are under way, so that the device
-    never waits for it; a loop that ends runs up to 2 * AHEAD - 1 steps too many.
-    """
-    end = time.monotonic() + LONG
-    ahead = 1 if condition(state).device.type == "cpu" else AHEAD
-    seen: list[Callable[[], bool]] = []
-    done = 0
-    while done < most:
-        for _ in range(min(ahead, most - done)):
-            state = body(state)
-            done += 1
-        seen.append(noted(condition(state)))
-        if len(seen) > (ahead > 1) and (not seen.pop(0)() or time.monotonic() > end):
-            break
-    return state
-
-
-def noted(flag: Tensor) -> Callable[[], bool]:
-    """What tells whether the flag held when this was called, without keeping the device from what follows."""
-    if flag.device.type != "cuda":
-        return lambda: bool(flag.item())
-    there, event = flag.to("cpu", non_blocking=True), torch.cuda.Event()
-    event.record()
-
-    def look() -> bool:
-        event.synchronize()
-        return bool(there.item())
-
-    return look
+    positions = first[:, None] + np.minimum(np.arange(int(room.max())), room[:, None] - 1)
+    blocks = np.take_along_axis(batch.tables, positions // BLOCK, 1).astype(np.int64)
+    begun = np.unique(blocks[positions % BLOCK == 0])
+    arrays = [first[:, None], blocks * BLOCK + positions % BLOCK, begun, *(part for pair in read for part in pair)]
+    begin, slots, new, *parts = to_device(arrays, weights.outside.embed.device)
+    for layer in range(len(family.layers) if len(begun) else 0):
+        cache.clear(layer, new)
+    reaches = {
+        window: (tables, starts + torch.arange(tables.shape[1] * BLOCK, device=tables.device))
+        for window, tables, starts in zip(windows, parts[::2], parts[1::2], strict=True)
+    }
+    return Frame(family, weights, cache, begin, slots, reaches, int((first + room).max()))

@@ -14,6 +14,7 @@ class Rotations:
 
     def __init__(self) -> None:
         self._tables: dict[tuple[RopeSpec, torch.dtype, torch.device], torch.Tensor] = {}
+        self._frequencies: dict[tuple[RopeSpec, torch.device], torch.Tensor] = {}  # on a GPU already when steps go on
 
     def at(
         self, rope: RopeSpec, dtype: torch.dtype, positions: torch.Tensor, end: int | None
@@ -23,20 +24,22 @@ class Rotations:
         The sines of a head's first half are negative: they go with the second half's features.
         """
         if end is None or end > MOST:
-            both = rotation_table(rope, dtype, positions)
+            both = self._turned(rope, dtype, positions)
         else:
             key = (rope, dtype, positions.device)
             table = self._tables.get(key)
             if table is None or len(table) < end:
                 every = torch.arange(min(MOST, max(256, 2 * end)), device=positions.device)
-                self._tables[key] = table = rotation_table(rope, dtype, every)
+                self._tables[key] = table = self._turned(rope, dtype, every)
             both = table.index_select(0, positions)
         return both[:, :1], both[:, 1:]
 
-
-def rotation_table(rope: RopeSpec, dtype: torch.dtype, positions: torch.Tensor) -> torch.Tensor:
-    """Float["T 2 frequencies*2"]: the cosines, then the sines, at positions Int["T"]."""
-    frequencies = torch.tensor(rope.inverse_frequencies, dtype=torch.float32, device=positions.device)
-    angles = positions.float()[:, None] * frequencies
-    cosine, sine = angles.cos() * rope.attention_factor, angles.sin() * rope.attention_factor
-    return torch.stack([torch.cat([cosine, cosine], -1), torch.cat([-sine, sine], -1)], 1).to(dtype)
+    def _turned(self, rope: RopeSpec, dtype: torch.dtype, positions: torch.Tensor) -> torch.Tensor:
+        """Float["T 2 frequencies*2"]: the cosines, then the sines, at positions Int["T"]."""
+        key = (rope, positions.device)
+        if key not in self._frequencies:
+            known = torch.tensor(rope.inverse_frequencies, dtype=torch.float32, device=positions.device)
+            self._frequencies[key] = known
+        angles = positions.float()[:, None] * self._frequencies[key]
+        cosine, sine = angles.cos() * rope.attention_factor, angles.sin() * rope.attention_factor
+        return torch.stack([torch.cat([cosine, cosine], -1), torch.cat([-sine, sine], -1)], 1).to(dtype)

@@ -1,0 +1,286 @@
+"""Bursts in PyTorch give the texts of single steps, and nothing within one waits for the device."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+torch = pytest.importorskip("torch")
+pytest.importorskip("transformers")
+
+from torch.utils._python_dispatch import TorchDispatchMode  # noqa: E402  # needs torch
+
+from fabula import GenerationConfig  # noqa: E402
+from fabula import processors as parts  # noqa: E402
+from fabula.arrays import torch as functions  # noqa: E402  # needs torch
+from fabula.decoding.closed import ClosedRow, close, decode  # noqa: E402
+from fabula.decoding.recipe import Limits, Recipe  # noqa: E402
+from fabula.engine.engine import Engine  # noqa: E402
+from fabula.models import torch_burst  # noqa: E402  # needs torch
+from fabula.models.torch import TorchCausalLM  # noqa: E402  # needs torch
+from fabula.ops.protocol import Batch  # noqa: E402
+from tests.engine.test_burst import request, run  # noqa: E402
+from tests.models.burst_cases import ASK, PLAIN, SAMPLED, prompts  # noqa: E402
+from tests.models.configurations import CASES, FIRST, read_family, read_tensors, write  # noqa: E402
+
+WINDOWS = ("mistral-window-of-blocks", "gemma3-pattern")
+CALLS = {
+    "plain": PLAIN,
+    "sampled": SAMPLED,
+    "n-grams": {"max_new_tokens": 40, "do_sample": False, "no_repeat_ngram_size": 2, "min_new_tokens": 9},
+    "ends": {"max_new_tokens": 70, "do_sample": True, "top_k": 0, "seed": 2, "eos_token_id": list(range(0, 101, 9))},
+}
+MIXED = [  # of three rows
+    {"do_sample": False, "max_new_tokens": 7, "repetition_penalty": 1.3},
+    {"do_sample": True, "max_new_tokens": 50, "top_k": 5, "temperature": 0.7, "no_repeat_ngram_size": 3},
+    {"do_sample": True, "max_new_tokens": 30, "top_k": 40, "typical_p": 0.9, "bad_words_ids": [[5], [6, 7]]},
+]
+WAITS = {  # operations that bring a number to the host, or whose result's size is one
+    "_local_scalar_dense",
+    "equal",
+    "is_nonzero",
+    "item",
+    "masked_select",
+    "nonzero",
+    "unique",
+    "unique_consecutive",
+    "_unique2",
+}
+
+
+class StepByStep(TorchCausalLM):
+    burst = None
+
+
+class InBursts(TorchCausalLM):
+    """Notes how many tokens each row got in each burst."""
+
+    bursts: list
+
+    def burst(self, *arguments):
+        new = super().burst(*arguments)
+        self.bursts.append([len(part) for part in new])
+        return new
+
+
+class Unwaited(TorchDispatchMode):
+    """Raises where an operation would have the host wait for a device."""
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        name = function.__name__.partition(".")[0]
+        assert name not in WAITS, f"{function} waits for the device"
+        if name in ("index", "index_put", "index_put_"):
+            assert all(each is None or each.dtype != torch.bool for each in args[1]), f"{function} counts what is true"
+        result = function(*args, **(kwargs or {}))
+        if name in ("_to_copy", "copy_"):
+            assert result.device == args[-1].device, f"{function} goes from device to device"
+        return result
+
+
+@pytest.fixture(scope="module")
+def written(tmp_path_factory):
+    """name -> the family and the weights of a small random model."""
+    found = {}
+    for case in (*FIRST, *(case for case in CASES if case.name in WINDOWS)):
+        folder = tmp_path_factory.mktemp(case.name)
+        write(case, folder)
+        found[case.name] = read_family(folder), read_tensors(folder)
+    return found
+
+
+def both(parts, **settings):
+    """A model with bursts, and the same without."""
+    model, reference = (kind.from_tensors(*parts, **settings) for kind in (InBursts, StepByStep))
+    model.bursts = []
+    return model, reference
+
+
+def texts(model, **call):
+    """What the model makes of three prompts of different lengths."""
+    ids, mask = (torch.as_tensor(part).to(model.device) for part in prompts())
+    return model.generate(ids, attention_mask=mask, **{**ASK, **call}).tolist()
+
+
+@pytest.mark.parametrize(
+    ("name", "call"),
+    [
+        *((name, call) for name in (*(case.name for case in FIRST), *WINDOWS) for call in ("plain", "sampled")),
+        *((name, call) for name in ("llama", "gemma3-pattern") for call in ("n-grams", "ends")),
+    ],
+)
+def test_texts_are_those_of_single_steps(written, name, call):
+    model, reference = both(written[name])
+    assert texts(model, **CALLS[call]) == texts(reference, **CALLS[call])
+    assert model.bursts
+
+
+@pytest.mark.parametrize("ahead", [1, 3])
+@pytest.mark.parametrize("kernels", [True, False])
+def test_rows_of_a_batch_may_differ(written, monkeypatch, kernels, ahead):
+    monkeypatch.setattr(torch_burst, "steered", lambda *loop, **known: STEERED(*loop, **{**known, "ahead": ahead}))
+    model, reference = both(written["llama"])
+    if not kernels:
+        monkeypatch.setattr(InBursts, "sampler", None)
+        monkeypatch.setattr(StepByStep, "sampler", None)
+    ids, mask = map(torch.as_tensor, prompts())
+    for some in (MIXED, [{**each, "no_repeat_ngram_size": None, "typical_p": None} for each in MIXED]):
+        configs = [GenerationConfig(**{**ASK, **each}) for each in some]
+        call = {"attention_mask": mask, "generation_config": configs, "seed": [3, 3, 4]}
+        assert model.generate(ids, **call).tolist() == reference.generate(ids, **call).tolist()
+    assert max(map(max, model.bursts)) > 1
+
+
+def test_what_a_burst_left_in_the_cache_serves_later_calls(written):
+    model, reference = both(written["gemma3-pattern"])
+    ids, _ = prompts()
+    once = model.generate(torch.as_tensor(ids), max_new_tokens=80, return_dict_in_generate=True, **ASK)
+    assert model.bursts
+    call = {"max_new_tokens": 30, **ASK}
+    expected = reference.generate(once.sequences, **call).tolist()
+    assert model.generate(once.sequences, **call).tolist() == expected, "its prefix was found"
+    assert model.generate(once.sequences, past_key_values=once.past_key_values, **call).tolist() == expected
+
+
+def test_what_an_earlier_owner_left_in_a_block_is_not_seen(written):
+    found = []
+    for model in both(written["mistral-window-of-blocks"]):
+        engine, one = Engine(model, max_positions=4096), request([1, 2, 3], new=130)
+        for stored in (*engine.storage.keys, *engine.storage.values):
+            stored.fill_(torch.inf)
+        engine.run([one])
+        found.append(one.sink.everything)
+    assert found[0] == found[1] and len(found[0][0][0]) == 130
+
+
+def test_time_ends_a_burst_and_changes_no_text(written, monkeypatch):
+    monkeypatch.setattr(torch_burst, "LONG", 0.0)
+    model, reference = both(written["llama"])
+    assert texts(model, **SAMPLED) == texts(reference, **SAMPLED)
+    assert all(count <= 1 for burst in model.bursts for count in burst)
+
+
+def test_rows_that_wait_for_a_place_get_it_when_one_ends(written):
+    model, reference = both(written["gpt2"])
+    found = []
+    for each in (model, reference):
+        requests = [request([1, 2], new=30), request([3, 4], new=8), request([5, 6], new=8)]
+        run(each, requests, max_rows=2)
+        found.append([one.sink.everything for one in requests])
+    assert found[0] == found[1]
+    assert model.bursts[0] == [7, 7], "the first two go on until one of them ends"
+
+
+@pytest.mark.parametrize("kind", ["quantized", "offloaded"])
+def test_other_caches_go_on_in_bursts_too(written, kind):
+    model, reference = both(written["llama"])
+    call = {"max_new_tokens": 40, "do_sample": False, "cache_implementation": kind}
+    assert texts(model, **call) == texts(reference, **call)
+    assert model.bursts
+
+
+@pytest.mark.parametrize("name", [case.name for case in FIRST])
+def test_no_step_of_a_burst_asks_for_a_number(written, monkeypatch, name):
+    """Nobody looks at the rows, so that some stay as they are for many steps after their end."""
+
+    class Watched(InBursts):
+        sampler = None
+
+        def burst(self, *arguments):
+            with Unwaited():
+                return super().burst(*arguments)
+
+    monkeypatch.setattr(torch_burst, "noted", lambda flag: lambda: True)
+    monkeypatch.setattr(torch_burst, "LONG", 60.0)
+    model, reference = both(written[name])
+    model.__class__ = Watched
+    call = {**PLAIN, "eos_token_id": list(range(0, 101, 20))}
+    assert texts(model, **call) == texts(reference, **call)
+    assert model.bursts
+
+
+@pytest.mark.parametrize("mixed", [False, True])
+@pytest.mark.parametrize("name", ["llama", "gemma3-pattern"])
+def test_a_device_that_has_no_numbers_runs_a_burst(written, monkeypatch, name, mixed):
+    """Tensors of the device "meta" have shapes and no content: whatever looks at one raises, in every processor."""
+    model = TorchCausalLM.from_tensors(*written[name], device="meta")
+    chain, other = every_processor(1), every_processor(2)
+    rows = [
+        ClosedRow(np.arange(first + 1, dtype=np.int32), 3, 0, 20, 7, place, Recipe(list(own), Limits(60), True))
+        for place, (first, own) in enumerate([(5, chain), (40, other if mixed else chain)])
+    ]
+    closed = close(rows)
+    assert closed is not None, "a processor of the list does not go on by itself"
+    form, host = closed
+    ones = np.ones(2, np.int32)
+    batch = Batch(ones, np.arange(3), np.array([5, 40], np.int32), np.array([[0, 0], [1, 2]], np.int32), ones)
+    frame = torch_burst.frame_of(model.family, model.weights(), batch, model.new_cache(4), host.room)
+    there = torch_burst.moved(host, model.inputs_like)
+    frame.forward(there.last, there.lengths - 1, None)  # what a model makes once, for all steps
+    monkeypatch.setattr(functions, "asarray", unwaited_asarray)
+    with torch.no_grad(), Unwaited():
+        tokens, lengths, _ = decode(frame.forward, None, form, there, loop=never_looking)
+    assert tokens.shape == host.tokens.shape and lengths.shape == (2,) and tokens.device.type == "meta"
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize("call", [PLAIN, SAMPLED, CALLS["n-grams"]])
+@pytest.mark.parametrize("name", [*(case.name for case in FIRST), *WINDOWS])
+def test_a_gpu_gives_the_texts_of_a_cpu_and_is_never_waited_for(written, monkeypatch, name, call):
+    def unwaited(*arguments, **settings):
+        torch.cuda.set_sync_debug_mode("error")
+        try:
+            return DECODE(*arguments, **settings)
+        finally:
+            torch.cuda.set_sync_debug_mode("default")
+
+    monkeypatch.setattr(torch_burst, "decode", unwaited)
+    model, reference = both(written[name])
+    assert texts(model.cuda(), **call) == texts(reference, **call)
+    assert model.bursts
+
+
+DECODE, STEERED = torch_burst.decode, torch_burst.steered
+
+
+def never_looking(condition, body, state):
+    for _ in range(3):
+        condition(state)
+        state = body(state)
+    return state
+
+
+def unwaited_asarray(x, dtype, like=None):
+    """On a GPU `asarray` sends from pinned memory, without waiting; here what is sent is nothing."""
+    if isinstance(x, torch.Tensor) and x.device.type != "cpu":
+        return x.to(getattr(torch, dtype))
+    return torch.empty(np.shape(x), dtype=getattr(torch, dtype), device="meta")
+
+
+def every_processor(number):
+    """One of each kind that goes on by itself, with numbers of its own."""
+    return parts.LogitsProcessorList(
+        [
+            parts.SequenceBiasLogitsProcessor({(3,): 1.0, (4, 5): -2.0}),
+            parts.RepetitionPenaltyLogitsProcessor(1.0 + number / 10),
+            parts.NoRepeatNGramLogitsProcessor(3),
+            parts.NoBadWordsLogitsProcessor([[5], [6, 7]], [2]),
+            parts.MinLengthLogitsProcessor(4 + number, [2]),
+            parts.MinNewTokensLengthLogitsProcessor(3, 4 + number, [2]),
+            parts.ForcedBOSTokenLogitsProcessor(1),
+            parts.ForcedEOSTokenLogitsProcessor(50 + number, [2]),
+            parts.InfNanRemoveLogitsProcessor(),
+            parts.ExponentialDecayLengthPenalty((5, 1.0 + number / 10), [2], 3),
+            parts.SuppressTokensLogitsProcessor([8]),
+            parts.SuppressTokensAtBeginLogitsProcessor([9], 3 + number),
+            parts.TemperatureLogitsWarper(0.5 + number),
+            parts.TopKLogitsWarper(50 + number),
+            parts.TopPLogitsWarper(0.9 - number / 100),
+            parts.MinPLogitsWarper(0.01 * number),
+            parts.TypicalLogitsWarper(0.9 - number / 100),
+            parts.EpsilonLogitsWarper(0.0001 * number),
+            parts.EtaLogitsWarper(0.0001 * number),
+            parts.TopHLogitsWarper(0.5 + number / 100),
+            parts.LogitNormalization(),
+        ]
+    )
