@@ -8,12 +8,14 @@ import numpy as np
 
 from fabula.cache.blocks import BLOCK
 from fabula.decoding.closed import decode, map_arrays, new_tokens
+from fabula.decoding.closed_beam_loop import decode_beams
+from fabula.decoding.closed_beams import Found, beam_leaves_of, turns_of
 from fabula.ops.protocol import NO_TAPS, Forward
 from fabula.testing.hash_model import HashModel
 
 
 class BurstModel(HashModel):
-    """A HashModel whose `burst` is the loop that compiled backends run, here one turn after another."""
+    """A HashModel whose bursts are the loops that compiled backends run, here one turn after another."""
 
     def __init__(self, vocabulary=50, framework="numpy"):
         super().__init__(vocabulary)
@@ -44,3 +46,25 @@ class BurstModel(HashModel):
         new = new_tokens(rows, self.xp.to_host(tokens), self.xp.to_host(lengths))
         self.bursts.append([len(part) for part in new])
         return new
+
+    def burst_beams(self, batch, cache, form, beams):
+        xp = self.xp
+        leaves, rebuild = beam_leaves_of(beams)
+        here = rebuild([xp.asarray(part, str(part.dtype)) for part in leaves])
+        dense = cache.tokens[batch.tables].reshape(len(batch.tables), -1)
+
+        def forward(last, positions, dense):
+            last, positions = xp.to_host(last), xp.to_host(positions)
+            dense = dense.copy()
+            dense[np.arange(len(last)), positions] = last
+            logits = [self.next_logits(row[: position + 1]) for row, position in zip(dense, positions, strict=True)]
+            return xp.asarray(np.array(logits), "float32"), dense
+
+        found, dense = decode_beams(forward, lambda dense, rows: dense[xp.to_host(rows)], dense, form, here)
+        turns = turns_of(form, Found(*(xp.to_host(part) for part in found)), len(beams.hasty))
+        made = [len(own) for own in turns]
+        for row, (table, first) in enumerate(zip(batch.tables, batch.first, strict=True)):
+            for position in range(first // BLOCK * BLOCK, first + made[row // form.beams]):
+                cache.tokens[table[position // BLOCK], position % BLOCK] = dense[row, position]
+        self.bursts.append(made)
+        return turns

@@ -15,6 +15,17 @@ SAMPLED = {
     "num_return_sequences": 2,
     "seed": 5,
 }
+BEAMS = {"max_new_tokens": 80, "do_sample": False, "num_beams": 3, "num_return_sequences": 2}
+DRAWN_BEAMS = {
+    "max_new_tokens": 70,
+    "do_sample": True,
+    "num_beams": 4,
+    "temperature": 1.2,
+    "top_k": 30,
+    "repetition_penalty": 1.1,
+    "length_penalty": 0.4,
+    "seed": 5,
+}
 ASK = {"pad_token_id": 0, "eos_token_id": 77}
 
 
@@ -30,3 +41,11 @@ def generate(model, convert, rows=3, **call):
     """Int["R L"] on the host: what the model makes of the first prompts."""
     ids, mask = (part[:rows] for part in prompts())
     return np.asarray(model.generate(convert(ids), attention_mask=convert(mask), **ASK, **call))
+
+
+def search(model, convert, rows=3, **call):
+    """The same as lists, and the beams that each token was chosen after."""
+    ids, mask = (part[:rows] for part in prompts())
+    call = {**ASK, **call, "return_dict_in_generate": True}
+    found = model.generate(convert(ids), attention_mask=convert(mask), **call)
+    return np.asarray(found.sequences).tolist(), np.asarray(found.beam_indices).tolist()

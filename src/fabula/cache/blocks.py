@@ -116,6 +116,13 @@ class Table:
         twin.behind = min(self.behind, len(blocks))
         return twin
 
+    def adopt(self, prefix: Table) -> None:
+        """Takes another table's blocks, which is nobody's then, in place of as many of its first."""
+        count = len(prefix.blocks)
+        for block in self.blocks[self.behind : count]:
+            self.pool.release(block)
+        self.blocks[:count], self.behind = prefix.blocks, prefix.behind
+
     def serves(self, position: int) -> bool:
         """Whether all is there that `position` sees."""
         window = self.pool.window

@@ -7,7 +7,7 @@ the scores may hold one row for them: [G 1 V].
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,6 +19,7 @@ from fabula.decoding.strategy import Draw, Turn
 from fabula.errors import NumericalError
 
 __all__ = [
+    "PURPOSE_BEAMS",
     "SPARE",
     "Candidates",
     "best_candidates",
@@ -26,6 +27,7 @@ __all__ = [
     "drawn_candidates",
     "found",
     "log_scores",
+    "noisy_candidates",
     "shares",
 ]
 
@@ -47,6 +49,11 @@ class Candidates:
     def at(self, places: Any) -> Candidates:
         """Those at some places."""
         return Candidates(self.values[places], self.rows[places], self.tokens[places])
+
+    def possible(self) -> Candidates:
+        """Those above -inf."""
+        possible = self.values > -np.inf
+        return self if possible.all() else self.at(possible)
 
     def join(self, others: Candidates) -> Candidates:
         """These, then the others."""
@@ -106,12 +113,24 @@ def drawn_candidates(xp: Any, scores: Any, running: Any, count: int, draw: Draw)
     The `count` highest of score plus Gumbel noise are such draws, in their order (Kool et al. 2019, "Stochastic beams
     and where to find them", section 2.3). `draw` holds a row for each group or beam; a group takes its first row's.
     """
-    groups, rows, vocabulary = scores.shape
-    tokens, values = xp.survivors(xp.reshape(scores, (groups * rows, vocabulary)))
+    groups, rows, _ = scores.shape
     firsts = np.repeat(np.arange(groups) * (len(draw.position) // groups), rows)
     beams = np.tile(np.arange(rows, dtype=np.int32), groups)
-    noise = noise_of(xp, draw.select(firsts), tokens, purpose=beams + np.int32(PURPOSE_BEAMS))
-    ranks, values, tokens = (xp.reshape(part, (groups, rows, -1)) for part in (values + noise, values, tokens))
+
+    def noise(tokens: Any) -> Any:
+        return noise_of(xp, draw.select(firsts), tokens, purpose=beams + np.int32(PURPOSE_BEAMS))
+
+    return noisy_candidates(xp, scores, running, count, noise)
+
+
+def noisy_candidates(
+    xp: Any, scores: Any, running: Any, count: int, noise: Callable[[Any], Any]
+) -> tuple[Any, Any, Any]:
+    """As `drawn_candidates`; noise gives each beam's Gumbel noise Float["G*W K"] of tokens Int["G*W K"]."""
+    groups, rows, vocabulary = scores.shape
+    tokens, values = xp.survivors(xp.reshape(scores, (groups * rows, vocabulary)))
+    noisy = values + noise(tokens)
+    ranks, values, tokens = (xp.reshape(part, (groups, rows, -1)) for part in (noisy, values, tokens))
     return _merged(xp, ranks, values + _poison(xp, scores), tokens, running, count)
 
 
@@ -154,11 +173,11 @@ def found(scores: Any, running: Sequence[np.ndarray], count: int, draw: Draw) ->
 
 def _checked(values: np.ndarray, rows: np.ndarray, tokens: np.ndarray) -> Candidates:
     """A group's candidates that are above -inf, of which there must be one, and none at NaN."""
-    possible = values > -np.inf
-    if np.isnan(values).any() or not possible.any():
+    candidates = Candidates(values, rows, tokens).possible()
+    if np.isnan(values).any() or not len(candidates):
         reason = "NaN" if np.isnan(values).any() else "-inf only"
         raise NumericalError(
             f"`scores` must hold a finite number for some beam, and no NaN, got {reason}. Look for a processor that "
             "removes every token, or for NaN in the model's logits; remove_invalid_values=True goes on regardless."
         )
-    return Candidates(values[possible], rows[possible], tokens[possible])
+    return candidates

@@ -24,17 +24,26 @@ class Ranking:
     early_stopping: EarlyStopping = False
     most_new: int | None = None  # the most new tokens of a sequence, that "never" reckons with
 
+    def divisor(self, length: int) -> np.float32:
+        """What the sum of log-probabilities of so many tokens is divided by: the length, with its exponent."""
+        with np.errstate(over="ignore"):
+            return np.float32(np.float64(length) ** self.length_penalty)
+
+    def best_divisor(self, length: int) -> np.float32:
+        """The divisor of what a running sequence, as long as this now, is taken to become at best.
+
+        With "never", where a positive penalty lets it grow, it becomes as long as the limit; otherwise it stays.
+        """
+        grows = self.early_stopping == "never" and self.length_penalty > 0
+        return self.divisor(self.most_new if grows and self.most_new is not None else length)
+
     def score(self, total: Any, length: int) -> Any:
-        """A sum of log-probabilities over the length, with its exponent."""
-        return np.float32(total) / np.float32(float(length) ** self.length_penalty)
+        """What a sequence of this length and sum of log-probabilities is ranked by."""
+        return np.float32(total) / self.divisor(length)
 
     def bound(self, total: Any, length: int) -> Any:
-        """What a running sequence is taken to reach at best, as long as it is now.
-
-        Exact with "never", where a positive penalty lets it grow to the limit; otherwise the score it has now.
-        """
-        grows = self.early_stopping == "never" and self.length_penalty > 0 and self.most_new is not None
-        return self.score(total, self.most_new if grows else length)  # type: ignore[arg-type]
+        """What a running sequence, as long as this now, is taken to reach at best."""
+        return np.float32(total) / self.best_divisor(length)
 
 
 BY_MEAN = Ranking()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -11,10 +11,10 @@ import numpy as np
 from fabula.decoding.beam_candidates import Candidates, candidates_to_keep, found, log_scores, shares
 from fabula.decoding.beam_rows import BY_MEAN, Beams, Ranking, settled_tokens
 from fabula.decoding.beam_turns import reasons_of
-from fabula.decoding.strategy import FinishReason, Move, Turn, Underway
+from fabula.decoding.strategy import Ends, FinishReason, Move, Turn, Underway
 from fabula.taps import NO_TAPS, Taps
 
-__all__ = ["BeamSearch"]
+__all__ = ["BeamSearch", "Carry"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,14 +47,35 @@ class BeamSearch:
     def width(self) -> int:
         return self.num_beams
 
+    @property
+    def kept(self) -> int:
+        """How many candidates are looked at."""
+        return candidates_to_keep(self.num_beams, self.end_tokens)
+
     def advance(self, turn: Turn, underway: Sequence[Underway]) -> list[Move]:
         """The next beams of each. Raises NumericalError where all beams of one have no finite score, or one has NaN."""
         scores = log_scores(turn)
         carries = [one.carry or Carry(Beams.start(self.num_beams)) for one in underway]
         running = [carry.beams.scores for carry in carries]
-        every = found(scores, running, candidates_to_keep(self.num_beams, self.end_tokens), turn.draw)
+        every = found(scores, running, self.kept, turn.draw)
         shared = shares(scores, len(underway), self.num_beams)
         return [self._move(*each) for each in zip(underway, carries, every, shared, strict=True)]
+
+    def replay(self, carry: Carry, ends: Ends, turns: Sequence[Candidates]) -> Move:
+        """What N turns, one or more, make of one sequence, of each of which the candidates are known.
+
+        The move's tokens are Int["W N"], and its parents the rows before the first turn; or it has finished.
+        """
+        settled: tuple[int, ...] = ()
+        first = carry.beams.length
+        for candidates in turns:
+            move = self._move(Underway(carry, ends), carry, candidates, None)
+            settled += move.settled
+            if move.finished is not None:
+                return replace(move, settled=settled)
+            carry = move.carry
+        beams = carry.beams
+        return Move(carry, parents=beams.rows[:, first], tokens=beams.tokens[:, first:], settled=settled)
 
     def _move(self, one: Underway, carry: Carry, candidates: Candidates, scores: Any) -> Move:
         """The next beams of one sequence, or its results."""

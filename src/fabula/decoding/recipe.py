@@ -84,10 +84,13 @@ class Recipe:
 
     @property
     def is_closed(self) -> bool:
-        """Whether nothing but the row's tokens and numbers decides how it goes on; its processors say so themselves."""
+        """Whether nothing but the rows' tokens and numbers decides how they go on.
+
+        Of the processors each says so itself, and of the strategies greedy search, sampling and beam search can.
+        """
         limits = self.limits
         ends = limits.stop_strings or limits.ends or limits.max_time is not None
-        return self.strategy == SAMPLE and self.is_plain and self.record.is_empty and not ends
+        return self.is_plain and self.record.is_empty and not ends
 
     @property
     def wants_outputs(self) -> bool:

@@ -145,7 +145,7 @@ class Move:
 
     carry: Any  # what the search wants back at its next turn
     parents: np.ndarray  # Int["W'"]: the row that each new row continues; there may be more or fewer than before
-    tokens: np.ndarray  # Int["W'"]: what each continues with
+    tokens: np.ndarray  # Int["W'"]: what each continues with; of N turns at once Int["W' N"]
     settled: tuple[int, ...] = ()  # tokens that can be shown now: the sequence's next ones, whatever else happens
     finished: tuple[Hypothesis, ...] | None = None  # the result, best first; then parents and tokens mean nothing
     scores: Any = None  # Float["R V"]: what was chosen from, to be recorded

@@ -2,21 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from typing import Any, Protocol
 
 import numpy as np
 
+from fabula.cache.blocks import BLOCK
+from fabula.decoding.beam_candidates import Candidates
+from fabula.decoding.beam_search import BeamSearch
 from fabula.decoding.closed import ClosedRow, ClosedRows, Form, close
+from fabula.decoding.closed_beams import BeamForm, ClosedBeams, ClosedGroup, close_beams
 from fabula.decoding.recipe import Recipe
+from fabula.decoding.sample import SAMPLE
+from fabula.decoding.strategy import FinishReason, Move
 from fabula.engine.group import Group
+from fabula.engine.request import Step
 from fabula.engine.row import Row
 from fabula.engine.scheduler import Plan, Scheduler
 from fabula.ops.protocol import Batch
 
-__all__ = ["LONGEST", "Burst", "Bursts", "HasBurst"]
+__all__ = ["LONGEST", "Burst", "BurstOfBeams", "Bursts", "HasBurst", "HasBurstOfBeams", "Prepared"]
 
 LONGEST = 64  # steps: new requests, and whoever wants to cancel one, wait so long
+
+Chosen = tuple[Group, list[Step] | Move]  # what a group did in many steps, which is computed and to be committed
+Prepared = Callable[[Batch, Any], list[Chosen]]  # of the first step's batch and the cache; groups that did nothing lack
 
 
 class HasBurst(Protocol):
@@ -29,14 +40,35 @@ class HasBurst(Protocol):
         """
 
 
+class HasBurstOfBeams(Protocol):
+    """A model that can run many turns of beam search by itself."""
+
+    def burst_beams(
+        self, batch: Batch, cache: Any, form: BeamForm, beams: ClosedBeams
+    ) -> Sequence[Sequence[Candidates]]:
+        """What each group chose from at each of its turns, as `decode_beams` finds it; the batch is the first step's.
+
+        The cache then holds, in the blocks of the batch's row r from that of its first position on, what belongs there
+        of the row that the moves put in r's place: positions of before too, and one for each turn.
+        """
+
+
 class Burst(Protocol):
     """`HasBurst.burst` of a model."""
 
     def __call__(self, batch: Batch, cache: Any, form: Form, rows: ClosedRows) -> Sequence[np.ndarray]: ...
 
 
+class BurstOfBeams(Protocol):
+    """`HasBurstOfBeams.burst_beams` of a model."""
+
+    def __call__(
+        self, batch: Batch, cache: Any, form: BeamForm, beams: ClosedBeams
+    ) -> Sequence[Sequence[Candidates]]: ...
+
+
 class Bursts:
-    """Finds out which plans can be a burst, and prepares their rows."""
+    """Finds out which plans can be a burst, and prepares and runs it."""
 
     def __init__(self, model: Any) -> None:
         self.model = model  # perhaps a weak proxy, whose methods would hold what it stands for
@@ -48,48 +80,124 @@ class Bursts:
         """The model's, if it has one."""
         return getattr(self.model, "burst", None)
 
-    def pause(self) -> None:
-        """The next step is no burst: a row got no token in the last one, and an ordinary step says why."""
-        self._paused = True
+    @property
+    def burst_beams(self) -> BurstOfBeams | None:
+        """The model's for beam search, if it has one."""
+        return getattr(self.model, "burst_beams", None)
 
     def forget(self) -> None:
         """Nothing is held of the rows that went on."""
         self._refused, self._paused = None, False
 
-    def prepare(self, plan: Plan, scheduler: Scheduler) -> tuple[Form, ClosedRows] | None:
-        """What the plan's rows go on with, their blocks reserved; None where the plan is one step."""
+    def prepare(self, plan: Plan, scheduler: Scheduler) -> Prepared | None:
+        """The plan's rows many steps further, their blocks reserved; None where the plan is one step."""
         paused, self._paused = self._paused, False
-        if self.burst is None or paused or plan is self._refused:
+        if paused or plan is self._refused:
             return None
-        if not (plan.steady and len(plan.groups) == len(scheduler.running) and self._can(plan.groups)):
-            self._refused = plan
+        self._refused = plan
+        if not plan.groups or len(plan.groups) < len(scheduler.running) or not all(map(_is_closed, plan.groups)):
             return None
-        rooms = [min(LONGEST, _room(group)) for group in plan.groups]
-        while max(rooms) > 1:
-            if scheduler.reserve_ahead(plan, rooms):
-                rows = [_closed_row(*pair) for pair in zip(plan.groups, rooms, strict=True)]
-                return close(rows, hurried=bool(scheduler.waiting))
-            rooms = [min(room, max(rooms) // 2) for room in rooms]
+        if self.burst is not None and plan.steady and self._takes(plan.groups):
+            return self._rows(plan, scheduler)
+        if self.burst_beams is not None and _are_beams(plan):
+            return self._beams(plan, scheduler)
         return None
 
-    def _can(self, groups: Sequence[Group]) -> bool:
+    def _takes(self, groups: Sequence[Group]) -> bool:
+        """Whether the model takes the groups' rows, each of which chooses by itself."""
+        recipes = [group.request.recipe for group in groups]
         takes: Callable[[list[Recipe]], bool] = getattr(self.model, "takes_burst", lambda recipes: True)
-        return all(map(_is_closed, groups)) and takes([group.request.recipe for group in groups])
+        return all(recipe.strategy == SAMPLE for recipe in recipes) and takes(recipes)
+
+    def _rows(self, plan: Plan, scheduler: Scheduler) -> Prepared | None:
+        for rooms in _halved([_room(group) for group in plan.groups]):
+            rows = [_closed_row(group, group.rows[0], room) for group, room in zip(plan.groups, rooms, strict=True)]
+            closed = close(rows, hurried=bool(scheduler.waiting))
+            if closed is None:
+                return None
+            if scheduler.reserve_ahead(plan, rooms):
+                self._refused = None
+                return partial(self._run_rows, plan.groups, *closed)
+        return None
+
+    def _beams(self, plan: Plan, scheduler: Scheduler) -> Prepared | None:
+        turns = [_room(group) - 1 for group in plan.groups]  # the one that ends a search is the host's
+        for rooms in _halved(turns) if min(turns) > 0 else ():
+            groups = [_closed_group(group, room) for group, room in zip(plan.groups, rooms, strict=True)]
+            closed = close_beams(groups, LONGEST, hurried=bool(scheduler.waiting))
+            if closed is None:
+                return None
+            each = [room for group, room in zip(plan.groups, rooms, strict=True) for _ in group.rows]
+            if scheduler.reserve_ahead(plan, each):
+                self._refused = None
+                return partial(self._run_beams, plan.groups, rooms, *closed)
+        return None
+
+    def _run_rows(self, groups: list[Group], form: Form, rows: ClosedRows, batch: Batch, cache: Any) -> list[Chosen]:
+        """What each row got; where one got nothing the next step is no burst: an ordinary step says why."""
+        assert self.burst is not None
+        tokens = self.burst(batch, cache, form, rows)
+        for group, new in zip(groups, tokens, strict=True):
+            group.rows[0].advance(len(new))
+        self._paused = not all(map(len, tokens))
+        steps = [[Step(token) for token in new.tolist()] for new in tokens]
+        return [(group, own) for group, own in zip(groups, steps, strict=True) if own]
+
+    def _run_beams(
+        self, groups: list[Group], rooms: list[int], form: BeamForm, beams: ClosedBeams, batch: Batch, cache: Any
+    ) -> list[Chosen]:
+        """What each group did; where one did less than it had room for, an ordinary step says why."""
+        assert self.burst_beams is not None
+        turns = self.burst_beams(batch, cache, form, beams)
+        self._paused = any(len(own) < room for own, room in zip(turns, rooms, strict=True))
+        return [(group, _replayed(group, own)) for group, own in zip(groups, turns, strict=True) if own]
 
 
 def _is_closed(group: Group) -> bool:
-    """Whether the group's row needs nobody to go on, and nobody waits for each of its tokens."""
+    """Whether the group's rows need nobody to go on, and nobody waits for each of its tokens."""
     request, row = group.request, group.rows[0]
     alone = request.negative is None and request.memory is None and row.vectors is None
     return alone and request.recipe.is_closed and not getattr(request.sink, "streams", True)
+
+
+def _are_beams(plan: Plan) -> bool:
+    """Whether each group is a search behind its first turn, whose rows compute their last tokens and choose."""
+    underway = all(group.search is not None and group.carry is not None for group in plan.groups)
+    return underway and len(plan.ready) == len(plan.groups) and all(count == 1 for _, count in plan.work)
 
 
 def _room(group: Group) -> int:
     return group.request.recipe.limits.max_length - group.rows[0].length
 
 
-def _closed_row(group: Group, room: int) -> ClosedRow:
-    row: Row = group.rows[0]
-    tokens = row.tokens[: row.length]
-    seed, recipe = group.request.seed, group.request.recipe
-    return ClosedRow(tokens, row.prompt_length, row.blind, room, seed, row.stream, recipe)
+def _halved(rooms: list[int]) -> Iterator[list[int]]:
+    """The rooms, none above LONGEST, then what half of the longest leaves of them, and so on, while it is a burst."""
+    most = min(LONGEST, max(rooms))
+    while most > 1:
+        yield [min(room, most) for room in rooms]
+        most //= 2
+
+
+def _closed_row(group: Group, row: Row, room: int) -> ClosedRow:
+    """A row of the group; the stream is a search's first row's, which its draws are keyed by."""
+    request, tokens = group.request, row.tokens[: row.length]
+    return ClosedRow(tokens, row.prompt_length, row.blind, room, request.seed, group.rows[0].stream, request.recipe)
+
+
+def _closed_group(group: Group, room: int) -> ClosedGroup:
+    return ClosedGroup([_closed_row(group, row, room) for row in group.rows], group.carry)
+
+
+def _replayed(group: Group, turns: Sequence[Candidates]) -> Move:
+    """The group's move through turns of which the candidates are known; their limits are its end tokens alone."""
+    search, eos = group.search, group.request.recipe.limits.eos
+    assert isinstance(search, BeamSearch)
+
+    def ends(row: int, token: int) -> FinishReason | None:
+        return "stop" if token in eos else None
+
+    move = search.replay(group.carry, ends, turns)
+    if move.finished is not None:  # a device that rounds otherwise went on behind the end, and wrote what is no row's
+        for row in group.rows:
+            row.settle(row.computed // BLOCK * BLOCK)
+    return move

@@ -155,21 +155,12 @@ class Engine:
 
     def _advance_far(self, plan: Plan) -> bool:
         """Many steps of a plan at once, if its rows allow that, and commits what they chose."""
-        prepared = self.bursts.prepare(plan, self.scheduler)
-        burst = self.bursts.burst
-        if prepared is None or burst is None:
+        burst = self.bursts.prepare(plan, self.scheduler)
+        if burst is None:
             return False
         self._copy(plan)
-        tokens = self._computed(plan, lambda: burst(batch_of(plan), self.storage, *prepared))
-        if tokens is None:
-            return True
-        for (row, _), new in zip(plan.work, tokens, strict=True):
-            row.advance(len(new))
-        for group, new in zip(plan.groups, tokens, strict=True):
-            if len(new):
-                self._answer(group, [Step(token) for token in new.tolist()], None)
-            else:
-                self.bursts.pause()
+        for group, chosen in self._computed(plan, lambda: burst(batch_of(plan), self.storage)) or ():
+            self._answer(group, chosen, None)
         return True
 
     def _copy(self, plan: Plan) -> None:
@@ -254,7 +245,7 @@ class Engine:
         group.settled += len(move.settled)
         if move.finished is None:
             group.carry = move.carry
-            group.move(move)
+            (group.move if move.tokens.ndim == 1 else group.descend)(move)
             self.scheduler.moved(group)
             return
         self._deliver(group, move.finished)

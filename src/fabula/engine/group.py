@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from fabula.cache.blocks import BlockPool
+from fabula.cache.blocks import BLOCK, BlockPool
 from fabula.decoding.strategy import Move
 from fabula.engine.request import Request
 from fabula.engine.row import Row, stops_of
@@ -65,6 +65,21 @@ class Group:
             row.completes_stop_string(token)
             row.append(token)
             row.stream = self.request.stream + place
+
+    def descend(self, move: Move) -> None:
+        """The rows become what many turns made of them: each keeps the blocks that it was given for them.
+
+        What lies before those blocks is its ancestor's; in them lies, from their start on, what the new row computed.
+        """
+        ancestors = [self.rows[parent] for parent in move.parents.tolist()]
+        shared = self.rows[0].computed // BLOCK * BLOCK
+        pasts = [(ancestor.table.fork(shared), ancestor.tokens.copy()) for ancestor in ancestors]
+        for row, (prefix, text), tokens in zip(self.rows, pasts, move.tokens, strict=True):
+            row.table.adopt(prefix)
+            row.tokens = text
+            for token in tokens.tolist():
+                row.append(token)
+            row.advance(len(tokens))
 
 
 def groups_of(request: Request, pool: BlockPool) -> list[Group]:

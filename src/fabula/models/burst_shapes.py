@@ -4,55 +4,86 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Generic, TypeVar
 
 import numpy as np
 
 from fabula.cache.blocks import BLOCK, blocks_for
 from fabula.decoding.closed import ClosedRows, padded
+from fabula.decoding.closed_beams import ClosedBeams, padded_beams
 from fabula.engine.burst import LONGEST
 from fabula.ops.protocol import Batch
 from fabula.ops.rectangles import LEAST_BLOCKS, bucket
 
-__all__ = ["Shaped", "shaped"]
+__all__ = ["Shaped", "shaped", "shaped_beams"]
 
 FEW = 16  # blocks
 SPARE = 4  # a loop serves down to a fourth of the rows, or of the blocks, that it is compiled for
 
 
-@dataclass(frozen=True, slots=True)
-class Shaped:
-    """R rows over B blocks each: a loop of theirs reads and writes positions [0, B * BLOCK). On the host."""
+Closed = TypeVar("Closed", ClosedRows, ClosedBeams)
 
-    rows: ClosedRows  # R, of which those behind the batch's have ended, over L = B * BLOCK columns
+
+@dataclass(frozen=True, slots=True)
+class Shaped(Generic[Closed]):
+    """R rows over B blocks each: a loop of theirs reads positions [0, B * BLOCK), and writes K of them. On the host."""
+
+    closed: Closed  # of R rows, of which those behind the batch's have ended, over L = B * BLOCK columns
     tables: np.ndarray  # Int["R B"]: the blocks of each row, in order; unused entries 0
-    first: np.ndarray  # Int["R"]: the position that each row computes first
+    first: np.ndarray  # Int["R"]: the first position that each row writes
+    before: np.ndarray  # Int["R"]: how many positions it writes before the first that it computes
+    most: int = LONGEST  # positions that a row may write
 
     @property
     def steps(self) -> int:
-        """K: the most positions that a row computes."""
-        return min(LONGEST, self.tables.shape[1] * BLOCK)
+        """K: the most positions that a row writes."""
+        return min(self.most, self.tables.shape[1] * BLOCK)
 
     def slots(self, counts: np.ndarray, nowhere: int) -> np.ndarray:
-        """Int["R K"]: block * BLOCK + place of each row's first `counts` Int["R"] new positions; of more, `nowhere`."""
+        """Int["R K"]: block * BLOCK + place of what a row writes, up to `counts` Int["R"] new ones; then `nowhere`."""
         steps = np.arange(self.steps)
         places = np.minimum(self.first[:, None] + steps, self.tables.shape[1] * BLOCK - 1)
         slots = np.take_along_axis(self.tables, places // BLOCK, 1) * BLOCK + places % BLOCK
-        return np.where(steps < counts[:, None], slots, nowhere).astype(np.int32)
+        return np.where(steps < (self.before + counts)[:, None], slots, nowhere).astype(np.int32)
 
 
-def shaped(batch: Batch, rows: ClosedRows, compiled: Iterable[tuple[int, int]] = ()) -> Shaped:
+def shaped(batch: Batch, rows: ClosedRows, compiled: Iterable[tuple[int, int]] = ()) -> Shaped[ClosedRows]:
     """The rows of a burst, whose batch is its first step's: R and B are powers of two.
 
     A text of up to FEW blocks has all of them from its first burst on, so that one loop serves it to its end; and a
     loop that is `compiled` for some R and B serves fewer rows and blocks too, if not much of it is wasted.
     """
+    height, width = _size(batch, rows, compiled, 1)
+    tables, first = _tables(batch, height, width)
+    return Shaped(padded(rows, height, width * BLOCK), tables, first, np.zeros_like(first))
+
+
+def shaped_beams(batch: Batch, beams: ClosedBeams, compiled: Iterable[tuple[int, int]] = ()) -> Shaped[ClosedBeams]:
+    """The same for groups of beams, whose number is a power of two; each row writes the blocks of its new positions.
+
+    It writes them from their start on, as what lies there before is that of the beam it descends from.
+    """
+    each = beams.scores.shape[1]
+    height, width = _size(batch, beams.rows, compiled, each)
+    tables, first = _tables(batch, height, width)
+    groups = padded_beams(beams, height // each, width * BLOCK)
+    return Shaped(groups, tables, first // BLOCK * BLOCK, first % BLOCK, LONGEST + BLOCK)
+
+
+def _size(batch: Batch, rows: ClosedRows, compiled: Iterable[tuple[int, int]], each: int) -> tuple[int, int]:
+    """R and B of groups of `each` rows."""
     count = len(batch.first)
     needed, most = blocks_for(int((batch.first + rows.room).max())), blocks_for(int(rows.longest.max()))
-    height, width = bucket(count), bucket(max(needed, min(most, FEW)), LEAST_BLOCKS)
+    height, width = each * bucket(count // each), bucket(max(needed, min(most, FEW)), LEAST_BLOCKS)
     serving = [pair for pair in compiled if count <= pair[0] <= SPARE * height and needed <= pair[1] <= SPARE * width]
     if (height, width) not in serving and serving:
-        height, width = min(serving, key=lambda pair: pair[0] * pair[1])
+        return min(serving, key=lambda pair: pair[0] * pair[1])
+    return height, width
+
+
+def _tables(batch: Batch, height: int, width: int) -> tuple[np.ndarray, np.ndarray]:
+    """The batch's tables Int["R B"] and first positions Int["R"]."""
     tables, first = np.zeros((height, width), np.int32), np.zeros(height, np.int32)
-    taken = min(width, batch.tables.shape[1])
+    count, taken = len(batch.first), min(width, batch.tables.shape[1])
     tables[:count, :taken], first[:count] = batch.tables[:, :taken], batch.first
-    return Shaped(padded(rows, height, width * BLOCK), tables, first)
+    return tables, first

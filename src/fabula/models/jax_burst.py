@@ -1,11 +1,11 @@
-"""Many steps of closed rows in JAX: one compiled `lax.while_loop` over keys and values taken from their blocks."""
+"""Many steps of closed rows or beams in JAX: one compiled `lax.while_loop` over keys and values out of their blocks."""
 
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, TypeAlias, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -13,17 +13,20 @@ import numpy as np
 
 from fabula.cache.blocks import BLOCK
 from fabula.cache.jax import JaxCache, State
+from fabula.decoding.beam_candidates import Candidates
 from fabula.decoding.closed import ClosedRows, Form, decode, leaves_of, new_tokens
-from fabula.engine.burst import LONGEST
-from fabula.models.burst_shapes import shaped
+from fabula.decoding.closed_beam_loop import decode_beams
+from fabula.decoding.closed_beams import BeamForm, ClosedBeams, Found, beam_leaves_of, turns_of
+from fabula.models.burst_shapes import shaped, shaped_beams
 from fabula.models.jax_pass import Program
 from fabula.models.jax_weights import Weights
 from fabula.ops.protocol import Batch
 from fabula.ops.rectangles import bucket
 
 Array = jax.Array
-Rebuild = Callable[[Sequence[Any]], ClosedRows]
-Key = tuple[Form, int, int, int]  # of a loop: the form, end tokens, rows R, blocks of a row B
+Closed = TypeVar("Closed")
+Rebuild: TypeAlias = Callable[[Sequence[Any]], Closed]
+Key = tuple[Form | BeamForm, int, int, int]  # of a loop: the form, end tokens, rows R, blocks of a row B
 
 __all__ = ["Bursts"]
 
@@ -42,33 +45,76 @@ class Bursts:
     ) -> Sequence[np.ndarray]:
         """The new tokens of each row, whose keys and values are in the cache then."""
         alike = (form, bucket(rows.ends.shape[1]))
-        burst = shaped(batch, rows, (key[2:] for key in self.compiled if key[:2] == alike))
-        leaves, rebuild = leaves_of(burst.rows)
-        program = self._program((*alike, *burst.tables.shape), rebuild)
+        burst = shaped(batch, rows, self._shapes(alike))
+        leaves, rebuild = leaves_of(burst.closed)
+        program = self._program((*alike, *burst.tables.shape), partial(self._decoded, form, rebuild, burst.steps))
         tokens, lengths, new = program(weights, _dense(cache.state, burst.tables), burst.first, leaves)
         tokens, lengths = np.asarray(tokens), np.asarray(lengths)
-        slots = burst.slots(lengths - burst.rows.lengths, cache.nowhere)
-        cache.state = _stored(cache.state, new, slots)
-        return new_tokens(burst.rows, tokens, lengths)[: len(batch.first)]
+        cache.state = _stored(cache.state, new, burst.slots(lengths - burst.closed.lengths, cache.nowhere))
+        return new_tokens(burst.closed, tokens, lengths)[: len(batch.first)]
 
-    def _program(self, key: Key, rebuild: Rebuild) -> Callable[..., Any]:
+    def run_beams(
+        self, weights: Weights, batch: Batch, cache: JaxCache, form: BeamForm, beams: ClosedBeams
+    ) -> Sequence[Sequence[Candidates]]:
+        """What each group's turns chose from; the keys and values of what became of its rows are in the cache then."""
+        alike = (form, bucket(beams.rows.ends.shape[1]))
+        burst = shaped_beams(batch, beams, self._shapes(alike))
+        leaves, rebuild = beam_leaves_of(burst.closed)
+        program = self._program((*alike, *burst.tables.shape), partial(self._searched, form, rebuild, burst.steps))
+        found, new = program(weights, _dense(cache.state, burst.tables), burst.first, leaves)
+        found = Found(*map(np.asarray, found))
+        cache.state = _stored(cache.state, new, burst.slots(found.turns.repeat(form.beams), cache.nowhere))
+        return turns_of(form, found, len(beams.hasty))
+
+    def _shapes(self, alike: tuple[Any, int]) -> Iterator[tuple[int, int]]:
+        """Of the loops that are compiled for such rows."""
+        return (key[2:] for key in self.compiled if key[:2] == alike)
+
+    def _program(self, key: Key, traced: Callable[..., Any]) -> Callable[..., Any]:
         """The loop of a key; the one that was not used for longest makes room for a new one."""
         if key not in self.compiled:
             if len(self.compiled) == KEPT:
                 self.compiled.popitem(last=False)
-            self.compiled[key] = jax.jit(partial(self._decoded, key[0], rebuild))
+            self.compiled[key] = jax.jit(traced)
         self.compiled.move_to_end(key)
         return self.compiled[key]
 
     def _decoded(
-        self, form: Form, rebuild: Rebuild, weights: Weights, dense: State, first: Array, leaves: Sequence[Array]
+        self,
+        form: Form,
+        rebuild: Rebuild[ClosedRows],
+        steps: int,
+        weights: Weights,
+        dense: State,
+        first: Array,
+        leaves: Sequence[Array],
     ) -> tuple[Array, Array, State]:
         """Traced: the rows' tokens and lengths, and the keys and values of their new positions."""
         rows, program = rebuild(leaves), self.program
         if rows.tokens.shape[0] == 1:  # XLA sums along columns where a single row meets a matrix [in, out]: turned once
             program, weights = program.turned(weights)
         tokens, lengths, dense = decode(partial(program.in_dense, weights), dense, form, rows)
-        return tokens, lengths, jax.tree.map(partial(_new, first), dense)
+        return tokens, lengths, jax.tree.map(partial(_new, first, steps), dense)
+
+    def _searched(
+        self,
+        form: BeamForm,
+        rebuild: Rebuild[ClosedBeams],
+        steps: int,
+        weights: Weights,
+        dense: State,
+        first: Array,
+        leaves: Sequence[Array],
+    ) -> tuple[Found, State]:
+        """Traced: what the turns chose from, and the keys and values of the last blocks of what became of the rows."""
+        forward = partial(self.program.in_dense, weights)
+        found, dense = decode_beams(forward, _reordered, dense, form, rebuild(leaves))
+        return found, jax.tree.map(partial(_new, first, steps), dense)
+
+
+def _reordered(dense: State, parents: Array) -> State:
+    """["layers R heads L features"]: the keys and values of the rows that each row continues, Int["R"]."""
+    return jax.tree.map(lambda array: array[:, parents], dense)
 
 
 @jax.jit
@@ -88,8 +134,7 @@ def _stored(state: State, new: State, slots: Array) -> State:
     return jax.tree.map(lambda array, part: array.at[:, slots].set(part, mode="drop"), state, new)
 
 
-def _new(first: Array, dense: Array) -> Array:
+def _new(first: Array, steps: int, dense: Array) -> Array:
     """["layers R K heads features"]: dense keys or values at the K positions of each row from its first Int["R"] on."""
-    steps = min(LONGEST, dense.shape[3])
     places = jnp.minimum(first[:, None] + jnp.arange(steps), dense.shape[3] - 1)
     return jnp.take_along_axis(dense, places[None, :, None, :, None], 3).swapaxes(2, 3)

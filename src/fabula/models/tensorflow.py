@@ -11,7 +11,9 @@ import tensorflow as tf
 
 from fabula.cache.kinds import DYNAMIC, CacheKind
 from fabula.cache.tensorflow import TFCache
+from fabula.decoding.beam_candidates import Candidates
 from fabula.decoding.closed import ClosedRows, Form
+from fabula.decoding.closed_beams import BeamForm, ClosedBeams
 from fabula.decoding.plain_rows import Sampler
 from fabula.errors import NotSupportedError
 from fabula.generation.config import GenerationConfig
@@ -87,6 +89,12 @@ class TFCausalLM(TFGenerationMixin, tf.Module):
     def burst(self, batch: Batch, cache: TFCache, form: Form, rows: ClosedRows) -> Sequence[np.ndarray]:
         """Many steps of the engine at once: the new tokens of each row (engine/burst.py)."""
         return self.bursts.run(batch, cache, form, rows)
+
+    def burst_beams(
+        self, batch: Batch, cache: TFCache, form: BeamForm, beams: ClosedBeams
+    ) -> Sequence[Sequence[Candidates]]:
+        """Many turns of beam search at once: what each chose from, by group (engine/burst.py)."""
+        return self.bursts.run_beams(batch, cache, form, beams)
 
     def __call__(
         self,

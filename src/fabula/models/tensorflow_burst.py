@@ -1,9 +1,9 @@
-"""Many steps of closed rows in TensorFlow: one loop that XLA compiles, over keys and values taken from their blocks."""
+"""Many steps of closed rows or beams in TensorFlow: one loop that XLA compiles, over keys and values out of blocks."""
 
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from types import SimpleNamespace
 from typing import Any
 
@@ -11,9 +11,11 @@ import numpy as np
 import tensorflow as tf
 
 from fabula.cache.tensorflow import TFCache
-from fabula.decoding.closed import ClosedRows, Form, decode, leaves_of, new_tokens
-from fabula.engine.burst import LONGEST
-from fabula.models.burst_shapes import shaped
+from fabula.decoding.beam_candidates import Candidates
+from fabula.decoding.closed import ClosedRows, Form, Forward, decode, leaves_of, new_tokens
+from fabula.decoding.closed_beam_loop import decode_beams
+from fabula.decoding.closed_beams import BeamForm, ClosedBeams, beam_leaves_of, turns_of
+from fabula.models.burst_shapes import Shaped, shaped, shaped_beams
 from fabula.models.tensorflow_pass import compute
 from fabula.models.tensorflow_weights import Place, Weights, weight_of
 from fabula.ops.protocol import NO_TAPS, Batch
@@ -21,9 +23,10 @@ from fabula.ops.rectangles import bucket
 from fabula.ops.tensorflow import Frame
 
 Tensor = Any  # a tf.Tensor
-Rebuild = Callable[[Sequence[Any]], ClosedRows]
-Key = tuple[Form, int, int, int]  # of a loop: the form, end tokens, rows R, blocks of a row B
+Key = tuple[Form | BeamForm, int, int, int]  # of a loop: the form, end tokens, rows R, blocks of a row B
 Dense = tuple[Tensor, Tensor]  # keys and values, Float["R 1 layers L heads features"]
+# (one position further, what is stored, the rows' arrays) -> (what was decoded, what is stored then)
+Loop = Callable[[Forward, Dense, Sequence[Tensor]], tuple[Any, Dense]]
 
 KEPT = 64  # compiled loops
 
@@ -38,33 +41,60 @@ class Bursts:
     def run(self, batch: Batch, cache: TFCache, form: Form, rows: ClosedRows) -> Sequence[np.ndarray]:
         """The new tokens of each row, whose keys and values are in the cache then."""
         alike = (form, bucket(rows.ends.shape[1]))
-        burst = shaped(batch, rows, (key[2:] for key in self.compiled if key[:2] == alike))
-        leaves, rebuild = leaves_of(burst.rows)
-        given = (cache.read(burst.tables), tf.constant(burst.first), tuple(map(tf.constant, leaves)))
-        key = (*alike, *burst.tables.shape)
-        tokens, lengths, keys, values = self._program(key, rebuild, given)(*given)
-        tokens, lengths = tokens.numpy(), lengths.numpy()
-        slots = burst.slots(lengths - burst.rows.lengths, cache.nowhere).reshape(-1)
-        shape = (keys.shape[0], -1, *keys.shape[3:])
-        cache.write(slots, tf.reshape(keys, shape), tf.reshape(values, shape))
-        return new_tokens(burst.rows, tokens, lengths)[: len(batch.first)]
+        burst = shaped(batch, rows, self._shapes(alike))
+        leaves, rebuild = leaves_of(burst.closed)
 
-    def _program(self, key: Key, rebuild: Rebuild, given: tuple[Any, ...]) -> Callable[..., Any]:
+        def decoded(forward: Forward, dense: Dense, leaves: Sequence[Tensor]) -> tuple[Any, Dense]:
+            tokens, lengths, dense = decode(forward, dense, form, rebuild(leaves))
+            return (tokens, lengths), dense
+
+        (tokens, lengths), new = self._run(alike, burst, cache, leaves, decoded)
+        _store(cache, new, burst.slots(lengths - burst.closed.lengths, cache.nowhere))
+        return new_tokens(burst.closed, tokens, lengths)[: len(batch.first)]
+
+    def run_beams(
+        self, batch: Batch, cache: TFCache, form: BeamForm, beams: ClosedBeams
+    ) -> Sequence[Sequence[Candidates]]:
+        """What each group's turns chose from; the keys and values of what became of its rows are in the cache then."""
+        alike = (form, bucket(beams.rows.ends.shape[1]))
+        burst = shaped_beams(batch, beams, self._shapes(alike))
+        leaves, rebuild = beam_leaves_of(burst.closed)
+
+        def searched(forward: Forward, dense: Dense, leaves: Sequence[Tensor]) -> tuple[Any, Dense]:
+            return decode_beams(forward, _reordered, dense, form, rebuild(leaves))
+
+        found, new = self._run(alike, burst, cache, leaves, searched)
+        _store(cache, new, burst.slots(found.turns.repeat(form.beams), cache.nowhere))
+        return turns_of(form, found, len(beams.hasty))
+
+    def _shapes(self, alike: tuple[Any, int]) -> Iterator[tuple[int, int]]:
+        """Of the loops that are compiled for such rows."""
+        return (key[2:] for key in self.compiled if key[:2] == alike)
+
+    def _run(
+        self, alike: tuple[Any, int], burst: Shaped[Any], cache: TFCache, leaves: Sequence[np.ndarray], loop: Loop
+    ) -> tuple[Any, Dense]:
+        """What the loop gives, on the host, and the keys and values to be stored."""
+        given = (cache.read(burst.tables), tf.constant(burst.first), tuple(map(tf.constant, leaves)))
+        outcome, new = self._program((*alike, *burst.tables.shape), loop, burst.steps, given)(*given)
+        return tf.nest.map_structure(lambda part: part.numpy(), outcome), new
+
+    def _program(self, key: Key, loop: Loop, steps: int, given: tuple[Any, ...]) -> Callable[..., Any]:
         """The loop of a key; the one that was not used for longest makes room for a new one."""
         if key not in self.compiled:
             if len(self.compiled) == KEPT:
                 self.compiled.popitem(last=False)
-            self.compiled[key] = self._compiled(key[0], rebuild).get_concrete_function(*given)
+            self.compiled[key] = self._compiled(loop, steps).get_concrete_function(*given)
         self.compiled.move_to_end(key)
         return self.compiled[key]
 
-    def _compiled(self, form: Form, rebuild: Rebuild) -> Any:
+    def _compiled(self, loop: Loop, steps: int) -> Any:
         @tf.function(jit_compile=True, autograph=False)
-        def program(stored: Dense, first: Tensor, leaves: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        def program(stored: Dense, first: Tensor, leaves: tuple[Tensor, ...]) -> tuple[Any, Dense]:
             dense = _dense(stored[0]), _dense(stored[1])
             weights = Turned(self.weights) if first.shape[0] > 1 else self.weights
-            tokens, lengths, dense = decode(forward_of(weights), dense, form, rebuild(leaves))
-            return tokens, lengths, *(_new(part, first) for part in dense)
+            outcome, dense = loop(forward_of(weights), dense, leaves)
+            return outcome, (_new(dense[0], first, steps), _new(dense[1], first, steps))
 
         return program
 
@@ -128,9 +158,19 @@ def _dense(stored: Tensor) -> Tensor:
     return tf.reshape(tf.transpose(stored, (0, 2, 1, 3, 4, 5)), (rows, 1, layers, blocks * size, *head))
 
 
-def _new(dense: Tensor, first: Tensor) -> Tensor:
+def _reordered(dense: Dense, parents: Tensor) -> Dense:
+    """["R 1 layers L heads features"]: the keys and values of the rows that each row continues, Int["R"]."""
+    return tf.gather(dense[0], parents), tf.gather(dense[1], parents)
+
+
+def _store(cache: TFCache, new: Dense, slots: np.ndarray) -> None:
+    """Puts keys and values ["layers R K heads features"] at slots Int["R K"]."""
+    keys, values = (tf.reshape(part, (part.shape[0], -1, *part.shape[3:])) for part in new)
+    cache.write(slots.reshape(-1), keys, values)
+
+
+def _new(dense: Tensor, first: Tensor, steps: int) -> Tensor:
     """["layers R K heads features"]: dense keys or values at the K positions of each row from its first Int["R"] on."""
-    steps = min(LONGEST, dense.shape[3])
     places = tf.minimum(first[:, None] + tf.range(steps)[None, :], dense.shape[3] - 1)
     rows = tf.transpose(dense[:, 0], (0, 2, 1, 3, 4))
     return tf.transpose(tf.gather(rows, places, batch_dims=1), (2, 0, 1, 3, 4))

@@ -1,0 +1,252 @@
+"""Bursts of beam search give what its turns give one by one, and leave the rows as if they had taken them."""
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from fabula.cache.blocks import BLOCK
+from fabula.decoding.beam_rows import Ranking
+from fabula.decoding.beam_search import BeamSearch
+from fabula.decoding.diverse_beams import DiverseBeamSearch
+from fabula.decoding.recipe import Limits, Recipe, Record
+from fabula.decoding.sample import SAMPLE
+from fabula.engine.request import Request
+from fabula.errors import NumericalError
+from fabula.processors import (
+    LogitsProcessor,
+    LogitsProcessorList,
+    MinNewTokensLengthLogitsProcessor,
+    NoRepeatNGramLogitsProcessor,
+    RepetitionPenaltyLogitsProcessor,
+    TemperatureLogitsWarper,
+    TopKLogitsWarper,
+)
+from tests.engine.burst_model import BurstModel
+from tests.engine.test_burst import Gathered
+from tests.engine.test_engine import engine_of, idle
+
+ENDS = [(), (3,), (3, 7, 11, 12, 13)]
+NOTHING = Record()
+CHAINS = [
+    ([], False),
+    ([RepetitionPenaltyLogitsProcessor(1.7)], False),
+    ([NoRepeatNGramLogitsProcessor(2)], False),
+    ([], True),
+    ([TemperatureLogitsWarper(0.7), TopKLogitsWarper(14)], True),
+]
+
+
+class Stepping(BurstModel):
+    """The same model without bursts."""
+
+    burst = burst_beams = None
+
+
+class Searched(Gathered):
+    """A sink that keeps what a search found, with its scores and the beams that it came by."""
+
+    def __init__(self, rows, streams=False):
+        super().__init__(rows, streams)
+        self.scores = []
+
+    def found(self, row, hypothesis):
+        self.scores.append((hypothesis.score, hypothesis.rows.tolist()))
+
+    @property
+    def everything(self):
+        return self.tokens, self.reasons, self.scores, self.error
+
+
+def request(length, new=10, beams=3, chain=0, eos=(), ranking=None, least=0, streams=False, record=NOTHING, **limits):
+    """A search with a prompt of its own for each length."""
+    prompt = np.random.default_rng(length).integers(0, 50, length).astype(np.int32)
+    processors, sampled = CHAINS[chain]
+    processors = LogitsProcessorList(processors)
+    if least:
+        processors.append(MinNewTokensLengthLogitsProcessor(length, least, list(eos)))
+    ranking = Ranking(*(ranking or ()), most_new=new)
+    search = BeamSearch(beams, min(2, beams), ranking, len(eos))
+    recipe = Recipe(processors, Limits(length + new, frozenset(eos), **limits), sampled, record, search)
+    return Request(prompt, recipe, Searched(search.results, streams), 7, length)
+
+
+def run(model, requests, **options):
+    engine = engine_of(model, **options)
+    engine.run(requests)
+    idle(engine)
+    return [one.sink.everything for one in requests]
+
+
+@settings(max_examples=30, deadline=None)
+@given(
+    searches=st.lists(
+        st.fixed_dictionaries(
+            {
+                "length": st.integers(1, 70),
+                "new": st.integers(2, 40),
+                "beams": st.sampled_from([3, 3, 4]),
+                "chain": st.integers(0, len(CHAINS) - 1),
+                "eos": st.sampled_from(ENDS),
+                "ranking": st.sampled_from([(1.0, False), (0.3, True), (2.0, "never"), (-1.0, False), (-0.5, "never")]),
+                "least": st.integers(0, 4),
+            }
+        ),
+        min_size=1,
+        max_size=3,
+        unique_by=lambda one: one["length"],
+    ),
+    alike=st.booleans(),
+    step_tokens=st.sampled_from([17, 512]),
+    blocks=st.integers(16, 60),
+    framework=st.sampled_from(["numpy", "torch"]),
+)
+def test_results_are_those_of_single_turns(searches, alike, step_tokens, blocks, framework):
+    if framework == "torch":
+        pytest.importorskip("torch")
+    if alike:  # so that they can go on together
+        searches = [{**one, **{name: searches[0][name] for name in ("beams", "chain", "eos")}} for one in searches]
+    options = {"step_tokens": step_tokens, "max_positions": blocks * BLOCK}
+    expected = run(Stepping(framework=framework), [request(**one) for one in searches], **options)
+    assert run(BurstModel(framework=framework), [request(**one) for one in searches], **options) == expected
+
+
+def test_a_search_takes_two_steps_and_few_bursts():
+    model = BurstModel()
+    one = request(40, new=150)
+    run(model, [one])
+    assert model.steps == 2 and model.bursts == [[64], [64], [20]], "the prompt and the last turn are steps"
+    assert len(one.sink.tokens[0]) == 150
+
+
+def test_searches_with_other_numbers_go_on_together():
+    model = BurstModel()
+    run(model, [request(4, new=30), request(5, new=20, ranking=(0.1, True)), request(33, new=40, least=2, eos=())])
+    assert model.bursts[0] == [28, 18, 38]
+
+
+def test_a_search_that_ends_early_leaves_the_others_alone():
+    model = BurstModel()
+    short, long = request(4, 40, eos=ENDS[2], ranking=(1.0, True)), request(5, 40, eos=ENDS[2], least=39)
+    run(model, [short, long])
+    assert short.sink.reasons == ["stop"] * 2 and model.bursts[0][0] < model.bursts[0][1] == 38
+
+
+class Own(LogitsProcessor):
+    """A processor of the caller's own."""
+
+    def process(self, scores, context):
+        return scores
+
+
+@dataclass(frozen=True, slots=True)
+class Other(BeamSearch):
+    """Beam search that somebody has changed."""
+
+
+def changed(one, **parts):
+    return replace(one, recipe=replace(one.recipe, **parts))
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        lambda: request(5, streams=True),
+        lambda: request(5, max_time=1000.0),
+        lambda: request(5, ends=(lambda tokens, prompt: False,)),
+        lambda: request(5, beams=4),
+        lambda: request(5, chain=3),
+        lambda: changed(request(5), processors=LogitsProcessorList([Own()])),
+        lambda: changed(request(5), strategy=Other(3, 2)),
+        lambda: changed(request(5), strategy=DiverseBeamSearch(3, 3, 0.5, 2)),
+        lambda: replace(changed(request(5), strategy=SAMPLE), rows=2),
+        lambda: replace(request(5), negative=np.array([1, 2], np.int32)),
+    ],
+)
+def test_there_is_no_burst_beside_what_is_another_loop_or_the_hosts(other):
+    model = BurstModel()
+    first, second = request(4), other()
+    run(model, [first, second])
+    assert not model.bursts and first.sink.error is None and second.sink.error is None
+
+
+def test_there_is_no_burst_where_scores_are_recorded():
+    model, one = BurstModel(), request(4, record=Record(scores=True))
+    one.sink.turned = lambda kept: None
+    run(model, [one])
+    assert not model.bursts and len(one.sink.tokens[0]) == 10
+
+
+def test_rows_that_cannot_be_filled_are_the_hosts():
+    few = [TopKLogitsWarper(1)]
+    expected, found = ([changed(request(4), processors=LogitsProcessorList(few))] for _ in range(2))
+    assert run(BurstModel(), found) == run(Stepping(), expected)
+
+
+def test_logits_that_are_no_numbers_fail_their_search_only():
+    def build():
+        return [request(length, 30) for length in (4, 5)]
+
+    expected = build()
+    run(Stepping(), expected)
+    good, bad = ({token for text in one.sink.tokens for token in text} for one in expected)
+    model, again = BurstModel(), build()
+    model.unlucky = min(bad - good)
+    run(model, again)
+    errors = [one.sink.error for one in again]
+    assert isinstance(errors[1], NumericalError)
+
+
+def test_a_device_that_goes_on_behind_the_end_changes_nothing():
+    class Endless(BurstModel):
+        def burst_beams(self, batch, cache, form, beams):
+            endless = {"bounds": np.full_like(beams.bounds, np.inf), "hasty": np.zeros_like(beams.hasty)}
+            return super().burst_beams(batch, cache, form, replace(beams, **endless))
+
+    def build():
+        return [request(9, 60, eos=ENDS[2], ranking=(1.0, True)), request(41, 60, eos=ENDS[2], least=59)]
+
+    model, expected = Endless(), run(Stepping(), build())
+    engine = engine_of(model)
+    for again in (build(), build()):  # the second finds prompts that are in the cache
+        engine.run(again)
+        assert [one.sink.everything for one in again] == expected
+    assert model.bursts[0][0] > max(map(len, expected[0][0])), "it went on"
+    idle(engine)
+
+
+def test_searches_that_wait_for_a_place_get_it_when_one_ends():
+    model = BurstModel()
+    requests = [request(4, new=30), request(5, new=8), request(6, new=8)]
+    run(model, requests, max_rows=6)
+    assert model.bursts[0] == [6, 6], "the first two go on until one of them ends"
+    assert all(one.sink.reasons == ["length"] * 2 for one in requests)
+
+
+def test_a_burst_that_raises_fails_its_requests_and_no_later_one():
+    class Broken(BurstModel):
+        def burst_beams(self, batch, cache, form, beams):
+            raise RuntimeError("broken")
+
+    one, later = request(4), request(4, streams=True)
+    engine = engine_of(Broken())
+    engine.run([one])
+    assert isinstance(one.sink.error, RuntimeError)
+    engine.run([later])
+    assert later.sink.reasons == ["length"] * 2
+    idle(engine)
+
+
+def test_what_bursts_computed_can_be_gone_on_from():
+    model, one = BurstModel(), request(40, new=50, record=Record(past=True))
+    pasts = []
+    one.sink.kept = lambda row, kept: pasts.append(kept)
+    engine = engine_of(model)
+    engine.run([one])
+    assert model.bursts and len(pasts) == 2
+    for past, tokens in zip(pasts, one.sink.tokens, strict=True):
+        stored = engine.storage.tokens[past.table.blocks].reshape(-1)
+        assert past.computed == 89 and past.tokens.tolist() == [*one.prompt.tolist(), *tokens]
+        assert stored[: past.computed].tolist() == past.tokens[: past.computed].tolist()
