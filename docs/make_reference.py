@@ -32,7 +32,7 @@ R rows, V tokens of the vocabulary, L tokens of a row, D features, K drafts. Int
 CHAPTERS: dict[str, str] = {
     "Loading": """
         AutoModelForCausalLM AutoModelForSeq2SeqLM FlaxAutoModelForCausalLM
-        FlaxAutoModelForSeq2SeqLM TFAutoModelForCausalLM
+        FlaxAutoModelForSeq2SeqLM TFAutoModelForCausalLM TFAutoModelForSeq2SeqLM
         AutoTokenizer AutoConfig ModelConfig interop:wrap
     """,
     "Generating": """

@@ -63,6 +63,7 @@ _EXPORTS = {
         "FlaxAutoModelForCausalLM",
         "FlaxAutoModelForSeq2SeqLM",
         "TFAutoModelForCausalLM",
+        "TFAutoModelForSeq2SeqLM",
     ),
     "models.config": ("ModelConfig",),
     "pipelines.tasks": ("pipeline",),
@@ -168,6 +169,7 @@ if TYPE_CHECKING:  # the same table, for type checkers and editors
     from fabula.hub.auto import FlaxAutoModelForCausalLM as FlaxAutoModelForCausalLM
     from fabula.hub.auto import FlaxAutoModelForSeq2SeqLM as FlaxAutoModelForSeq2SeqLM
     from fabula.hub.auto import TFAutoModelForCausalLM as TFAutoModelForCausalLM
+    from fabula.hub.auto import TFAutoModelForSeq2SeqLM as TFAutoModelForSeq2SeqLM
     from fabula.models.config import ModelConfig as ModelConfig
     from fabula.pipelines.tasks import pipeline as pipeline
     from fabula.pipelines.text2text_generation import Text2TextGenerationPipeline as Text2TextGenerationPipeline

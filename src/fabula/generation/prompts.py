@@ -85,11 +85,11 @@ def infer_mask(ids: np.ndarray, *, pad: int | None, eos: frozenset[int]) -> np.n
     return ids != pad
 
 
-def read_ids(input_ids: Any, vocabulary: int) -> np.ndarray:
+def read_ids(input_ids: Any, vocabulary: int, name: str = "input_ids") -> np.ndarray:
     """Ids [R, L] on the host, as `model(...)` takes them. Raises ArgumentError for another rank or type."""
-    host = host_array(input_ids, "input_ids")
-    _check_ids(host)
-    _check_vocabulary(host, vocabulary, "")
+    host = host_array(input_ids, name)
+    _check_ids(host, name)
+    _check_vocabulary(host, vocabulary, "", name)
     return host
 
 
@@ -162,19 +162,19 @@ def _narrow(row: np.ndarray, where: str) -> np.ndarray:
     return row.astype(np.int32)
 
 
-def _check_ids(ids: np.ndarray) -> None:
+def _check_ids(ids: np.ndarray, name: str = "input_ids") -> None:
     if ids.ndim != 2:
-        raise ArgumentError(f"`input_ids` must have 2 dimensions, [batch, length], got shape {list(ids.shape)}.")
+        raise ArgumentError(f"`{name}` must have 2 dimensions, [batch, length], got shape {list(ids.shape)}.")
     if ids.dtype.kind not in "iu":
-        raise ArgumentError(f"`input_ids` must hold integers, got {ids.dtype}.")
+        raise ArgumentError(f"`{name}` must hold integers, got {ids.dtype}.")
     if 0 in ids.shape:
-        raise ArgumentError(f"`input_ids` must hold at least one token, got shape {list(ids.shape)}.")
+        raise ArgumentError(f"`{name}` must hold at least one token, got shape {list(ids.shape)}.")
 
 
-def _check_vocabulary(ids: np.ndarray, vocabulary: int, where: str) -> None:
+def _check_vocabulary(ids: np.ndarray, vocabulary: int, where: str, name: str = "input_ids") -> None:
     if ids.min() < 0 or ids.max() >= vocabulary:
         wrong = int(ids[(ids < 0) | (ids >= vocabulary)][0])
-        raise ArgumentError(f"`input_ids` must lie in [0, {vocabulary}), got {wrong}{where}.")
+        raise ArgumentError(f"`{name}` must lie in [0, {vocabulary}), got {wrong}{where}.")
 
 
 def _check_mask(mask: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:

@@ -112,6 +112,18 @@ class TFAutoModelForCausalLM:
         return _model("TFAutoModelForCausalLM", source, arguments)
 
 
+class TFAutoModelForSeq2SeqLM:
+    """Reads a model that answers a text with another, for TensorFlow."""
+
+    @staticmethod
+    def from_pretrained(source: Source | None = None, **arguments: Any) -> Any:
+        """A `tf.Module` of a directory or a hub id, ready to generate.
+
+        The arguments and what is raised are those of TFAutoModelForCausalLM.
+        """
+        return _model("TFAutoModelForSeq2SeqLM", source, arguments)
+
+
 class FlaxAutoModelForSeq2SeqLM:
     """Reads a model that answers a text with another, for JAX."""
 

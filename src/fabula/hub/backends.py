@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
 
-from fabula.errors import MissingDependencyError, NotSupportedError
+from fabula.errors import MissingDependencyError
 from fabula.models.family import EncoderDecoder, Family
 
 __all__ = ["BACKENDS", "Backend", "backend_for", "check_installed"]
@@ -23,7 +23,7 @@ class Backend:
     title: str  # what people call it
     packages: tuple[str, ...]  # what must be installed; `fabula[name]` installs it
     causal: tuple[str, str]  # a module of `fabula.models`, and the class there
-    seq2seq: tuple[str, str] | None = None  # the same for families with an encoder; None: they do not run here
+    seq2seq: tuple[str, str]  # the same for families with an encoder
 
     @property
     def devices(self) -> Any:
@@ -31,13 +31,8 @@ class Backend:
         return importlib.import_module(f"fabula.models.{self.name}_devices")
 
     def model_class(self, family: Family) -> Any:
-        """What computes the family. Raises NotSupportedError for an encoder where there is no class for it."""
+        """What computes the family."""
         place = self.seq2seq if isinstance(family, EncoderDecoder) else self.causal
-        if place is None:
-            raise NotSupportedError(
-                f"`backend` must be 'torch' for {family.config.model_type}, got {self.name!r}. "
-                "Use AutoModelForSeq2SeqLM."
-            )
         return getattr(importlib.import_module(f"fabula.models.{place[0]}"), place[1])
 
 
@@ -47,7 +42,13 @@ BACKENDS: Mapping[str, Backend] = MappingProxyType(
         for one in (
             Backend("torch", "PyTorch", ("torch",), ("torch", "TorchCausalLM"), ("torch_seq2seq", "TorchSeq2SeqLM")),
             Backend("jax", "JAX and Flax", ("jax", "flax"), ("jax", "JaxCausalLM"), ("jax_seq2seq", "JaxSeq2SeqLM")),
-            Backend("tensorflow", "TensorFlow", ("tensorflow",), ("tensorflow", "TFCausalLM")),
+            Backend(
+                "tensorflow",
+                "TensorFlow",
+                ("tensorflow",),
+                ("tensorflow", "TFCausalLM"),
+                ("tensorflow_seq2seq", "TFSeq2SeqLM"),
+            ),
         )
     }
 )

@@ -10,7 +10,7 @@ from typing import Any
 from fabula.errors import ArgumentError, NotSupportedError
 from fabula.generation.config import GenerationConfig
 from fabula.hub.arguments import LoadOptions
-from fabula.hub.backends import BACKENDS, backend_for, check_installed
+from fabula.hub.backends import BACKENDS, check_installed
 from fabula.hub.checkpoint import Checkpoint
 from fabula.hub.progress import late_bar
 from fabula.hub.vocabulary import check_vocabulary
@@ -57,9 +57,6 @@ def check_kind(door: str, checkpoint: Checkpoint, config: ModelConfig | None) ->
     kind = family_class(ModelConfig.from_dict(values).to_dict())
     prefix = door.partition("AutoModel")[0]
     right = prefix + ("AutoModelForSeq2SeqLM" if issubclass(kind, EncoderDecoder) else "AutoModelForCausalLM")
-    backend = backend_for(door)
-    if backend is not None and issubclass(kind, EncoderDecoder):
-        BACKENDS[backend].model_class(family_for(ModelConfig.from_dict(values)))
     if door != right:
         has = "an encoder" if issubclass(kind, EncoderDecoder) else "no encoder"
         raise ArgumentError(

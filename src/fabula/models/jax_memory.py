@@ -1,9 +1,8 @@
-"""What an encoder leaves for a decoder in JAX, and how the rows of a step find their part of it."""
+"""What an encoder leaves for a decoder in JAX: the keys and values that its layers read."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
@@ -11,96 +10,30 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from fabula.errors import ArgumentError
 from fabula.models.family import EncoderDecoder
 from fabula.models.jax_pass import Program
 from fabula.models.jax_weights import Weights
+from fabula.models.memories import Joined, Memories
 from fabula.ops.jax import Inputs, JaxOps, MemoryRows, Shared
 from fabula.ops.jax_sources import OwnSource
 from fabula.ops.rectangles import Rectangle, bucket
 
 Array = jax.Array
 
-__all__ = ["Joined", "Memories", "Memory", "joined", "memories_of", "memory_arrays"]
+__all__ = ["memories_of", "memory_arrays", "rows_of", "together"]
 
 
-@dataclass(frozen=True, eq=False, slots=True)
-class Memories:
-    """What each decoder layer reads of an encoder's output for M inputs; M and S are buckets."""
-
-    keys: Array  # Float["layers M S heads head_dim"]
-    values: Array
-    mask: np.ndarray  # Bool["M S"]: which columns are tokens
-    rows: int  # how many of the M are inputs
-    columns: int  # how many of the S are the encoder's
-
-    def each(self) -> list[Memory]:
-        """One for each input."""
-        return [Memory(self, index) for index in range(self.rows)]
+def rows_of(memories: Joined, part: Rectangle) -> MemoryRows:
+    """What the rows of a rectangle read."""
+    whole = memories.whole
+    return MemoryRows(whole.keys, whole.values, whole.mask, memories.lines_of(part))
 
 
-@dataclass(frozen=True, eq=False, slots=True)
-class Memory:
-    """One input's part; all rows that continue from that input share it."""
-
-    of: Memories
-    index: int
-
-
-@dataclass(frozen=True, slots=True)
-class Joined:
-    """The memories of a step's rows, as one, and where each row's is."""
-
-    whole: Memories
-    lines: np.ndarray  # Int["rows of the batch"]
-    columns: tuple[int, ...]  # of each row
-
-    def rows(self, part: Rectangle) -> MemoryRows:
-        """What the rows of a rectangle read."""
-        lines = np.zeros(part.tokens.shape[0], np.int32)
-        lines[: len(part.rows)] = self.lines[part.rows]
-        return MemoryRows(self.whole.keys, self.whole.values, self.whole.mask, lines)
-
-    def by_row(self, parts: Sequence[Rectangle], values: Sequence[Any]) -> tuple[np.ndarray, ...]:
-        """Of each row that computes anything, in the batch's order, Float["heads new columns"]."""
-        found = {}
-        for part, value in zip(parts, values, strict=True):
-            weights = np.asarray(value, np.float32)
-            for place, (row, count) in enumerate(zip(part.rows.tolist(), part.counts.tolist(), strict=True)):
-                found[row] = weights[place, :, :count, : self.columns[row]]
-        return tuple(found[row] for row in sorted(found))
-
-
-def joined(memories: Sequence[Any]) -> Joined | None:
-    """The memories of a batch's rows; None where the model has none. Raises ArgumentError for another model's."""
-    if not memories:
-        return None
-    for memory in memories:
-        if not isinstance(memory, Memory):
-            raise ArgumentError(
-                f"a row's memory must be what `encode` of its model returned, got {type(memory).__name__}."
-            )
-    parts = tuple(dict.fromkeys(memory.of for memory in memories))
-    firsts = dict(zip(parts, np.cumsum([0, *(len(part.mask) for part in parts)]).tolist(), strict=False))
-    lines = np.array([firsts[memory.of] + memory.index for memory in memories], np.int32)
-    whole = parts[0] if len(parts) == 1 else _together(parts)
-    return Joined(whole, lines, tuple(memory.of.columns for memory in memories))
-
-
-@lru_cache(maxsize=1)  # the same rows take many steps
-def _together(parts: tuple[Memories, ...]) -> Memories:
-    """Several as one: columns padded to the widest, rows to a bucket."""
-    width = max(part.mask.shape[1] for part in parts)
-    count = sum(len(part.mask) for part in parts)
-    more = bucket(count) - count
-
-    def stacked(arrays: Sequence[Array]) -> Array:
-        wide = [jnp.pad(x, ((0, 0), (0, 0), (0, width - x.shape[2]), (0, 0), (0, 0))) for x in arrays]
-        return jnp.pad(jnp.concatenate(wide, 1), ((0, 0), (0, more), (0, 0), (0, 0), (0, 0)))
-
-    masks = [np.pad(part.mask, ((0, 0), (0, width - part.mask.shape[1]))) for part in parts]
-    mask = np.pad(np.concatenate(masks), ((0, more), (0, 0)))
-    return Memories(stacked([p.keys for p in parts]), stacked([p.values for p in parts]), mask, count, width)
+def together(arrays: Sequence[Array], columns: int, rows: int) -> Array:
+    """Arrays ["layers M S heads head_dim"] as one, each padded to the columns, all of them to the rows."""
+    wide = [jnp.pad(x, ((0, 0), (0, 0), (0, columns - x.shape[2]), (0, 0), (0, 0))) for x in arrays]
+    count = sum(x.shape[1] for x in arrays)
+    return jnp.pad(jnp.concatenate(wide, 1), ((0, 0), (0, rows - count), (0, 0), (0, 0), (0, 0)))
 
 
 def memories_of(program: Program, weights: Weights, hidden: np.ndarray, mask: np.ndarray) -> Memories:

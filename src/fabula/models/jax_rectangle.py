@@ -17,7 +17,7 @@ from fabula.models.jax_losses import shifted_loss
 from fabula.models.jax_pass import Outputs, Rows
 from fabula.models.output import CausalLMOutput
 from fabula.models.past import Past, check_past, written_past
-from fabula.models.rectangle import column_mask, ragged_batch
+from fabula.models.rectangle import check_labels, check_one_kind, column_mask, ragged_batch
 from fabula.ops.protocol import Taps
 
 __all__ = ["Rectangle", "forward_rectangle"]
@@ -136,17 +136,12 @@ def _seen(rows: Sequence[np.ndarray], mask: np.ndarray, columns: np.ndarray) -> 
 
 def _checked(model: Any, given: Rectangle) -> Rectangle:
     """Raises ArgumentError unless there are either ids or vectors that fit; what is traced is not looked at."""
-    if (given.input_ids is None) == (given.inputs_embeds is None):
-        raise ArgumentError("`input_ids` or `inputs_embeds` must be given, and not both. Pass one of them.")
+    check_one_kind(given.input_ids, given.inputs_embeds)
     if given.inputs_embeds is not None and (len(given.inputs_embeds.shape) != 3 or given.past is not None):
         raise ArgumentError("`inputs_embeds` must have 3 dimensions, and no past. Add the rows' one, or pass ids.")
     if given.input_ids is not None and not isinstance(given.input_ids, jax.core.Tracer):
         given = _with_ids(given, read_ids(given.input_ids, model.vocab_size))
-    if given.labels is not None and tuple(np.shape(given.labels)) != given.shape:
-        raise ArgumentError(
-            f"`labels` must have the shape {given.shape} of the inputs, got {tuple(np.shape(given.labels))}. "
-            "Pass one a token, -100 where there is none."
-        )
+    check_labels(given.labels, given.shape)
     if given.past is None:
         _check_room(model, given.shape[1])
     if not isinstance(given.attention_mask, jax.core.Tracer) and given.past is None:

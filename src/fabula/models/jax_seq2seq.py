@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import jax
@@ -10,29 +10,25 @@ import jax.numpy as jnp
 import numpy as np
 
 from fabula.arrays.jax_meshes import mesh_of, within
-from fabula.errors import ArgumentError, NotSupportedError
 from fabula.generation.prompts import host_array, read_ids
 from fabula.models.family import EncoderDecoder, Family
 from fabula.models.jax import JaxCausalLM, read_arrays
 from fabula.models.jax_losses import label_loss
-from fabula.models.jax_memory import Memories, Memory, memories_of, memory_arrays
+from fabula.models.jax_memory import memories_of, memory_arrays
 from fabula.models.jax_pass import Outputs, Program, Rows
 from fabula.models.jax_weights import plan_of, present_in
+from fabula.models.memories import Memories
 from fabula.models.output import EncoderOutput, Seq2SeqLMOutput
-from fabula.models.rectangle import column_mask
+from fabula.models.rectangle import check_one_kind
+from fabula.models.seq2seq import Seq2SeqLM, encoder_mask, last_hidden_state, refuse_float16, shown_of
 from fabula.ops.jax import MemoryRows
 from fabula.ops.rectangles import bucket
 from fabula.quant.formats import StoredTensor
 from fabula.taps import Taps
 
-ROOM = 1 << 15  # positions a row may have: distances have no end, but a cache has
-IGNORED = -100  # the label of a position without one
 
-
-class JaxSeq2SeqLM(JaxCausalLM):
+class JaxSeq2SeqLM(Seq2SeqLM, JaxCausalLM):
     """The decoder is a causal language model whose rows each have a memory: the encoder's, of another text."""
-
-    is_encoder_decoder = True
 
     def __init__(self, program: Program, arrays: Mapping[str, Any], reader: Program) -> None:
         """`program`: the decoder's; `reader`: the encoder's; `arrays`: one for each field of either's plan."""
@@ -45,10 +41,7 @@ class JaxSeq2SeqLM(JaxCausalLM):
     ) -> JaxSeq2SeqLM:
         """The model of a checkpoint. Raises ModelFileError for wrong weights, NotSupportedError for float16."""
         assert isinstance(family, EncoderDecoder)
-        if str(getattr(dtype, "__name__", dtype)) == "float16":
-            raise NotSupportedError(
-                f"`dtype` must be bfloat16 or float32 for {family.config.model_type}: its activations exceed float16."
-            )
+        refuse_float16(dtype, family.config.model_type)
         plans = [(stack, plan_of(stack, present_in(stack, tensors))) for stack in (family.encoder, family)]
         arrays = {name: x for pair in plans for name, x in read_arrays(*pair, tensors, dtype, device).items()}
         reader, program = (Program(*pair) for pair in plans)
@@ -59,23 +52,9 @@ class JaxSeq2SeqLM(JaxCausalLM):
         return (self.reader, self.program)
 
     @property
-    def context_length(self) -> int:
-        """How many positions the decoder may reach."""
-        return ROOM
-
-    @property
-    def layer_count(self) -> int:
-        """How many layers the decoder has."""
-        return len(self.layers)
-
-    @property
     def is_tied(self) -> bool:
         """Whether the embeddings are the head too."""
         return all(one.field != "head" for one in self.program.plan.outside)
-
-    def get_encoder(self) -> Callable[..., EncoderOutput]:
-        """What makes `encoder_outputs` of input_ids."""
-        return self.run_encoder
 
     def run_encoder(
         self,
@@ -90,8 +69,7 @@ class JaxSeq2SeqLM(JaxCausalLM):
 
         It may be traced; with numbers at hand it is computed in a bucket of rows and columns.
         """
-        if (input_ids is None) == (inputs_embeds is None):
-            raise ArgumentError("`input_ids` or `inputs_embeds` must be given, and not both. Pass one of them.")
+        check_one_kind(input_ids, inputs_embeds)
         given = input_ids if inputs_embeds is None else inputs_embeds
         wanted = (output_hidden_states, output_attentions)
         if isinstance(given, jax.core.Tracer) or isinstance(attention_mask, jax.core.Tracer):
@@ -132,28 +110,10 @@ class JaxSeq2SeqLM(JaxCausalLM):
 
     def memories(self, encoder_outputs: Any, attention_mask: Any = None) -> Memories:
         """What the decoder's layers read of the encoder's output, all rows together: `each()` gives one a row."""
-        hidden = host_array(_vectors_of(encoder_outputs), "encoder_outputs").astype(np.float32)
+        hidden = host_array(last_hidden_state(encoder_outputs), "encoder_outputs").astype(np.float32)
         weights = self.weights()
         with within(mesh_of(weights)):
             return memories_of(self.program, weights, hidden, _mask(attention_mask, hidden.shape[:2]))
-
-    def encode(self, input_ids: Any, attention_mask: Any = None) -> list[Memory]:
-        """One memory a row, for `Batch.memories`: every decoder layer's keys and values of the encoder's output."""
-        return self.encode_call(input_ids, attention_mask)[1]
-
-    def encode_call(
-        self,
-        input_ids: Any = None,
-        attention_mask: Any = None,
-        encoder_outputs: Any = None,
-        output_hidden_states: bool = False,
-        output_attentions: bool = False,
-    ) -> tuple[Any, list[Memory]]:
-        """The encoder's outputs, computed unless they are given, and one memory a row."""
-        if encoder_outputs is None:
-            shown = (output_hidden_states, output_attentions)
-            encoder_outputs = self.run_encoder(input_ids, attention_mask, None, *shown)
-        return encoder_outputs, self.memories(encoder_outputs, attention_mask).each()
 
     def __call__(  # type: ignore[override]
         self,
@@ -179,10 +139,9 @@ class JaxSeq2SeqLM(JaxCausalLM):
             encoder_outputs = EncoderOutput(*self._read(input_ids, attention_mask, inputs_embeds, *shown))
         ids = decoder_input_ids
         if ids is None and decoder_inputs_embeds is None and labels is not None:
-            ids = self.prepare_decoder_input_ids_from_labels(labels)
-        if (ids is None) == (decoder_inputs_embeds is None):
-            raise ArgumentError("`decoder_input_ids` or `decoder_inputs_embeds` must be given, and not both.")
-        hidden = _vectors_of(encoder_outputs)
+            ids = self.prepare_decoder_input_ids_from_labels(jnp.asarray(labels, jnp.int32))
+        check_one_kind(ids, decoder_inputs_embeds, "decoder_")
+        hidden, *encoded = shown_of(encoder_outputs)
         read = jnp.ones(hidden.shape[:2], bool) if attention_mask is None else jnp.asarray(attention_mask) != 0
         outputs, kept = self._decoded(ids, decoder_attention_mask, decoder_inputs_embeds, hidden, read, shown)
         logits = jnp.where(kept[..., None], outputs.logits.reshape(*kept.shape, -1), 0)
@@ -196,8 +155,7 @@ class JaxSeq2SeqLM(JaxCausalLM):
             attentions,
             tuple(across) or None,
             hidden,
-            getattr(encoder_outputs, "hidden_states", None),
-            getattr(encoder_outputs, "attentions", None),
+            *encoded,
         )
         return output if return_dict else output.to_tuple()
 
@@ -217,16 +175,6 @@ class JaxSeq2SeqLM(JaxCausalLM):
         taps = Taps(every if shown[0] else (), every if shown[1] else (), final_hidden=True)
         return self.program.alone(weights, Rows(tokens, columns, vectors=flat, memory=memory), kept, taps), kept
 
-    def prepare_decoder_input_ids_from_labels(self, labels: Any) -> jax.Array:
-        """The labels one place to the right, behind the start token; where there is no label, the pad token."""
-        start, pad = self.config.get("decoder_start_token_id"), self.config.get("pad_token_id")
-        start = self.generation_config.decoder_start_token_id if start is None else start
-        for name, value in (("decoder_start_token_id", start), ("pad_token_id", pad)):
-            if value is None:
-                raise ArgumentError(f"`config.{name}` must be set to make inputs of `labels`, got None. Set it.")
-        moved = jnp.pad(jnp.asarray(labels, jnp.int32), ((0, 0), (1, 0)), constant_values=start)[:, :-1]
-        return jnp.where(moved == IGNORED, pad, moved)
-
 
 def _shown(outputs: Outputs, kept: Any, states: bool, attentions: bool) -> tuple[Any, Any, Any]:
     """Vectors after the last norm, states and weights of a rectangle, zero where there is padding."""
@@ -243,25 +191,4 @@ def _shown(outputs: Outputs, kept: Any, states: bool, attentions: bool) -> tuple
 def _mask(attention_mask: Any, shape: tuple[int, ...]) -> np.ndarray:
     """Bool["R S"]: which columns are tokens. Raises ArgumentError for a row without any."""
     host = None if attention_mask is None else host_array(attention_mask, "attention_mask")
-    mask = column_mask(host, (shape[0], shape[1]), None)
-    if not mask.any(1).all():
-        raise ArgumentError(
-            "`attention_mask` must mark at least one token in each row, got a row without. Drop the row."
-        )
-    return mask
-
-
-def _vectors_of(encoder_outputs: Any) -> Any:
-    """The vectors [R, S, D] of an output of an encoder, ours or another's, or of a tuple that begins with them."""
-    if isinstance(encoder_outputs, Mapping):
-        found = encoder_outputs.get("last_hidden_state")
-    elif isinstance(encoder_outputs, (tuple, list)):
-        found = encoder_outputs[0] if encoder_outputs else None
-    else:
-        found = getattr(encoder_outputs, "last_hidden_state", None)
-    if getattr(found, "ndim", 0) != 3:
-        raise ArgumentError(
-            "`encoder_outputs` must hold `last_hidden_state`, an array [rows, columns, width], "
-            f"got {type(encoder_outputs).__name__}. Pass what the encoder returned."
-        )
-    return found
+    return encoder_mask(host, (shape[0], shape[1]))

@@ -10,9 +10,10 @@ import numpy as np
 from fabula.cache.jax import JaxCache
 from fabula.errors import ArgumentError
 from fabula.generation.prompts import host_array
-from fabula.models.jax_memory import Joined, joined
+from fabula.models.jax_memory import rows_of, together
 from fabula.models.jax_pass import Outputs, Program, Rows
 from fabula.models.jax_weights import Weights
+from fabula.models.memories import Joined, joined
 from fabula.ops.protocol import Batch, Forward, Taps
 from fabula.ops.rectangles import Rectangle, by_row, in_rectangle, rectangles, scored_order
 
@@ -22,7 +23,7 @@ __all__ = ["step"]
 def step(program: Program, weights: Weights, batch: Batch, cache: JaxCache, taps: Taps) -> Forward:
     """What the batch's scored positions give, in NumPy; the cache has its keys and values."""
     parts, found = rectangles(batch, cache.nowhere), []
-    memories = joined(batch.memories)
+    memories = joined(batch.memories, together)
     vectors = _Vectors.of(batch, program.family.config.hidden_size)
     for part in parts:
         outputs, cache.state = program.in_blocks(weights, cache.state, _rows(part, vectors, memories), taps)
@@ -52,7 +53,7 @@ class _Vectors:
 
 
 def _rows(part: Rectangle, vectors: _Vectors | None, memories: Joined | None) -> Rows:
-    memory = None if memories is None else memories.rows(part)
+    memory = None if memories is None else rows_of(memories, part)
     plain = (part.tokens, part.positions, part.slots, part.tables, part.scored)
     if vectors is None:
         return Rows(*plain, memory=memory)
@@ -65,20 +66,20 @@ def _forward(
 ) -> Forward:
     order = scored_order(parts)
 
-    def together(values: Sequence[Any]) -> np.ndarray:
+    def scored(values: Sequence[Any]) -> np.ndarray:
         """Float32["S ..."] of the batch's scored positions, to be written to at will."""
         own = [np.asarray(value)[: len(part.outputs)] for part, value in zip(parts, values, strict=True)]
         whole = np.concatenate(own).astype(np.float32, copy=False) if own else np.zeros((0, vocabulary), np.float32)
         return whole if order is None else whole[order]
 
-    states = {layer: together([one.states[layer] for one in found]) for layer in taps.hidden_states}
-    early = {layer: together([one.layer_logits[layer] for one in found]) for layer in taps.layer_logits}
+    states = {layer: scored([one.states[layer] for one in found]) for layer in taps.hidden_states}
+    early = {layer: scored([one.layer_logits[layer] for one in found]) for layer in taps.layer_logits}
     weights = {
         layer: by_row(parts, [np.asarray(one.attentions[layer], np.float32) for one in found])
         for layer in taps.attentions
     }
-    hidden = together([one.hidden for one in found]) if taps.final_hidden else None
-    logits, across = together([one.logits for one in found]), None
+    hidden = scored([one.hidden for one in found]) if taps.final_hidden else None
+    logits, across = scored([one.logits for one in found]), None
     if memories is not None and taps.attentions:
         layers = taps.attentions
         across = {layer: memories.by_row(parts, [one.memory_attentions[layer] for one in found]) for layer in layers}

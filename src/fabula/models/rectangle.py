@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 from fabula.errors import ArgumentError, NotSupportedError
@@ -33,6 +35,23 @@ def column_mask(attention_mask: np.ndarray | None, shape: tuple[int, int], past:
             "`attention_mask` must mark at least one token, got none. Pass 1 for tokens, 0 for padding."
         )
     return mask
+
+
+def check_one_kind(ids: Any, vectors: Any, prefix: str = "") -> None:
+    """Raises ArgumentError unless there are either ids or vectors; `prefix` is what their names begin with."""
+    if (ids is None) == (vectors is None):
+        raise ArgumentError(
+            f"`{prefix}input_ids` or `{prefix}inputs_embeds` must be given, and not both. Pass one of them."
+        )
+
+
+def check_labels(labels: Any, shape: tuple[int, int]) -> None:
+    """Raises ArgumentError for labels of another shape than the inputs, Int["R S"]."""
+    if labels is not None and tuple(np.shape(labels)) != shape:
+        raise ArgumentError(
+            f"`labels` must have the shape {shape} of the inputs, got {tuple(np.shape(labels))}. "
+            "Pass one a token, -100 where there is none."
+        )
 
 
 def ragged_batch(tokens: np.ndarray, mask: np.ndarray, past: Past | None) -> Batch:

@@ -10,7 +10,7 @@ from typing import Any
 from fabula.errors import ArgumentError, NotSupportedError, UnknownArgumentError
 from fabula.models.config import ModelConfig
 from fabula.models.family import Family
-from fabula.models.weights import find_tensor, placed_entries, served_by_another
+from fabula.models.weights import all_entries, find_tensor, served_by_another
 from fabula.quant.convert import FLOATS, converted
 from fabula.quant.formats import StoredTensor
 from fabula.quant.safetensors import save_safetensors
@@ -23,7 +23,8 @@ def save_directory(directory: str | PathLike[str], model: Any, tensors: Mapping[
     """Writes config.json, generation_config.json and model.safetensors; packed weights are written as float32."""
     folder = made_folder(directory)
     weights = dict(_Unpacked(model.family, tensors))
-    values = {**model.config.to_dict(), "dtype": _dtype(weights)}
+    tied = model.family.weights()["head"].name not in weights
+    values = {**model.config.to_dict(), "dtype": _dtype(weights), "tie_word_embeddings": tied}
     values.pop("torch_dtype", None)
     model.generation_config.save_pretrained(folder)
     ModelConfig.from_dict(values).save_pretrained(folder)
@@ -63,16 +64,15 @@ class _Unpacked(Mapping[str, StoredTensor]):
     """The weights that a family's table names, under its names, in floating point."""
 
     def __init__(self, family: Family, tensors: Mapping[str, StoredTensor]) -> None:
-        self._family = family
         self._tensors = tensors
         self._entries = {
-            entry.name: entry
-            for _, _, entry in placed_entries(family)
-            if not served_by_another(family, entry, tensors) and find_tensor(family, entry, tensors) is not None
+            entry.name: (stack, entry)
+            for stack, entry in all_entries(family)
+            if not served_by_another(stack, entry, tensors) and find_tensor(stack, entry, tensors) is not None
         }
 
     def __getitem__(self, name: str) -> StoredTensor:
-        tensor = find_tensor(self._family, self._entries[name], self._tensors)
+        tensor = find_tensor(*self._entries[name], self._tensors)
         assert tensor is not None
         return tensor if tensor.format in FLOATS else converted(tensor, "F32")
 

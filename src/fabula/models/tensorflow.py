@@ -117,15 +117,28 @@ class TFCausalLM(TFGenerationMixin, tf.Module):
         applied. No family here reads `token_type_ids`.
         Raises ArgumentError for inputs that make no sense, ContextLengthError for rows that are too long.
         """
-        given = Rectangle(input_ids, inputs_embeds, attention_mask, position_ids, past_key_values, training)
-        output = forward_rectangle(self, given, use_cache is not False, output_hidden_states, output_attentions)
+        given = Rectangle(
+            input_ids,
+            inputs_embeds,
+            attention_mask,
+            position_ids,
+            past_key_values,
+            training,
+            output_hidden_states,
+            output_attentions,
+        )
+        output = forward_rectangle(self, given, use_cache is not False)
         return output if return_dict else output.to_tuple()
+
+    def stored_weights(self) -> StoredWeights:
+        """The weights as they are now, under the checkpoint's names."""
+        return StoredWeights(self.weights)
 
     def save_pretrained(self, save_directory: str | PathLike[str], **settings: Any) -> None:
         """Writes the weights as they are now, the configuration and the generation settings to a directory."""
         saving.refuse_settings(settings)
-        saving.save_directory(save_directory, self, StoredWeights(self.weights))
+        saving.save_directory(save_directory, self, self.stored_weights())
 
     def num_parameters(self, only_trainable: bool = False, exclude_embeddings: bool = False) -> int:
         """How many numbers the weights hold; tied weights count once."""
-        return count_numbers(self.family, StoredWeights(self.weights), exclude_embeddings)
+        return count_numbers(self.family, self.stored_weights(), exclude_embeddings)

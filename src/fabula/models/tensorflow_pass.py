@@ -2,36 +2,35 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass, fields
 from typing import Any
 
-import numpy as np
 import tensorflow as tf
 
+from fabula.models.family import Family
 from fabula.models.tensorflow_weights import Weights
 from fabula.ops.periods import shortened
-from fabula.ops.rectangles import Rectangle
 from fabula.ops.tensorflow import Frame, TensorFlowOps
 from fabula.ops.tensorflow_layers import Shown, scanned
 from fabula.taps import Taps
 
 Tensor = Any  # a tf.Tensor
 Stored = tuple[Tensor, Tensor] | None  # keys and values, Float["R B layers P heads features"]
-Vectors = tuple[np.ndarray, np.ndarray] | None  # Float["R N D"] and where they are, Bool["R N"]
 
 
 @dataclass(frozen=True, slots=True)
 class Computed:
     """What a pass over a rectangle of R rows and N columns leaves, S positions of it scored."""
 
-    logits: Tensor  # Float["S V"]: float32
+    logits: Tensor  # Float["S V"]: float32; None: an encoder has none
     hidden: Tensor | None  # Float["S D"]: after the last norm, if tapped
-    keys: Tensor  # Float["layers R N heads features"]: new ones
+    keys: Tensor  # Float["layers R N heads features"]: new ones; None: an encoder's are for nobody else
     values: Tensor
     states: dict[int, Tensor]  # tapped layer -> Float["S D"]
     early: dict[int, Tensor]  # tapped layer -> Float["S V"]: what the head makes of its output, float32
     attentions: dict[int, Tensor]  # tapped layer -> Float["R heads N keys"]
+    memory_attentions: dict[int, Tensor]  # tapped layer -> Float["R heads N columns"], over an encoder's
 
 
 def compute(weights: Weights, frame: Frame, stored: Stored, taps: Taps) -> Computed:
@@ -46,6 +45,7 @@ def compute(weights: Weights, frame: Frame, stored: Stored, taps: Taps) -> Compu
     hidden = family.final(ops, ops.scored(found.x), outside)
 
     def logits(x: Tensor) -> Tensor:
+        assert isinstance(family, Family)
         return tf.cast(family.logits(ops, x, outside), tf.float32)
 
     def state(layer: int) -> Tensor:
@@ -53,14 +53,16 @@ def compute(weights: Weights, frame: Frame, stored: Stored, taps: Taps) -> Compu
         inputs = found.states
         return ops.scored(found.x) if inputs is None or layer >= inputs.shape[0] else inputs[layer]
 
+    generates = isinstance(family, Family)
     return Computed(
-        logits(hidden),
+        logits(hidden) if generates else None,
         hidden if taps.final_hidden else None,
-        found.keys,
-        found.values,
+        found.keys if generates else None,
+        found.values if generates else None,
         {layer: state(layer) for layer in taps.hidden_states},
         {layer: logits(state(layer)) for layer in taps.layer_logits},
         {} if found.weights is None else {layer: found.weights[layer] for layer in taps.attentions},
+        {} if found.memory_weights is None else {layer: found.memory_weights[layer] for layer in taps.attentions},
     )
 
 
@@ -73,27 +75,24 @@ class Programs:
         self.xla = True  # whether XLA compiles them; else TensorFlow runs their operations itself
         self.compiled: dict[tuple[Any, ...], Callable[..., Any]] = {}
 
-    def run(self, part: Rectangle, stored: Stored, taps: Taps, vectors: Vectors = None) -> Computed:
-        """What `compute` gives."""
-        key = (taps, part.shape if stored is not None else (*part.shape[:2], 0, part.shape[3]), vectors is not None)
-        program, given = self.compiled.get(key), _given(part, vectors)
-        if program is None:
-            program = self.compiled[key] = self._compiled(taps).get_concrete_function(given, stored)
-        return Computed(**program(given, stored))
+    def run(self, frame: Frame, stored: Stored, taps: Taps) -> Computed:
+        """A pass of the model's own layers."""
+        return self.compute(self.weights, frame, stored, taps)
 
-    def run_plainly(self, part: Rectangle, stored: Stored, taps: Taps, vectors: Vectors = None) -> Computed:
-        """The same, operation by operation, so that a tf.GradientTape can follow."""
-        return compute(self.weights, Frame(*_given(part, vectors)), stored, taps)
+    def compute(self, weights: Weights, frame: Frame, stored: Stored, taps: Taps) -> Computed:
+        """What the function of this name gives, which a tf.GradientTape can follow and which is not compiled."""
 
-    def _compiled(self, taps: Taps) -> Any:
-        @tf.function(jit_compile=self.xla, autograph=False)
-        def program(given: tuple[Tensor, ...], stored: Stored) -> dict[str, Any]:
-            computed = compute(self.weights, Frame(*given), stored, taps)
+        def pass_of(frame: Frame, stored: Stored) -> dict[str, Any]:
+            computed = compute(weights, frame, stored, taps)
             return {field.name: getattr(computed, field.name) for field in fields(computed)}
 
-        return program
+        return Computed(**self.called((weights, taps), pass_of, frame, stored))
 
-
-def _given(part: Rectangle, vectors: Vectors) -> tuple[Tensor, ...]:
-    """The fields of a `Frame`."""
-    return tuple(map(tf.constant, (part.tokens, part.positions, part.lengths, part.scored, *(vectors or ()))))
+    def called(self, name: Hashable, function: Callable[..., Any], *given: Any) -> Any:
+        """`function(*given)`, compiled once for each name and for each shape of the tensors it is given."""
+        key = (name, *(None if one is None else one.shape for one in tf.nest.flatten(given)))
+        program = self.compiled.get(key)
+        if program is None:
+            compiled = tf.function(function, jit_compile=self.xla, autograph=False)
+            program = self.compiled[key] = compiled.get_concrete_function(*given)
+        return program(*given)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -13,9 +15,10 @@ from fabula.errors import ArgumentError, NotSupportedError
 from fabula.generation.prompts import check_room, host_array, read_ids
 from fabula.models.output import CausalLMOutput
 from fabula.models.past import Past, check_past, written_past
-from fabula.models.rectangle import column_mask, ragged_batch
+from fabula.models.rectangle import check_one_kind, column_mask, ragged_batch
+from fabula.models.tensorflow_pass import compute
 from fabula.models.tensorflow_step import run_step
-from fabula.ops.protocol import Taps
+from fabula.ops.protocol import Forward, Taps
 
 Tensor = Any  # a tf.Tensor
 
@@ -30,48 +33,77 @@ class Rectangle:
     position_ids: Any = None  # Int["R S"]; None: tokens are counted
     past: Any = None
     training: bool = False  # whether gradients may be asked for
+    hidden_states: bool = False
+    attentions: bool = False
+    prefix: str = ""  # what goes before these names where a caller reads them
 
 
-def forward_rectangle(model: Any, given: Rectangle, remember: bool, states: bool, attentions: bool) -> CausalLMOutput:
+@dataclass(frozen=True, slots=True)
+class Scored:
+    """What a pass over a rectangle leaves; what it shows is zero where there is padding."""
+
+    forward: Forward
+    past: Past
+    mask: np.ndarray  # Bool["R S"]: which columns were computed
+    logits: Tensor  # Float["R S V"]
+    states: tuple[Tensor, ...] | None  # Float["R S D"]: embeddings, every layer's output but the last's, and hidden
+    attentions: tuple[Tensor, ...] | None  # of each layer Float["R heads S columns"]
+
+
+def forward_rectangle(model: Any, given: Rectangle, remember: bool) -> CausalLMOutput:
     """The model's output; `remember`: keep keys and values for a call that continues these rows."""
-    ids, vectors = _inputs(model, given)
-    past = written_past(given.past, model.new_cache)
-    check_past(past, len(ids), model.new_cache(0))
-    past = past or Past(model.new_cache(len(ids) * blocks_for(ids.shape[1] + 1)), len(ids))
+    given = replace(given, past=written_past(given.past, model.new_cache))
+    scored = score_rectangle(model, given)
+    past = scored.past if remember else None
+    return CausalLMOutput(None, scored.logits, past, scored.states, scored.attentions)
+
+
+def score_rectangle(model: Any, given: Rectangle, memories: Sequence[Any] = ()) -> Scored:
+    """The pass, checked; a past gets what is computed, and there is one then. `memories`: an encoder's, one a row."""
+    ids, vectors = read_inputs(model, given)
+    check_past(given.past, len(ids), model.new_cache(0))
+    past = given.past or Past(model.new_cache(len(ids) * blocks_for(ids.shape[1] + 1)), len(ids))
     mask = _mask(given, ids.shape, past)
     check_room(int((past.lengths + mask.sum(1)).max()), model.context_length)
     every = tuple(range(len(model.layers)))
-    batch = ragged_batch(ids, mask, past)
+    batch = replace(ragged_batch(ids, mask, past), memories=memories)
     batch = batch if vectors is None else replace(batch, vectors=vectors[mask])
+    states, attentions = given.hidden_states, given.attentions
     taps = Taps(every if states else (), every if attentions else (), final_hidden=states)
-    run = model.programs.run_plainly if given.training else model.programs.run
+    run = partial(compute, model.weights) if given.training else model.programs.run
     forward = run_step(run, model.programs.width, batch, past.cache, taps)
     shown = [*(forward.hidden_states or {}).values(), *([forward.hidden] if states else [])]
     weights = [(forward.attentions or {})[layer] for layer in taps.attentions]
-    return CausalLMOutput(
-        logits=_spread(forward.logits, mask),
-        past_key_values=past if remember else None,
-        hidden_states=tuple(_spread(one, mask) for one in shown) or None,
-        attentions=tuple(_weights(rows, mask, past.mask) for rows in weights) or None,
+    return Scored(
+        forward,
+        past,
+        mask,
+        _spread(forward.logits, mask),
+        tuple(_spread(one, mask) for one in shown) or None,
+        tuple(weights_rectangle(rows, mask, past.mask) for rows in weights) or None,
     )
 
 
-def _inputs(model: Any, given: Rectangle) -> tuple[np.ndarray, np.ndarray | None]:
+def read_inputs(model: Any, given: Rectangle) -> tuple[np.ndarray, np.ndarray | None]:
     """Ids Int["R S"], and the vectors Float["R S D"] in their place. Raises ArgumentError unless there are either."""
-    if (given.input_ids is None) == (given.inputs_embeds is None):
-        raise ArgumentError("`input_ids` or `inputs_embeds` must be given, and not both. Pass one of them.")
+    check_one_kind(given.input_ids, given.inputs_embeds, given.prefix)
     if given.inputs_embeds is None:
-        return read_ids(given.input_ids, model.vocabulary_size), None
-    vectors = host_array(given.inputs_embeds, "inputs_embeds")
+        return read_ids(given.input_ids, model.vocabulary_size, f"{given.prefix}input_ids"), None
+    name = f"{given.prefix}inputs_embeds"
+    vectors = host_array(given.inputs_embeds, name)
     if vectors.ndim != 3 or 0 in vectors.shape:
-        raise ArgumentError(f"`inputs_embeds` must have the shape [rows, columns, width], got {list(vectors.shape)}.")
+        raise ArgumentError(f"`{name}` must have the shape [rows, columns, width], got {list(vectors.shape)}.")
     return np.zeros(vectors.shape[:2], np.int32), vectors
+
+
+def host_mask(attention_mask: Any) -> np.ndarray | None:
+    """A mask in NumPy, if there is one."""
+    return None if attention_mask is None else host_array(attention_mask, "attention_mask")
 
 
 def _mask(given: Rectangle, shape: tuple[int, ...], past: Past) -> np.ndarray:
     """Bool["R S"]: which columns are tokens. Raises NotSupportedError for positions counted otherwise."""
-    host = None if given.attention_mask is None else host_array(given.attention_mask, "attention_mask")
-    mask = column_mask(host, (shape[0], shape[1]), past)
+    mask = column_mask(host_mask(given.attention_mask), (shape[0], shape[1]), past)
     if given.position_ids is not None:
         positions = np.broadcast_to(host_array(given.position_ids, "position_ids"), shape)
         counted = past.lengths[:, None] + np.cumsum(mask, 1) - 1
@@ -85,7 +117,7 @@ def _spread(x: Tensor, mask: np.ndarray) -> Tensor:
     return tf.scatter_nd(np.argwhere(mask).astype(np.int32), x, (*mask.shape, x.shape[-1]))
 
 
-def _weights(rows: tuple[Tensor, ...], mask: np.ndarray, seen: np.ndarray) -> Tensor:
+def weights_rectangle(rows: Sequence[Tensor], mask: np.ndarray, seen: np.ndarray) -> Tensor:
     """Attention weights of ragged rows, each [heads, new, keys], as [R, heads, S, columns]."""
     out = np.zeros((len(mask), rows[0].shape[0], mask.shape[1], seen.shape[1]), np.float32)
     for row, weights in zip(np.flatnonzero(mask.any(1)), rows, strict=True):

@@ -11,12 +11,16 @@ import tensorflow as tf
 from fabula import arrays
 from fabula.cache.tensorflow import TFCache
 from fabula.errors import ArgumentError
-from fabula.models.tensorflow_pass import Computed, Stored, Vectors
+from fabula.models.memories import Joined, joined
+from fabula.models.tensorflow_memory import rows_of, together
+from fabula.models.tensorflow_pass import Computed, Stored
 from fabula.ops.protocol import Batch, Forward, Taps
 from fabula.ops.rectangles import Rectangle, by_row, in_rectangle, rectangles, scored_order
+from fabula.ops.tensorflow import Frame
 
 Tensor = Any  # a tf.Tensor
-Run = Callable[[Rectangle, Stored, Taps, Vectors], Computed]
+Run = Callable[[Frame, Stored, Taps], Computed]
+Vectors = tuple[np.ndarray, np.ndarray] | None  # Float["T D"] and where they are, Bool["T"]
 
 
 def run_step(run: Run, width: int, batch: Batch, cache: TFCache, taps: Taps) -> Forward:
@@ -26,29 +30,41 @@ def run_step(run: Run, width: int, batch: Batch, cache: TFCache, taps: Taps) -> 
     """
     parts = rectangles(batch, cache.nowhere)
     vectors = None if batch.vectors is None else _spread(batch, width)
-    found = [_computed(run, part, cache, taps, vectors) for part in parts]
+    memories = joined(batch.memories, together)
+    frames = [_frame(part, vectors, memories) for part in parts]
+    found = [_computed(run, *pair, cache, taps) for pair in zip(parts, frames, strict=True)]
     order = scored_order(parts)
 
-    def together(value: Callable[[Computed], Tensor]) -> Tensor:
+    def scored(value: Callable[[Computed], Tensor]) -> Tensor:
         """The scored outputs of all rectangles, in the batch's order."""
         pieces = [value(one)[: len(part.outputs)] for part, one in zip(parts, found, strict=True)]
         joined = pieces[0] if len(pieces) == 1 else tf.concat(pieces, 0)
         return joined if order is None else tf.gather(joined, order)
 
+    across = None
+    if memories is not None and taps.attentions:
+        across = {n: memories.by_row(parts, [one.memory_attentions[n] for one in found]) for n in taps.attentions}
     return Forward(
-        together(lambda one: one.logits),
-        together(lambda one: one.hidden) if taps.final_hidden else None,
-        {n: together(lambda one, n=n: one.states[n]) for n in taps.hidden_states} or None,  # type: ignore[misc]
+        scored(lambda one: one.logits),
+        scored(lambda one: one.hidden) if taps.final_hidden else None,
+        {n: scored(lambda one, n=n: one.states[n]) for n in taps.hidden_states} or None,  # type: ignore[misc]
         {n: by_row(parts, [one.attentions[n] for one in found]) for n in taps.attentions} or None,
-        {n: together(lambda one, n=n: one.early[n]) for n in taps.layer_logits} or None,  # type: ignore[misc]
+        {n: scored(lambda one, n=n: one.early[n]) for n in taps.layer_logits} or None,  # type: ignore[misc]
+        across,
     )
 
 
-def _computed(run: Run, part: Rectangle, cache: TFCache, taps: Taps, vectors: Vectors) -> Computed:
+def _frame(part: Rectangle, vectors: Vectors, memories: Joined | None) -> Frame:
+    """What the rectangle's pass is given."""
+    placed = () if vectors is None else tuple(in_rectangle(part, one) for one in vectors)
+    plain = map(tf.constant, (part.tokens, part.positions, part.lengths, part.scored, *placed))
+    return Frame(*plain)._replace(memory=None if memories is None else rows_of(memories, part))
+
+
+def _computed(run: Run, part: Rectangle, frame: Frame, cache: TFCache, taps: Taps) -> Computed:
     """A rectangle's outputs; its keys and values are in the cache then."""
     begins = not part.positions[:, 0].any()  # nothing is in the cache yet
-    placed = None if vectors is None else (in_rectangle(part, vectors[0]), in_rectangle(part, vectors[1]))
-    one = run(part, None if begins else cache.read(part.tables), taps, placed)
+    one = run(frame, None if begins else cache.read(part.tables), taps)
     shape = (one.keys.shape[0], -1, *one.keys.shape[3:])
     cache.write(part.slots.reshape(-1), tf.reshape(one.keys, shape), tf.reshape(one.values, shape))
     return one

@@ -11,7 +11,7 @@ import numpy as np
 import tensorflow as tf
 
 from fabula.errors import ArgumentError
-from fabula.models.family import Entry, Family
+from fabula.models.family import Entry, Stack
 from fabula.models.weights import find_tensor, placed_entries, served_by_another
 from fabula.ops.periods import Period, layer_kinds, periods
 from fabula.quant.formats import StoredTensor
@@ -31,9 +31,9 @@ class Place:
 
 
 class Weights:
-    """The variables of a family's weight table, matrices as [out, in]."""
+    """The variables of a stack's weight table, matrices as [out, in]."""
 
-    def __init__(self, family: Family, placed: Mapping[Field, Place | None], repeating: tuple[Period, ...]) -> None:
+    def __init__(self, family: Stack, placed: Mapping[Field, Place | None], repeating: tuple[Period, ...]) -> None:
         self.family = family
         self.periods = repeating
         self._placed = placed
@@ -68,23 +68,25 @@ class Weights:
                 yield entry.name, entry, place
 
 
-def read_weights(family: Family, tensors: Mapping[str, StoredTensor], dtype: tf.DType) -> Weights:
-    """The weights of a checkpoint, packed ones dequantized. Raises ModelFileError for weights that do not fit."""
+def read_weights(
+    family: Stack, tensors: Mapping[str, StoredTensor], dtype: tf.DType, other: Weights | None = None
+) -> Weights:
+    """The weights of a checkpoint, packed ones dequantized. Raises ModelFileError for weights that do not fit.
+
+    `other`: those of the family's other stack, whose variables serve where the names are the same.
+    """
     found, tied = _found(family, tensors)
+    known = {} if other is None else {name: place for name, _, place in other.named()}
     shapes = [
         {field: None if one is None else one[0].shape for (place, field), one in found.items() if place == layer.index}
         for layer in family.layers
     ]
-    placed: dict[Field, Place | None] = {
-        (layer, field): None if one is None else Place(_variable([one], dtype, stacked=False), None)
-        for (layer, field), one in found.items()
-        if layer is None
-    }
+    placed = _alone(family, found, dtype, known)
     repeating = periods(layer_kinds(family.layers, shapes))
     for period in repeating:
         for place in range(period.length):
             layers = period.layers(place)
-            for field in shapes[layers[0]]:
+            for field in (name for name in shapes[layers[0]] if (layers[0], name) not in placed):
                 placed |= _stacked(found, layers, field, dtype)
     placed |= {(layer, field): placed[layer, other] for layer, field, other in tied}
     return Weights(family, placed, repeating)
@@ -102,8 +104,8 @@ def tensorflow_dtype(dtype: Any) -> tf.DType:
 class StoredWeights(Mapping[str, StoredTensor]):
     """The weights as they are now, under the checkpoint's names, in its shapes; read when they are asked for."""
 
-    def __init__(self, weights: Weights) -> None:
-        self._places = {name: (entry, place) for name, entry, place in weights.named()}
+    def __init__(self, *stacks: Weights) -> None:
+        self._places = {name: (entry, place) for weights in stacks for name, entry, place in weights.named()}
 
     def __getitem__(self, name: str) -> StoredTensor:
         entry, place = self._places[name]
@@ -123,7 +125,7 @@ class StoredWeights(Mapping[str, StoredTensor]):
 _Found = dict[Field, tuple[StoredTensor, Entry] | None]
 
 
-def _found(family: Family, tensors: Mapping[str, StoredTensor]) -> tuple[_Found, list[tuple[int | None, str, str]]]:
+def _found(family: Stack, tensors: Mapping[str, StoredTensor]) -> tuple[_Found, list[tuple[int | None, str, str]]]:
     """The stored tensor of each field, and the fields for which another one stands."""
     found: _Found = {}
     tied = []
@@ -135,6 +137,21 @@ def _found(family: Family, tensors: Mapping[str, StoredTensor]) -> tuple[_Found,
             stored = find_tensor(family, entry, tensors)
             found[layer, field] = None if stored is None else (stored, entry)
     return found, tied
+
+
+def _alone(family: Stack, found: _Found, dtype: tf.DType, known: dict[str, Place]) -> dict[Field, Place | None]:
+    """The weights outside the layers and those that all layers have in common, each name once; `known` has some."""
+    inside = [entry.name for layer in family.layers for entry in family.layer_weights(layer).values()]
+    common = {name for name in inside if "{layer}" not in name}
+    placed: dict[Field, Place | None] = {}
+    for (layer, field), one in found.items():
+        name = "" if one is None else one[1].name
+        if layer is not None and name not in common:
+            continue
+        if one is not None and name not in known:
+            known[name] = Place(_variable([one], dtype, stacked=False), None)
+        placed[layer, field] = known.get(name)
+    return placed
 
 
 def _stacked(found: _Found, layers: range, field: str, dtype: tf.DType) -> dict[Field, Place | None]:

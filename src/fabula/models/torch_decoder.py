@@ -10,13 +10,10 @@ import torch
 import torch.nn.functional as F
 
 from fabula.cache.blocks import blocks_for
-from fabula.errors import ArgumentError, NotSupportedError
 from fabula.models.output import Seq2SeqLMOutput
 from fabula.models.past import Past, Seq2SeqPast
-from fabula.models.rectangle import column_mask
-from fabula.models.torch_encoder import is_one_run, last_hidden_state
+from fabula.models.seq2seq import IGNORED, check_columns, check_row_count, shown_of
 from fabula.models.torch_rectangle import (
-    IGNORED,
     Rectangle,
     Scored,
     attentions_rectangle,
@@ -30,17 +27,14 @@ def decode_rectangle(
     model: Any, given: Rectangle, memories: Sequence[Memory], encoder_outputs: Any, remember: bool
 ) -> Seq2SeqLMOutput:
     """The model's output; `remember`: keep keys and values for a call that continues these rows."""
-    if len(memories) != given.shape[0]:
-        raise ArgumentError(
-            f"`decoder_input_ids` must have {len(memories)} rows, one for each that was encoded, got {given.shape[0]}. "
-            "Repeat the rows of `encoder_outputs`, or drop some."
-        )
+    check_row_count(given.shape[0], len(memories))
     past: Past | None = given.past
     if past is None and remember:
         past = Seq2SeqPast(model.new_cache(given.shape[0] * blocks_for(given.shape[1] + 1)), memories)
-    check_columns(given, past)
+    mask = None if given.attention_mask is None else given.attention_mask.cpu().numpy()
+    check_columns(mask, given.shape, past)
     scored = score_rectangle(model, given, past, memories)
-    encoded = (None, None, None) if encoder_outputs is None else shown(encoder_outputs)
+    encoded = (None, None, None) if encoder_outputs is None else shown_of(encoder_outputs)
     return Seq2SeqLMOutput(
         None if given.labels is None else label_loss(scored.logits, given.labels),
         scored.logits,
@@ -50,27 +44,6 @@ def decode_rectangle(
         memory_attentions_rectangle(scored) if given.attentions else None,
         *encoded,
     )
-
-
-def check_columns(given: Rectangle, past: Past | None) -> None:
-    """Raises for a mask that does not fit, or that has padding between a row's tokens, old or new."""
-    mask = column_mask(None if given.attention_mask is None else given.attention_mask.cpu().numpy(), given.shape, past)
-    whole = mask if past is None else np.concatenate([past.mask, mask], 1)
-    if not is_one_run(whole).all():
-        raise NotSupportedError(
-            "`decoder_attention_mask` must have its zeros before or behind a row's tokens, got some between them. "
-            "Leave those tokens out."
-        )
-
-
-def shown(encoder_outputs: Any) -> tuple[Any, Any, Any]:
-    """The encoder's vectors, hidden states and attentions; None for those that it does not show."""
-    if isinstance(encoder_outputs, (tuple, list)):
-        hidden, states, attentions = (*encoder_outputs[:3], None, None)[:3]
-    else:
-        hidden = last_hidden_state(encoder_outputs)
-        states, attentions = (getattr(encoder_outputs, name, None) for name in ("hidden_states", "attentions"))
-    return hidden, states, attentions
 
 
 def label_loss(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:

@@ -15,7 +15,7 @@ from fabula.cache.kept import UNKNOWN
 from fabula.errors import ArgumentError, ContextLengthError
 from fabula.models.output import CausalLMOutput
 from fabula.models.past import Past, check_past
-from fabula.models.rectangle import column_mask, ragged_batch
+from fabula.models.rectangle import check_labels, check_one_kind, column_mask, ragged_batch
 from fabula.models.torch_pass import Computed, Inputs, compute
 from fabula.ops.protocol import Taps
 
@@ -161,20 +161,15 @@ def weights_rectangle(rows: tuple[torch.Tensor, ...], mask: np.ndarray, past: Pa
 
 def check_inputs(model: Any, given: Rectangle) -> None:
     """Raises ArgumentError for ids, vectors or a past that do not fit the model or each other."""
-    check_one_kind(model, given)
-    if given.labels is not None and tuple(given.labels.shape) != given.shape:
-        raise ArgumentError(
-            f"`labels` must have the shape {given.shape} of the inputs, got {tuple(given.labels.shape)}. "
-            "Pass one a token, -100 where there is none."
-        )
+    check_ids_or_vectors(model, given)
+    check_labels(given.labels, given.shape)
     check_past(given.past, given.shape[0], model.new_cache(0))
 
 
-def check_one_kind(model: Any, given: Rectangle) -> None:
+def check_ids_or_vectors(model: Any, given: Rectangle) -> None:
     """Raises ArgumentError unless there are either ids or vectors, and they are such."""
     ids, vectors = f"`{given.prefix}input_ids`", f"`{given.prefix}inputs_embeds`"
-    if (given.input_ids is None) == (given.inputs_embeds is None):
-        raise ArgumentError(f"{ids} or {vectors} must be given, and not both. Pass one of them.")
+    check_one_kind(given.input_ids, given.inputs_embeds, given.prefix)
     if given.input_ids is not None:
         check_ids(given.input_ids, model.vocab_size, ids)
     elif given.inputs_embeds is not None and (given.inputs_embeds.ndim != 3):

@@ -2,33 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 
-from fabula.errors import ArgumentError, NotSupportedError
 from fabula.models.family import EncoderDecoder, Family
-from fabula.models.output import EncoderOutput
 from fabula.models.past import Seq2SeqPast
+from fabula.models.seq2seq import Seq2SeqLM, last_hidden_state, refuse_float16
 from fabula.models.torch import TorchCausalLM, tensor_of
 from fabula.models.torch_decoder import decode_rectangle
-from fabula.models.torch_encoder import encode_rectangle, last_hidden_state, make_memories
+from fabula.models.torch_encoder import encode_rectangle, make_memories
 from fabula.models.torch_pass import Weights
-from fabula.models.torch_rectangle import IGNORED, Rectangle, check_inputs
-from fabula.models.torch_weights import torch_dtype
+from fabula.models.torch_rectangle import Rectangle, check_inputs
 from fabula.ops.torch_memory import Memories, Memory
 from fabula.quant.formats import StoredTensor
 
-ROOM = 1 << 15  # positions a row may have: distances have no end, but a cache has
 
-
-class TorchSeq2SeqLM(TorchCausalLM):
+class TorchSeq2SeqLM(Seq2SeqLM, TorchCausalLM):
     """The decoder is a causal language model whose rows each have a memory: the encoder's, of another text."""
 
     family: EncoderDecoder
-    is_encoder_decoder = True
 
     @classmethod
     def from_tensors(
@@ -39,21 +33,8 @@ class TorchSeq2SeqLM(TorchCausalLM):
         device: str | torch.device = "cpu",
     ) -> TorchCausalLM:
         """The model of a checkpoint. Raises ModelFileError for wrong weights, NotSupportedError for float16."""
-        if torch_dtype(dtype) == torch.float16:
-            raise NotSupportedError(
-                f"`dtype` must be bfloat16 or float32 for {family.config.model_type}: its activations exceed float16."
-            )
+        refuse_float16(dtype, family.config.model_type)
         return super().from_tensors(family, tensors, dtype, device)
-
-    @property
-    def context_length(self) -> int:
-        """How many positions the decoder may reach."""
-        return ROOM
-
-    @property
-    def layer_count(self) -> int:
-        """How many layers the decoder has."""
-        return len(self.layers)
 
     @property
     def is_tied(self) -> bool:
@@ -64,10 +45,6 @@ class TorchSeq2SeqLM(TorchCausalLM):
     def encoder_weights(self) -> Weights:
         """The encoder's parameters under its field names."""
         return self._stacks[0].weights()
-
-    def get_encoder(self) -> Callable[..., EncoderOutput]:
-        """What makes `encoder_outputs` of input_ids."""
-        return self.run_encoder
 
     def run_encoder(
         self,
@@ -86,12 +63,8 @@ class TorchSeq2SeqLM(TorchCausalLM):
 
     def memories(self, encoder_outputs: Any, attention_mask: Any = None) -> Memories:
         """What the decoder's layers read of the encoder's output, all rows together: `each()` gives one a row."""
-        hidden = last_hidden_state(encoder_outputs)
+        hidden = torch.as_tensor(last_hidden_state(encoder_outputs))
         return make_memories(self.family, self.weights(), hidden, tensor_of(attention_mask))
-
-    def encode(self, input_ids: Any, attention_mask: Any = None) -> list[Memory]:
-        """One memory a row, for `Batch.memories`: every decoder layer's keys and values of the encoder's output."""
-        return self.encode_call(input_ids, attention_mask)[1]
 
     @torch.no_grad()
     def encode_call(
@@ -103,10 +76,8 @@ class TorchSeq2SeqLM(TorchCausalLM):
         output_attentions: bool = False,
     ) -> tuple[Any, list[Memory]]:
         """The encoder's outputs, computed unless they are given, and one memory a row."""
-        if encoder_outputs is None:
-            shown = (output_hidden_states, output_attentions)
-            encoder_outputs = self.run_encoder(input_ids, attention_mask, None, *shown)
-        return encoder_outputs, self.memories(encoder_outputs, attention_mask).each()
+        shown = (output_hidden_states, output_attentions)
+        return super().encode_call(input_ids, attention_mask, encoder_outputs, *shown)
 
     def forward(  # type: ignore[override]
         self,
@@ -147,13 +118,3 @@ class TorchSeq2SeqLM(TorchCausalLM):
         wanted = past_key_values is not None or (self.config.get("use_cache", True) and not self.training)
         output = decode_rectangle(self, given, memories, encoder_outputs, wanted if use_cache is None else use_cache)
         return output if return_dict else output.to_tuple()
-
-    def prepare_decoder_input_ids_from_labels(self, labels: torch.Tensor) -> torch.Tensor:
-        """The labels one place to the right, behind the start token; where there is no label, the pad token."""
-        start = self.config.get("decoder_start_token_id")
-        start = self.generation_config.decoder_start_token_id if start is None else start
-        pad = self.config.get("pad_token_id")
-        for name, value in (("decoder_start_token_id", start), ("pad_token_id", pad)):
-            if value is None:
-                raise ArgumentError(f"`config.{name}` must be set to make inputs of `labels`, got None. Set it.")
-        return F.pad(labels, (1, 0), value=start)[:, :-1].masked_fill(F.pad(labels, (1, 0))[:, :-1] == IGNORED, pad)

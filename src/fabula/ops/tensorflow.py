@@ -4,15 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from copy import copy
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import tensorflow as tf
 
-from fabula.errors import NotSupportedError
+from fabula.errors import ArgumentError
 from fabula.ops.protocol import Activation
 from fabula.ops.specs import LayerSpec, RopeSpec
-from fabula.ops.tensorflow_attention import Keys, attend, keys_of, merged
+from fabula.ops.tensorflow_attention import Keys, attend, keys_of, merged, within_reach
 from fabula.ops.tensorflow_rotation import rotation, turned
 
 Tensor = Any  # a tf.Tensor
@@ -20,8 +19,16 @@ Tensor = Any  # a tf.Tensor
 FEW = 4  # rows that XLA on a CPU multiplies faster one by one: it reads a matrix for each, but as it lies
 
 
-@dataclass(frozen=True, slots=True)
-class Frame:
+class MemoryRows(NamedTuple):
+    """What the layers read of M texts that an encoder has read, of S columns, and which of them each row reads."""
+
+    keys: Tensor  # Float["layers M S heads head_dim"]
+    values: Tensor
+    mask: Tensor  # Bool["M S"]: which columns are tokens
+    lines: Tensor  # Int["R"]
+
+
+class Frame(NamedTuple):
     """R rows of N positions, as traced tensors; activations are [R * N, features]."""
 
     tokens: Tensor  # Int["R N"]
@@ -30,6 +37,8 @@ class Frame:
     scored: Tensor  # Int["S"]: indices into [0, R * N)
     vectors: Tensor | None = None  # Float["R N D"]: what takes the place of embedded tokens
     given: Tensor | None = None  # Bool["R N"]: where it does
+    valid: Tensor | None = None  # Bool["R N"]: which positions are tokens, where nothing is stored; None: all seen
+    memory: MemoryRows | None = None  # what an encoder left for the rows
 
 
 class TensorFlowOps:
@@ -38,20 +47,21 @@ class TensorFlowOps:
     def __init__(self, frame: Frame, layers: Sequence[LayerSpec], stored: int, dtype: tf.DType) -> None:
         """`stored`: how many positions of each row can be read; 0: all there are come from this step."""
         self.frame = frame
-        self.keys: Keys = keys_of(
-            frame.positions, frame.lengths, stored, {layer.attention.window: None for layer in layers}
-        )
+        specs = [layer.attention for layer in layers]
+        self.keys: Keys = keys_of(frame.positions, frame.lengths, stored, specs, frame.valid)
         flat = tf.reshape(frame.positions, (-1,))
         ropes = {layer.rope: None for layer in layers if layer.rope is not None}
         self.rotations = {rope: rotation(rope, dtype, flat) for rope in ropes}
         self.stored: tuple[Tensor, Tensor] | None = None  # one layer's keys and values, Float["R B P heads features"]
         self.written: tuple[Tensor, Tensor] | None = None  # its new ones, Float["R N heads features"]
         self.weights: Tensor | None = None  # what it attended to, Float["R heads N K"]
+        self.layer: Tensor | None = None  # its number
+        self.memory_weights: Tensor | None = None  # what it attended to of an encoder's columns, Float["R heads N S"]
 
-    def inside(self, stored: tuple[Tensor, Tensor] | None) -> TensorFlowOps:
-        """The operations of one layer, whose stored keys and values these are."""
+    def inside(self, layer: Tensor, stored: tuple[Tensor, Tensor] | None) -> TensorFlowOps:
+        """The operations of the layer of a number, whose stored keys and values these are."""
         own = copy(self)
-        own.stored = stored
+        own.layer, own.stored = layer, stored
         return own
 
     def embed(self, weight: Tensor, scale: float = 1.0) -> Tensor:
@@ -101,19 +111,26 @@ class TensorFlowOps:
         return tf.reshape(turned(heads, *self.rotations[rope]), x.shape)
 
     def attend(self, layer: LayerSpec, q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None = None) -> Tensor:
-        if bias is not None:
-            raise NotSupportedError("`backend` must be 'torch' for a model whose scores depend on distances.")
         spec = layer.attention
         shape = (*self.frame.positions.shape, -1, spec.head_dim)
         queries, keys, values = (tf.reshape(x, shape) for x in (q, k, v))
         self.written = (keys, values)
         if self.stored is not None:
             keys, values = (merged(self.keys, *pair) for pair in zip(self.stored, self.written, strict=True))
-        out, self.weights = attend(queries, keys, values, spec, self.keys)
+        values = within_reach(self.keys, values, spec.window)
+        added = None if bias is None or spec.bias is None else tf.gather(bias, self.keys.buckets[spec.bias])
+        out, self.weights = attend(queries, keys, values, spec, self.keys.seen[spec.window], added)
         return tf.reshape(out, q.shape)
 
     def attend_memory(self, layer: LayerSpec, q: Tensor) -> Tensor:
-        raise NotSupportedError("`backend` must be 'torch' for a model with an encoder, got 'tensorflow'.")
+        memory, spec = self.frame.memory, layer.memory
+        if memory is None or spec is None:
+            raise ArgumentError("each row of a model with an encoder must have a memory, got none. Encode its input.")
+        queries = tf.reshape(q, (*self.frame.positions.shape, -1, spec.head_dim))
+        keys, values = (tf.gather(part[self.layer], memory.lines) for part in (memory.keys, memory.values))
+        seen = tf.gather(memory.mask, memory.lines)[:, None, None, None]
+        out, self.memory_weights = attend(queries, keys, values, spec, seen)
+        return tf.reshape(out, q.shape)
 
     def activate(self, x: Tensor, kind: Activation) -> Tensor:
         return _ACTIVATIONS[kind](x)

@@ -8,7 +8,8 @@ from typing import Any
 
 import tensorflow as tf
 
-from fabula.ops.specs import AttentionSpec
+from fabula.ops.position_buckets import bucket_table
+from fabula.ops.specs import AttentionSpec, BiasSpec
 
 Tensor = Any  # a tf.Tensor
 
@@ -21,18 +22,27 @@ class Keys:
     place: Tensor | None  # Int["R K"]: which of the N an own key is
     unseen: dict[int | None, Tensor]  # by window, Bool["R K 1 1"]: stored keys that no query sees, which hold anything
     seen: dict[int | None, Tensor]  # by window, Bool["R 1 1 N K"]: which query sees which key
+    buckets: dict[BiasSpec, Tensor]  # Int["R N K"]: that of the distance between a query and a key
 
 
-def keys_of(positions: Tensor, lengths: Tensor, stored: int, windows: Iterable[int | None]) -> Keys:
-    """The keys of queries at positions Int["R N"], of rows that have lengths Int["R"] then; `stored` can be read."""
+def keys_of(
+    positions: Tensor, lengths: Tensor, stored: int, specs: Iterable[AttentionSpec], valid: Tensor | None = None
+) -> Keys:
+    """The keys of queries at positions Int["R N"], of rows that have lengths Int["R"] then; `stored` can be read.
+
+    `specs`: what layers attend to, all causal or none. `valid` Bool["R N"]: which keys are tokens, where none are
+    stored; None: those that somebody sees.
+    """
     every = tf.range(stored or positions.shape[1])[None]
-    seen = {window: _sees(positions, every, window) for window in windows}
+    by_window = {spec.window: spec for spec in specs}
+    seen = {window: _sees(positions, every, spec, valid) for window, spec in by_window.items()}
+    buckets = {spec.bias: _buckets(positions, every, spec) for spec in by_window.values() if spec.bias is not None}
     if not stored:
-        return Keys(None, None, {}, seen)
+        return Keys(None, None, {}, seen, buckets)
     first = positions[:, :1]
     place = tf.clip_by_value(every - first, 0, positions.shape[1] - 1)
-    unseen = {window: _out_of_reach(first, lengths[:, None], every, window)[:, :, None, None] for window in windows}
-    return Keys((every >= first)[:, :, None, None], place, unseen, seen)
+    unseen = {window: _out_of_reach(first, lengths[:, None], every, window)[:, :, None, None] for window in by_window}
+    return Keys((every >= first)[:, :, None, None], place, unseen, seen, buckets)
 
 
 def merged(keys: Keys, stored: Tensor | None, new: Tensor) -> Tensor:
@@ -43,28 +53,52 @@ def merged(keys: Keys, stored: Tensor | None, new: Tensor) -> Tensor:
     return tf.where(keys.own, tf.gather(new, keys.place, batch_dims=1), flat)
 
 
-def attend(q: Tensor, k: Tensor, v: Tensor, spec: AttentionSpec, keys: Keys) -> tuple[Tensor, Tensor]:
-    """What q [R, N, H, E] gathers from k and v [R, K, KV, E]: [R, N, H, E], and the weights [R, H, N, K]."""
+def within_reach(keys: Keys, values: Tensor, window: int | None) -> Tensor:
+    """Values ["R K heads features"], zero where no query sees them: what is stored there may be anything."""
+    return tf.where(keys.unseen[window], tf.zeros((), values.dtype), values) if keys.unseen else values
+
+
+def attend(
+    q: Tensor, k: Tensor, v: Tensor, spec: AttentionSpec, seen: Tensor, bias: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
+    """What q [R, N, H, E] gathers from k and v [R, K, KV, E]: [R, N, H, E], and the weights [R, H, N, K].
+
+    `seen` Bool["R 1 1 N|1 K"]; `bias` Float["R N K H"] is added to scores. Values that no query sees must be finite.
+    """
     rows, width, heads, features = q.shape
     shared = heads // spec.kv_heads
     grouped = tf.reshape(q, (rows, width, spec.kv_heads, shared, features))
     scores = tf.einsum("rnkgf,rskf->rkgns", tf.cast(grouped, tf.float32), tf.cast(k, tf.float32)) * spec.scale
     if spec.softcap is not None:
         scores = spec.softcap * tf.tanh(scores / spec.softcap)
-    scores = tf.where(keys.seen[spec.window], scores, float("-inf"))
+    if bias is not None:
+        added = tf.reshape(tf.cast(bias, tf.float32), (*bias.shape[:3], spec.kv_heads, shared))
+        scores = scores + tf.transpose(added, (0, 3, 4, 1, 2))
+    scores = tf.where(seen, scores, tf.float32.min)  # not infinite: a row of padding sees nothing
     weights = tf.cast(tf.nn.softmax(scores, -1), q.dtype)
-    if keys.unseen:
-        v = tf.where(keys.unseen[spec.window], tf.zeros((), v.dtype), v)
     out = tf.einsum("rkgns,rskf->rnkgf", weights, tf.cast(v, q.dtype))
     return tf.reshape(out, q.shape), tf.reshape(weights, (rows, heads, width, -1))
 
 
-def _sees(queries: Tensor, keys: Tensor, window: int | None) -> Tensor:
-    """Bool["R 1 1 N K"]: whether the query at position p sees the key at position k: p - window < k <= p."""
-    seen = keys[:, None, :] <= queries[:, :, None]
-    if window is not None:
-        seen = seen & (keys[:, None, :] > queries[:, :, None] - window)
+def _sees(queries: Tensor, keys: Tensor, spec: AttentionSpec, valid: Tensor | None) -> Tensor:
+    """Bool["R 1 1 N K"]: whether the query at position p sees the key at position k: p - window < k <= p, or every key
+    that is a token.
+    """
+    distances = queries[:, :, None] - keys[:, None, :]
+    seen = distances >= 0 if spec.causal else tf.ones_like(distances, tf.bool)
+    if spec.window is not None:
+        seen = seen & (distances < spec.window)
+    if valid is not None:
+        seen = seen & valid[:, None, :]
     return seen[:, None, None]
+
+
+def _buckets(queries: Tensor, keys: Tensor, spec: AttentionSpec) -> Tensor:
+    """Int["R N K"]: the bucket of each distance."""
+    assert spec.bias is not None
+    far = spec.bias.max_distance
+    distances = tf.clip_by_value(keys[:, None, :] - queries[:, :, None], -far, far)
+    return tf.gather(tf.constant(bucket_table(spec.bias, spec.causal), tf.int32), distances + far)
 
 
 def _out_of_reach(first: Tensor, lengths: Tensor, keys: Tensor, window: int | None) -> Tensor:

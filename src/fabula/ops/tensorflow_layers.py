@@ -23,6 +23,7 @@ class Scanned:
     values: Tensor
     states: Tensor | None  # Float["n S D"]: each layer's input at scored positions, if one was asked for
     weights: Tensor | None  # Float["n R heads N K"]: attention, if one was asked for
+    memory_weights: Tensor | None  # Float["n R heads N S"]: the same over an encoder's columns
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +54,8 @@ def scanned(
         pieces.append(found)
     keys, values, *more = (tf.concat(parts, 0) for parts in zip(*pieces, strict=True))
     states = more.pop(0) if shown.states else None
-    return Scanned(x, keys, values, states, more.pop(0) if shown.weights else None)
+    attended = more.pop(0) if shown.weights else None
+    return Scanned(x, keys, values, states, attended, more.pop(0) if more else None)
 
 
 def _repeated(
@@ -96,16 +98,19 @@ def _pattern(
     stored: tuple[Tensor, Tensor] | None,
     shown: Shown,
 ) -> tuple[Tensor, list[Tensor]]:
-    """The pattern's output in its repeat `index`, and of its layers: new keys, values, inputs, attention weights."""
+    """The pattern's output in its repeat `index`, and of its layers: new keys, values, inputs, attention weights, and
+    those over an encoder's columns.
+    """
     found: list[tuple[Tensor, ...]] = []
     for place in range(period.length):
         layer = family.layers[period.start + place]
         number = layer.index + index * period.length
-        own = ops.inside(None if stored is None else (stored[0][:, :, number], stored[1][:, :, number]))
+        own = ops.inside(number, None if stored is None else (stored[0][:, :, number], stored[1][:, :, number]))
         state = (ops.scored(x),) if shown.states else ()
         x = family.block(own, x, weights.layer(layer.index, index), layer)
         assert own.written is not None
-        found.append((*own.written, *state, *((own.weights,) if shown.weights else ())))
+        attended = [one for one in (own.weights, own.memory_weights) if shown.weights and one is not None]
+        found.append((*own.written, *state, *attended))
     return x, [tf.stack(parts) for parts in zip(*found, strict=True)]
 
 
@@ -122,4 +127,7 @@ def _kinds(
     if shown.weights:
         keys = width if stored is None else stored[0].shape[1] * stored[0].shape[3]
         kinds.append((x.dtype, (period.length, rows, spec.heads, width, keys)))
+    across, memory = family.layers[period.start].memory, ops.frame.memory
+    if shown.weights and across is not None and memory is not None:
+        kinds.append((x.dtype, (period.length, rows, across.heads, width, memory.keys.shape[2])))
     return kinds
