@@ -244,7 +244,7 @@ def host(folder: Path, asked: Any) -> None:
         steps += 1
         return forward
 
-    model.step = timed
+    model.step, model.burst = timed, None  # step by step, as rows go whose tokens somebody waits for
     print("\n| strategy | host, us a step | model's pass, us |\n|---|---|---|")
     generator = np.random.default_rng(3)
     for name, settings in HOST:
