@@ -167,3 +167,24 @@ def test_tokens_and_blocks_that_do_not_exist_are_refused(change):
         parts[field].flat[-1] = value
     with pytest.raises(ArgumentError, match="must"):
         model.step(Batch(**parts), model.new_cache(5))
+
+
+@pytest.mark.parametrize("isa", ISAS)
+@pytest.mark.parametrize(("bits", "group"), [(8, 64), (8, 16), (4, 16), (4, 512)])
+@pytest.mark.parametrize("name", CONFIGS)
+def test_codes_of_keys_and_values_are_those_of_the_twin(name, bits, group, isa):
+    native, twin = small_model(name, isa=isa), small_model(name)
+    (rows, table), logits, stored = ([TOKENS[:70]], [[4, 2, 0]]), [], []
+    for model in (native, twin):
+        cache = model.new_cache(5, bits, group)
+        begun = model.step(make_batch(rows, [0], table, [69]), cache).logits.copy()
+        logits.append(
+            np.concatenate([begun, model.step(make_batch([TOKENS[70:72]], [70], table, [0, 1]), cache).logits])
+        )
+        stored.append([cache.read_row(layer, table[0], 72) for layer in range(len(cache.heads))])
+        assert cache.nbytes < model.new_cache(5).nbytes * (bits + 8) / 32
+    assert relative_error(*logits) < 0.02  # a code that falls the other way moves a feature by a step
+    for ours, right in zip(stored[0][0], stored[1][0], strict=True):
+        step = (right.max() - right.min()) / 2**bits
+        assert np.abs(ours - right).max() <= step
+        assert np.mean(np.abs(ours - right) > step / 100) < 0.02

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -11,41 +11,35 @@ import numpy as np
 from fabula import arrays
 from fabula.cache.blocks import BLOCK
 from fabula.errors import OutOfMemoryError
-
-LANES = 16  # positions, or features, that lie next to each other
+from fabula.kernels.stored import LANES, Stored, gathered, write
 
 
 @dataclass(frozen=True, slots=True)
 class NativeLayout:
-    """Where each layer's keys and values lie in a block, in bytes.
-
-    A head's keys are [2][head_dim][16 positions], its values [head_dim / 16][32 positions][16].
-    """
+    """Where each layer's keys and values lie in a block; how is told by kernels/stored.py."""
 
     heads: tuple[tuple[int, int], ...]  # for each layer its key heads and the features of one
-    single: bool  # 32-bit floats, else 16-bit
+    bits: int  # of a number: 32 or 16 for floats, 8 or 4 for codes
+    group: int = 0  # features that share a scale, at most, where codes are stored
 
-    @property
-    def dtype(self) -> type[np.floating]:
-        """What is stored."""
-        return np.float32 if self.single else np.float16
-
-    def sizes(self, layer: int) -> tuple[int, int]:
-        """Bytes of a block's keys, and of its values."""
-        kv_heads, head_dim = self.heads[layer]
-        padded = -(-head_dim // LANES) * LANES
-        item = np.dtype(self.dtype).itemsize
-        return _aligned(kv_heads * head_dim * BLOCK * item), _aligned(kv_heads * padded * BLOCK * item)
-
-    def offsets(self, layer: int) -> tuple[int, int]:
-        """Where a layer's keys and values begin in a block."""
-        start = sum(sum(self.sizes(each)) for each in range(layer))
-        return start, start + self.sizes(layer)[0]
+    def stored(self, layer: int) -> Stored:
+        """One layer's."""
+        return self._layers()[0][layer]
 
     @property
     def block_bytes(self) -> int:
         """Bytes of a block, all layers."""
-        return sum(sum(self.sizes(layer)) for layer in range(len(self.heads)))
+        return self._layers()[1]
+
+    def _layers(self) -> tuple[list[Stored], int]:
+        """Each layer's, and where the last one ends."""
+        layers, end = [], 0
+        for kv_heads, head_dim in self.heads:
+            group = min(self.group, -(-head_dim // LANES) * LANES) if self.group else 0
+            own = Stored(kv_heads, head_dim, self.bits, group, end, 0)
+            layers.append(replace(own, value_offset=end + _aligned(own.key_bytes)))
+            end = layers[-1].value_offset + _aligned(own.value_bytes)
+        return layers, end
 
 
 def _aligned(count: int) -> int:
@@ -81,31 +75,14 @@ class NativeCache:
 
     def read_row(self, layer: int, blocks: Sequence[int], length: int) -> tuple[np.ndarray, np.ndarray]:
         """The keys and values that lie in a row's blocks, each Float32["length heads features"]."""
-        keys, values = self._views(layer)
-        chosen, (kv_heads, head_dim) = np.asarray(blocks, np.intp), self.layout.heads[layer]
-        k = keys[chosen].transpose(0, 2, 4, 1, 3).reshape(-1, kv_heads, head_dim)
-        v = values[chosen].transpose(0, 3, 1, 2, 4).reshape(len(k), kv_heads, -1)
-        return k[:length].astype(np.float32), v[:length, :, :head_dim].astype(np.float32)
+        keys, values = gathered(self.layout.stored(layer), np.asarray(blocks, np.intp), length, self.data)
+        return keys.transpose(1, 0, 2), values.transpose(1, 0, 2)
 
     def write_row(self, layer: int, blocks: Sequence[int], keys: Any, values: Any) -> None:
         """Puts keys and values, each Float["L heads features"] of any framework, into a row's blocks."""
-        there_keys, there_values = self._views(layer)
-        (kv_heads, head_dim), positions = self.layout.heads[layer], np.arange(len(keys))
-        chosen, places = np.asarray(blocks, np.intp)[positions // BLOCK], positions % BLOCK
-        wide = np.zeros((len(values), kv_heads, there_values.shape[2] * LANES), np.float32)
-        wide[..., :head_dim] = _host(values)
-        there_keys[chosen, :, places // LANES, :, places % LANES] = _host(keys)
-        there_values[chosen, :, :, places] = wide.reshape(len(wide), kv_heads, -1, LANES)
-
-    def _views(self, layer: int) -> tuple[np.ndarray, np.ndarray]:
-        """All blocks' keys, [blocks heads 2 features 16], and values, [blocks heads features/16 32 16]."""
-        (kv_heads, head_dim), dtype = self.layout.heads[layer], np.dtype(self.layout.dtype)
-        shapes = (kv_heads, BLOCK // LANES, head_dim, LANES), (kv_heads, -(-head_dim // LANES), BLOCK, LANES)
-        views = []
-        for offset, shape in zip(self.layout.offsets(layer), shapes, strict=True):
-            part = self.data[:, offset : offset + int(np.prod(shape)) * dtype.itemsize]
-            views.append(part.view(dtype).reshape(self.blocks, *shape))
-        return views[0], views[1]
+        positions = np.arange(len(keys))
+        chosen = np.asarray(blocks, np.intp)[positions // BLOCK]
+        write(self.layout.stored(layer), _host(keys), _host(values), chosen, positions % BLOCK, self.data)
 
     def grow(self, blocks: int) -> None:
         """Makes room for `blocks` blocks, what is stored kept. Raises OutOfMemoryError."""

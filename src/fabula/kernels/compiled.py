@@ -111,8 +111,9 @@ class CompiledProgram:
         elif instruction.rope is not None:
             integers = (self._ropes.setdefault(instruction.rope, len(self._ropes)), instruction.rope.head_dim)
         elif instruction.attention is not None:
-            a = instruction.attention
-            integers = (a.heads, a.kv_heads, a.head_dim, a.window or 0, 1, a.single, a.key_offset, a.value_offset)
+            a, s = instruction.attention, instruction.attention.stored
+            offsets = s.key_offset, s.value_offset
+            integers = (a.heads, s.kv_heads, s.head_dim, a.window or 0, s.bits, s.group, *offsets)
             lowered.numbers[0], lowered.numbers[1] = a.scale, a.softcap or 0.0
         elif instruction.operation == Operation.RMS_NORM:
             integers = (instruction.group,)

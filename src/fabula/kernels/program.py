@@ -8,6 +8,8 @@ from enum import IntEnum
 
 import numpy as np
 
+from fabula.kernels.stored import Stored
+
 GROUP = 32  # features that share a scale, in a quantized row
 CHUNK = 64  # features that a quantized row is padded to a multiple of
 FORMAT_NUMBERS = {
@@ -120,17 +122,13 @@ class Rope:
 
 @dataclass(frozen=True, eq=False, slots=True)
 class Attention:
-    """One layer's attention, and where its keys and values lie in a cache block."""
+    """One layer's attention, and how its keys and values lie in a cache block."""
 
     heads: int
-    kv_heads: int
-    head_dim: int
     scale: float
     window: int | None
     softcap: float | None
-    single: bool  # the cache holds 32-bit floats, else 16-bit
-    key_offset: int  # bytes
-    value_offset: int
+    stored: Stored
 
 
 @dataclass(frozen=True, eq=False, slots=True)

@@ -23,7 +23,7 @@ from fabula.generation.mixin import GenerationMixin
 from fabula.generation.prompts import check_room, host_array, read_ids
 from fabula.models import saving
 from fabula.models.family import Family
-from fabula.models.native_refusals import MODULE_METHODS, refuse
+from fabula.models.native_refusals import MODULE_METHODS, check_coded, refuse
 from fabula.models.native_weights import placed_tensors
 from fabula.models.output import CausalLMOutput
 from fabula.models.past import Past, check_past, written_past
@@ -85,13 +85,15 @@ class NativeCausalLM(GenerationMixin):
         return self._native.new_cache(blocks)
 
     def storage_kind(self, kind: CacheKind) -> CacheKind:
-        """What is offloaded elsewhere is on the CPU anyway here. Raises NotSupportedError for a quantized cache."""
-        if kind.name == "quantized":
-            raise NotSupportedError(
-                "`cache_implementation` must not be 'quantized' for a native model: its kernels read 16- and 32-bit "
-                "keys and values only. Load with backend='torch', or leave it out."
-            )
-        return DYNAMIC
+        """What is offloaded elsewhere is on the CPU anyway here. Raises NotSupportedError."""
+        if kind.name != "quantized":
+            return DYNAMIC
+        check_coded(kind, self.family.layers)
+        return kind
+
+    def new_storage(self, kind: CacheKind, blocks: int) -> Any:
+        """Storage of this kind for so many blocks."""
+        return self._native.new_cache(blocks, kind.bits, kind.group)
 
     def step(self, batch: Batch, cache: Any, taps: Taps = NO_TAPS) -> Forward:
         """One step of the engine: writes the batch's keys and values, gives the logits of the scored positions."""

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
+from fabula.cache.kinds import CacheKind
 from fabula.errors import ArgumentError, NotSupportedError, UnknownArgumentError
+from fabula.kernels.stored import LANES, MOST_FEATURES
+from fabula.ops.specs import LayerSpec
 
 MODULE_METHODS = frozenset(
     (
@@ -37,3 +40,19 @@ def refuse(arguments: Mapping[str, Any], input_ids: Any) -> None:
             raise NotSupportedError(f"a native model's call takes no `{name}`: load with backend='torch'.")
     if input_ids is None:
         raise ArgumentError("`input_ids` must be given, got None. Pass what the tokenizer returns.")
+
+
+def check_coded(kind: CacheKind, layers: Sequence[LayerSpec]) -> None:
+    """Raises NotSupportedError for groups, or heads, of a quantized cache that the kernels do not read."""
+    features = max(layer.attention.head_dim for layer in layers)
+    advice = "Choose another, or load with backend='torch'."
+    if kind.group % LANES and kind.group < features:
+        raise NotSupportedError(
+            f"`q_group_size` of `cache_config` must be a multiple of {LANES} for a native model, got {kind.group}. "
+            + advice
+        )
+    if features > MOST_FEATURES or any(layer.attention.head_dim % 2 for layer in layers):
+        raise NotSupportedError(
+            f"`cache_implementation` must not be 'quantized' for a native model with heads of {features} features: "
+            f"an even number of at most {MOST_FEATURES} is. {advice}"
+        )

@@ -30,6 +30,7 @@ from fabula.quant.formats import StoredTensor
 
 EARLY = 20  # one layer of so many is an early one
 SECONDS = 0.1  # of a burst: so long waits who wants to cancel a request, or brings another
+_Use = tuple[Taps, NativeLayout]  # what a program is for
 _Buffer = Callable[[int, int, int], np.ndarray]  # (output's number, rows, features) -> where it is written
 Placed = Mapping[tuple[int | None, str], StoredTensor | None]  # (layer or None, field) -> the stored weight
 
@@ -59,31 +60,33 @@ class NativeModel:
         self.weights = NativeWeights(library, linear_weights(graph), precision, self.threads, loaded)
         single = all(self.weights.matrix(each).layout == Layout.FLOAT32 for each in linear_weights(graph))
         heads = tuple((layer.attention.kv_heads, layer.attention.head_dim) for layer in family.layers)
-        self.cache_layout = NativeLayout(heads, single)
+        self.cache_layout = NativeLayout(heads, 32 if single else 16)
         self._pool = None if library is None else ThreadPool(library, self.threads)
-        self._programs: dict[Taps, CompiledProgram | PlainProgram] = {}
-        self._buffers: dict[tuple[Taps, int], np.ndarray] = {}
-        self._program(NO_TAPS)
+        self._programs: dict[_Use, CompiledProgram | PlainProgram] = {}
+        self._buffers: dict[tuple[_Use, int], np.ndarray] = {}
+        self._program((NO_TAPS, self.cache_layout))
 
     @property
     def sampler(self) -> Callable[[np.ndarray, Sequence[RowChoice]], np.ndarray] | None:
         """From logits to tokens in one call; None without the kernels."""
         return None if self._pool is None else partial(sample_tokens, self._pool)
 
-    def new_cache(self, blocks: int) -> NativeCache:
-        """Storage for so many blocks. Raises OutOfMemoryError."""
-        return NativeCache(self.cache_layout, blocks)
+    def new_cache(self, blocks: int, bits: int = 0, group: int = 0) -> NativeCache:
+        """Storage for so many blocks, of floats or of codes of 8 or 4 `bits`, of which so many features of a head
+        share a scale: a multiple of 16, or all. Raises OutOfMemoryError.
+        """
+        return NativeCache(replace(self.cache_layout, bits=bits, group=group) if bits else self.cache_layout, blocks)
 
     def step(self, batch: Batch, cache: NativeCache, taps: Taps = NO_TAPS) -> Forward:
         """Writes the batch's keys and values; the logits of its scored positions, valid until the next step."""
-        return self._step(batch, cache, taps, partial(self._kept, taps))
+        return self._step(batch, cache, taps, partial(self._kept, (taps, cache.layout)))
 
     def step_apart(self, batch: Batch, cache: NativeCache, taps: Taps = NO_TAPS) -> Forward:
         """The same, with outputs that are the caller's to keep."""
         return self._step(batch, cache, taps, lambda number, rows, width: np.empty((rows, width), np.float32))
 
     def _step(self, batch: Batch, cache: NativeCache, taps: Taps, buffer: _Buffer) -> Forward:
-        program = self._program(taps)
+        program = self._program((taps, cache.layout))
         if isinstance(program, PlainProgram):
             outputs = program.run(batch, cache.data)
         else:
@@ -102,13 +105,14 @@ class NativeModel:
         early = [family.logits(ops, ops.scored(states[index]), outer) for index in taps.layer_logits]
         return [family.logits(ops, hidden, outer), *([hidden] if taps.final_hidden else []), *tapped, *early]
 
-    def _program(self, taps: Taps) -> CompiledProgram | PlainProgram:
-        if taps not in self._programs:
-            program = schedule(self._record(taps), self.weights, self.cache_layout)
-            self._programs[taps] = (
+    def _program(self, use: _Use) -> CompiledProgram | PlainProgram:
+        if use not in self._programs:
+            taps, layout = use
+            program = schedule(self._record(taps), self.weights, layout)
+            self._programs[use] = (
                 PlainProgram(program) if self.library is None else CompiledProgram(self.library, program)
             )
-        return self._programs[taps]
+        return self._programs[use]
 
     def _run(self, program: CompiledProgram, batch: Batch, cache: NativeCache, buffer: _Buffer) -> list[np.ndarray]:
         assert self._pool is not None
@@ -129,19 +133,20 @@ class NativeModel:
         repetition penalty have room for `steps` more.
         """
         assert self._pool is not None
-        program = self._program(NO_TAPS)
+        use = (NO_TAPS, cache.layout)
+        program = self._program(use)
         assert isinstance(program, CompiledProgram)
         own = replace(batch, tokens=batch.tokens.copy(), first=batch.first.copy())
-        logits = self._kept(NO_TAPS, 0, len(batch.scored), program.program.outputs[0].width)
+        logits = self._kept(use, 0, len(batch.scored), program.program.outputs[0].width)
         step, _held = _lowered(own, cache, [logits])
         chosen = np.empty((steps, len(rows)), np.int32)
         burst = CBurst(steps, ends.shape[1], SECONDS, ends.ctypes.data, chosen.ctypes.data)
         program.run_burst(self._pool, step, lowered_rows(rows), burst)
         return chosen[: burst.done]
 
-    def _kept(self, taps: Taps, number: int, rows: int, width: int) -> np.ndarray:
+    def _kept(self, use: _Use, number: int, rows: int, width: int) -> np.ndarray:
         """The first rows of an output's buffer, which is kept for the next step."""
-        key = (taps, number)
+        key = (use, number)
         if key not in self._buffers or len(self._buffers[key]) < rows:
             self._buffers[key] = np.empty((rows, width), np.float32)
         return self._buffers[key][:rows]

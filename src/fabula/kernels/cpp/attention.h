@@ -32,9 +32,44 @@ static void write_heads(const Attention& a, const float* key, const float* value
 
 // Writes `heads` heads from `head` on of one token's keys and values at `offset` of its block.
 static void write_cache(const Attention& a, const float* key, const float* value, int offset, int head, int heads, uint8_t* block) {
-  if (a.single) write_heads<Single>(a, key, value, offset, head, heads, block);
+  if (a.bits < 16) write_coded(a, key, value, offset, head, heads, block);
+  else if (a.bits == 32) write_heads<Single>(a, key, value, offset, head, heads, block);
   else write_heads<Half>(a, key, value, offset, head, heads, block);
 }
+
+// Where a task's head has its keys and values of the block at a position.
+template <class Type> struct Floats {
+  using Read = Type;
+  using Stored = typename Type::Stored;
+  const Attention& a;
+  const AttendTask& task;
+
+  const uint8_t* block(int at) const { return task.cache + int64_t(task.table[at / kBlock]) * task.block_bytes; }
+  const Stored* keys(int at) const { return (const Stored*)(block(at) + a.key_offset) + int64_t(task.kv_head) * a.head_dim * kBlock; }
+  const Stored* values(int at) const { return (const Stored*)(block(at) + a.value_offset) + int64_t(task.kv_head) * padded_head(a) * kBlock; }
+  void read_values(int, int) const {}
+  void turned(float*) const {}
+};
+
+// The same of codes, which become floats at `scratch`: a block's keys, and the values of the range at `start`.
+struct Codes {
+  using Read = Single;
+  const Attention& a;
+  const AttendTask& task;
+  float* scratch;
+  int start;
+
+  const uint8_t* block(int at) const { return task.cache + int64_t(task.table[at / kBlock]) * task.block_bytes; }
+  float* values(int at) const { return scratch + a.head_dim * kBlock + int64_t((at - start) / kBlock) * padded_head(a) * kBlock; }
+  const float* keys(int at) const {
+    restore_keys(a, block(at), task.kv_head, scratch);
+    return scratch;
+  }
+  void read_values(int from, int to) const {
+    for (int at = from / kBlock * kBlock; at < to; at += kBlock) restore_values(a, block(at), task.kv_head, values(at));
+  }
+  void turned(float* x) const { turn(x, a.head_dim); }
+};
 
 // Scores of M queries against the 32 keys of a block.
 template <class Type, int M>
@@ -48,20 +83,17 @@ static void score_block(const float* const* q, const typename Type::Stored* keys
 }
 
 // features[m][16 d .. 16 d + 15] of M queries: probabilities times values, over positions [from, to) of the range at `start`.
-template <class Type, int M>
-static void weigh_values(const Attention& a, const AttendTask& task, int start, int from, int to, int d, const float* p, float* out, int stride) {
-  using Stored = typename Type::Stored;
-  int padded = padded_head(a);
+template <class Source, int M>
+static void weigh_values(const Source& source, int start, int from, int to, int d, const float* p, float* out, int stride) {
   F sums[M][V];
   for (int m = 0; m < M; m++)
     for (int v = 0; v < V; v++) sums[m][v] = splat(0.0f);
   for (int at = from; at < to;) {
     int end = (at / kBlock + 1) * kBlock < to ? (at / kBlock + 1) * kBlock : to;
-    const uint8_t* block = task.cache + int64_t(task.table[at / kBlock]) * task.block_bytes + a.value_offset;
-    const Stored* values = (const Stored*)block + int64_t(task.kv_head) * padded * kBlock + int64_t(d) * kBlock * kPanel + (at % kBlock) * kPanel;
+    const auto* values = source.values(at) + int64_t(d) * kBlock * kPanel + (at % kBlock) * kPanel;
     const float* rows[M];
     for (int m = 0; m < M; m++) rows[m] = p + m * kRange + at - start;
-    multiply_add<Type, M, 1>(sums, rows, values, 0, end - at);
+    multiply_add<typename Source::Read, M, 1>(sums, rows, values, 0, end - at);
     at = end;
   }
   for (int m = 0; m < M; m++)
@@ -99,9 +131,9 @@ static void soften(float* scores, int begin, int end, int first, int last, float
   *sum_out = sum(total);
 }
 
-template <class Type>
-static void attend_typed(const Attention& a, const AttendTask& task, int range, float* scratch, const Partial& out) {
-  using Stored = typename Type::Stored;
+template <class Source>
+static void attend_to(const Source& source, const Attention& a, const AttendTask& task, int range, float* scratch, const Partial& out) {
+  using Type = typename Source::Read;
   int group = task.heads, rows = task.tokens * group, dim = a.head_dim, padded = padded_head(a), start = range * kRange;
   float* scores = scratch;                        // [rows, kRange]
   float* scaled = scratch + kAttendRows * kRange;  // [rows, head_dim]
@@ -117,14 +149,14 @@ static void attend_typed(const Attention& a, const AttendTask& task, int range, 
     }
     q[m] = scaled + m * dim;
     scale_row(task.queries[m / group] + (m % group) * dim, scaled + m * dim, dim, a.scale);
+    source.turned(scaled + m * dim);
   }
   if (from >= to) {
     for (int m = 0; m < rows; m++) out.maxima[m] = -3.0e38f, out.sums[m] = 0.0f;
     return;
   }
   for (int at = from / kBlock * kBlock; at < to; at += kBlock) {
-    const uint8_t* block = task.cache + int64_t(task.table[at / kBlock]) * task.block_bytes + a.key_offset;
-    const Stored* keys = (const Stored*)block + int64_t(task.kv_head) * dim * kBlock;
+    const auto* keys = source.keys(at);
     for (int m = 0; m < rows; m += 6) {
       float* to_scores = scores + m * kRange + at - start;
       switch (rows - m < 6 ? rows - m : 6) {
@@ -146,11 +178,12 @@ static void attend_typed(const Attention& a, const AttendTask& task, int range, 
     }
     soften(scores + m * kRange, begin, end, first[m] - start, last[m] - start, a.softcap, out.maxima + m, out.sums + m);
   }
+  source.read_values(from, to);
   for (int d = 0; d < padded / kPanel; d++) {
     for (int m = 0; m < rows; m += 12) {
       const float* p = scores + m * kRange;
       float* to_features = out.features + m * padded;
-#define FABULA_CASE(n) case n: weigh_values<Type, n>(a, task, start, from, to, d, p, to_features, padded); break;
+#define FABULA_CASE(n) case n: weigh_values<Source, n>(source, start, from, to, d, p, to_features, padded); break;
       switch (rows - m < 12 ? rows - m : 12) {
         FABULA_CASE(1) FABULA_CASE(2) FABULA_CASE(3) FABULA_CASE(4) FABULA_CASE(5) FABULA_CASE(6)
         FABULA_CASE(7) FABULA_CASE(8) FABULA_CASE(9) FABULA_CASE(10) FABULA_CASE(11) FABULA_CASE(12)
@@ -158,12 +191,15 @@ static void attend_typed(const Attention& a, const AttendTask& task, int range, 
 #undef FABULA_CASE
     }
   }
+  for (int m = 0; m < rows; m++) source.turned(out.features + m * padded);
 }
 
 // The softmax's part of the positions [range * kRange, (range + 1) * kRange), for each query that sees some of them.
 static void attend_range(const Attention& a, const AttendTask& task, int range, float* scratch, const Partial& out) {
-  if (a.single) attend_typed<Single>(a, task, range, scratch, out);
-  else attend_typed<Half>(a, task, range, scratch, out);
+  float* restored = scratch + kAttendRows * (kRange + padded_head(a));
+  if (a.bits < 16) attend_to(Codes{a, task, restored, range * kRange}, a, task, range, scratch, out);
+  else if (a.bits == 32) attend_to(Floats<Single>{a, task}, a, task, range, scratch, out);
+  else attend_to(Floats<Half>{a, task}, a, task, range, scratch, out);
 }
 
 // into = into + next, for ranges in rising order; an empty side leaves the other as it is.

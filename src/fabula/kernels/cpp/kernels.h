@@ -39,7 +39,8 @@ struct QuantizedRow {
 
 // A layer's attention: sizes, and where it lies in a cache block.
 struct Attention {
-  int heads, kv_heads, head_dim, window, causal, single;  // window 0: all; single: the cache holds 32-bit floats
+  int heads, kv_heads, head_dim, window;  // window 0: all
+  int bits, group;  // of a number in the cache: 32 or 16 for floats, 8 or 4 for codes, of which so many share a scale
   int64_t key_offset, value_offset;                       // bytes into a block
   float scale, softcap;                                   // softcap 0: none
 };

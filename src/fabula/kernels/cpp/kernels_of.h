@@ -2,6 +2,7 @@
 #include "mathematics.h"
 #include "rows.h"
 #include "matmul.h"
+#include "coded_cache.h"
 #include "attention.h"
 #include "sample.h"
 

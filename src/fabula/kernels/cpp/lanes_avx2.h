@@ -69,6 +69,7 @@ static inline int32_t sum_of_16(const int8_t* p) {
   __m128i halves = _mm_sad_epu8(offset, _mm_setzero_si128());
   return _mm_cvtsi128_si32(halves) + _mm_extract_epi32(halves, 2) - 16 * 128;
 }
+static inline I load_byte_ints(const uint8_t* p) { return _mm256_cvtepu8_epi32(_mm_loadl_epi64((const __m128i*)p)); }
 static inline B load_bytes(const uint8_t* p) { return _mm256_loadu_si256((const __m256i*)p); }
 static inline B low_nibble(B a) { return _mm256_and_si256(a, _mm256_set1_epi8(0x0f)); }
 static inline B high_nibble(B a) { return _mm256_and_si256(_mm256_srli_epi16(a, 4), _mm256_set1_epi8(0x0f)); }

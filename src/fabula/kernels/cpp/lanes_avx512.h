@@ -51,6 +51,7 @@ static inline int32_t sum_of_16(const int8_t* p) {
   __m128i halves = _mm_sad_epu8(offset, _mm_setzero_si128());
   return _mm_cvtsi128_si32(halves) + _mm_extract_epi32(halves, 2) - 16 * 128;
 }
+static inline I load_byte_ints(const uint8_t* p) { return _mm512_cvtepu8_epi32(_mm_loadu_si128((const __m128i*)p)); }
 static inline B load_bytes(const uint8_t* p) { return _mm512_loadu_si512(p); }
 static inline B low_nibble(B a) { return _mm512_and_si512(a, _mm512_set1_epi8(0x0f)); }
 static inline B high_nibble(B a) { return _mm512_and_si512(_mm512_srli_epi16(a, 4), _mm512_set1_epi8(0x0f)); }

@@ -76,6 +76,7 @@ static inline int32_t sum_of_16(const int8_t* p) {
   for (int i = 0; i < 16; i++) total += p[i];
   return total;
 }
+static inline I load_byte_ints(const uint8_t* p) { return I{p[0], p[1], p[2], p[3]}; }
 static inline B load_bytes(const uint8_t* p) { B r; __builtin_memcpy(&r, p, sizeof r); return r; }
 static inline B low_nibble(B a) { return a & 0x0f; }
 static inline B high_nibble(B a) { return a >> 4; }

@@ -286,8 +286,9 @@ struct Run {
       for (int m = 0; m < tile.count * task.heads; m++)
         k.divide(done, m, (float*)at(in.out, tile.first + m / task.heads) + (head + m % task.heads) * a.head_dim, a.head_dim);
     };
-    float* work = scratch(size_t(kAttendRows) * (kRange + size_t(padded)) + 2 * size_t(partial_floats));
-    float* own = work + kAttendRows * (kRange + padded);
+    size_t restored = a.bits < 16 ? size_t(kRange + kBlock) * size_t(padded) : 0;  // a range's values and a block's keys
+    float* work = scratch(size_t(kAttendRows) * (kRange + size_t(padded)) + restored + 2 * size_t(partial_floats));
+    float* own = work + size_t(kAttendRows) * (kRange + size_t(padded)) + restored;
     AttendTask task;
     Tile tile;
     int head;
