@@ -20,8 +20,6 @@ from fabula.arrays.torch_selections import (  # noqa: F401  # part of this modul
 
 Array = torch.Tensor
 
-BLIND = 7  # turns of a loop on a GPU between two looks at its condition, each of which waits for the device
-
 
 def _type(dtype: str) -> torch.dtype:
     return getattr(torch, dtype)
@@ -282,11 +280,7 @@ def set_rows(x: Array, rows: Array, values: Array) -> Array:
 
 
 def while_loop(condition: Callable[[Any], Array], body: Callable[[Any], Any], state: Any) -> Any:
-    """The state, a tuple, after `body` as often as `condition` of it holds; on a GPU looked at every few times."""
-    seen = condition(state)
-    unseen = 0 if seen.device.type == "cpu" else BLIND
-    while seen.item():
-        for _ in range(1 + unseen):
-            state = body(state)
-        seen = condition(state)
+    """The state, a tuple, after `body` as often as `condition` of it holds; a device is waited for at each turn."""
+    while condition(state).item():
+        state = body(state)
     return state

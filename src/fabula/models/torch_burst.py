@@ -89,7 +89,7 @@ def noted(flag: Tensor) -> Callable[[], bool]:
     if flag.device.type != "cuda":
         return lambda: bool(flag.item())
     there, event = flag.to("cpu", non_blocking=True), torch.cuda.Event()
-    event.record()
+    event.record(torch.cuda.current_stream(flag.device))
 
     def look() -> bool:
         event.synchronize()
