@@ -48,15 +48,3 @@ def test_weights_that_are_rounded_on_load_are_those_of_pytorch(folder):
     right = AutoModelForCausalLM.from_pretrained(folder, load_in_4bit=True, backend="torch")
     found, expected = ours(jax.numpy.asarray(IDS)).logits, right(torch.tensor(IDS)).logits.detach()
     np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-4)
-
-
-def test_the_default_model_says_what_it_says_in_pytorch(smollm2_gguf):
-    jax = pytest.importorskip("jax")
-    pytest.importorskip("flax")
-    torch = pytest.importorskip("torch")
-    model = FlaxAutoModelForCausalLM.from_pretrained(smollm2_gguf)
-    ids = np.array([[504, 3575, 282, 4649, 314]])
-    right = AutoModelForCausalLM.from_pretrained(smollm2_gguf, backend="torch")
-    for call in ({}, {"do_sample": True, "seed": 7, "top_p": 0.9}):
-        found = model.generate(jax.numpy.asarray(ids), max_new_tokens=12, **call)
-        assert np.array_equal(found, right.generate(torch.tensor(ids), max_new_tokens=12, **call))

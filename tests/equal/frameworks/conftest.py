@@ -1,11 +1,32 @@
-"""PyTorch, with which the other frameworks are compared, uses one thread: for models this small more only wait."""
+"""What tables over frameworks share: files of the small models, PyTorch on one thread, and the count of excuses."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from pathlib import Path
+
 import pytest
+
+from tests.equal.comparison import Tally
+from tests.equal.strategies.tiny import FAMILIES, write_tiny
 
 
 @pytest.fixture(scope="session", autouse=True)
 def one_thread() -> None:
     """Small models are faster, and tests that run side by side do not wait for each other."""
     pytest.importorskip("torch").set_num_threads(1)
+
+
+@pytest.fixture(scope="session")
+def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """Family -> its model's directory."""
+    place = tmp_path_factory.mktemp("tiny")
+    return {family: write_tiny(family, place / family) for family in FAMILIES}
+
+
+@pytest.fixture(scope="module")
+def tally() -> Iterator[Tally]:
+    """Of a whole table: when its last test is done, few of its rows may have had an excuse."""
+    whole = Tally()
+    yield whole
+    whole.settle()

@@ -7,10 +7,10 @@ from typing import Any
 import numpy as np
 
 from fabula import SynthIDTextWatermarkingConfig, WatermarkingConfig
+from tests.equal.frameworks.doors import Ids
 from tests.equal.strategies.tiny import prompts
 
 SEEDED = {"do_sample": True, "seed": 5}
-SHOWN = {"return_dict_in_generate": True}
 WAYS: dict[str, dict[str, Any]] = {
     "greedy": {},
     "drawn": {"do_sample": True, "seed": [5, 6, 7], "temperature": 0.8, "top_k": 20, "top_p": 0.9, "min_p": 0.01},
@@ -25,18 +25,17 @@ WAYS: dict[str, dict[str, Any]] = {
     "groups of beams": {"num_beams": 4, "num_beam_groups": 2, "diversity_penalty": 0.7, "num_return_sequences": 4},
     "constrained beams": {"num_beams": 3, "force_words_ids": [[11, 12], [21]]},
     "contrastive search": {"penalty_alpha": 0.6, "top_k": 4},
-    "contrast of layers": {"dola_layers": "high"},
-    "contrast of some layers": {"dola_layers": [1, 3], "repetition_penalty": 1.2},
+    "contrast of layers": {"dola_layers": "high", "repetition_penalty": 1.2},
+    "contrast of some layers": {"dola_layers": [1, 3]},
     "guidance": {"guidance_scale": 1.5},
     "drafts from the prompt": {"prompt_lookup_num_tokens": 3},
     "drafts of the first layers": {"assistant_early_exit": 2},
     "a green list": {**SEEDED, "watermarking_config": WatermarkingConfig(greenlist_ratio=0.5, bias=2.0)},
     "a tournament": {**SEEDED, "watermarking_config": SynthIDTextWatermarkingConfig(keys=[1, 2, 3, 4], ngram_len=3)},
-    "scores": {**SHOWN, "output_scores": True, "output_logits": True, **SEEDED},
-    "states": {**SHOWN, "output_hidden_states": True, "output_attentions": True},
-    "states of beams": {**SHOWN, "num_beams": 2, "output_scores": True, "output_hidden_states": True},
+    "logits": {"output_logits": True, **SEEDED},
+    "states": {"output_hidden_states": True, "output_attentions": True},
+    "states of beams": {"num_beams": 2, "output_hidden_states": True, "output_attentions": True},
     "log-probabilities": {
-        **SHOWN,
         "output_log_probabilities": True,
         "top_log_probabilities": 3,
         "output_prompt_log_probabilities": True,
@@ -44,36 +43,22 @@ WAYS: dict[str, dict[str, Any]] = {
 }
 
 
+# Asked of every family: what its layers have a part in, and a few of the others.
+CROSS_SECTION = ("greedy", "drawn", "penalties", "words", "cut tails", "a green list", "beams", "contrast of layers")
+# These rows need nothing but numbers to go on: a backend may choose all their tokens in one call.
+CLOSED = ("drawn", "greedy")
+
+
 def call_of(way: str) -> dict[str, Any]:
     """The settings of a way."""
     return {"max_new_tokens": 8, "eos_token_id": None, "pad_token_id": 0, **WAYS[way]}
 
 
-def inputs_of(family: str, side: str = "left") -> tuple[np.ndarray, np.ndarray]:
-    """Three prompts as ids Int32["3 L"] and their mask, padded on a side."""
-    rows = prompts(family)
+def inputs_of(family: str, way: str) -> Ids:
+    """Three prompts and their mask, padded on the left; one where drafts would make a shape of each step."""
+    rows = prompts(family, 4)[3 if way.startswith("drafts") else 1 :]
     width = max(map(len, rows))
-    ids, mask = np.zeros((len(rows), width), np.int32), np.zeros((len(rows), width), np.int32)
+    ids, mask = (np.zeros((len(rows), width), np.int32) for _ in range(2))
     for row, tokens in enumerate(rows):
-        span = slice(width - len(tokens), width) if side == "left" else slice(0, len(tokens))
-        ids[row, span], mask[row, span] = tokens, 1
+        ids[row, width - len(tokens) :], mask[row, width - len(tokens) :] = tokens, 1
     return ids, mask
-
-
-def assert_same(ours: Any, right: Any) -> None:
-    """Equal whole numbers, and floats near each other by the size of the largest, in any nesting."""
-    if right is None or isinstance(right, str):
-        assert ours == right
-    elif isinstance(right, (tuple, list)):
-        assert len(ours) == len(right)
-        for pair in zip(ours, right, strict=True):
-            assert_same(*pair)
-    else:
-        ours, right = np.asarray(ours), np.asarray(right)
-        assert ours.shape == right.shape
-        if right.dtype.kind == "f":
-            finite = np.isfinite(right)
-            size = np.abs(right[finite]).max(initial=1e-6)
-            np.testing.assert_allclose(ours / size, right / size, rtol=1e-4, atol=1e-4)
-        else:
-            np.testing.assert_array_equal(ours, right)

@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from fabula import DisjunctiveConstraint, PhrasalConstraint
+from tests.equal.comparison import Tally
 from tests.equal.strategies.cases import with_constraints
-from tests.equal.strategies.comparison import Tally
 from tests.equal.strategies.runs import generated
 
 KINDS = {"phrasal": PhrasalConstraint, "disjunctive": DisjunctiveConstraint}

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from tests.equal.comparison import Tally
 from tests.equal.strategies.cases import ended
-from tests.equal.strategies.comparison import Tally
 from tests.equal.strategies.live import Outcome, beams, one_token_a_step
 from tests.equal.strategies.tiny import FAMILIES, prompts
 

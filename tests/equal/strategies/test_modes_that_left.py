@@ -5,8 +5,8 @@ make_references.py wrote the references and says how.
 
 import pytest
 
+from tests.equal.comparison import Tally
 from tests.equal.strategies.cases import SMALL, references
-from tests.equal.strategies.comparison import Tally
 from tests.equal.strategies.peer_cases import hold_case
 from tests.equal.strategies.runs import BACKENDS
 from tests.equal.strategies.tiny import FAMILIES, prompts

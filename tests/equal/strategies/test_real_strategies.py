@@ -9,8 +9,8 @@ from itertools import groupby
 import pytest
 
 from fabula import AutoModelForCausalLM
+from tests.equal.comparison import Tally
 from tests.equal.strategies.cases import references
-from tests.equal.strategies.comparison import Tally
 from tests.equal.strategies.peer_cases import hold_case
 
 

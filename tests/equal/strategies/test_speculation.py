@@ -2,7 +2,7 @@
 
 import pytest
 
-from tests.equal.strategies.comparison import Tally
+from tests.equal.comparison import Tally
 from tests.equal.strategies.runs import BACKENDS, NEW, generated, hold_families, hold_live
 from tests.equal.strategies.tiny import FAMILIES, prompts
 
