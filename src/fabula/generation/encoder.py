@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,7 +12,15 @@ from fabula import arrays
 from fabula.errors import ArgumentError
 from fabula.generation.prompts import Prompts, host_array, read_prompts
 
-__all__ = ["Encoded", "EncoderInputs", "decoder_prompts", "encode", "read_encoder_inputs", "start_tokens"]
+__all__ = [
+    "Encoded",
+    "EncoderInputs",
+    "decoder_prompts",
+    "encode",
+    "last_hidden_state",
+    "read_encoder_inputs",
+    "start_tokens",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +68,7 @@ def read_encoder_inputs(
         assert prompts is not None
         ids, mask = _rectangle(prompts)
         return EncoderInputs(mask, prompts, ids, like=prompts.given)
-    hidden = _vectors(encoder_outputs)
+    hidden = last_hidden_state(encoder_outputs)
     shape = (int(hidden.shape[0]), int(hidden.shape[1]))
     mask = np.ones(shape, bool) if attention_mask is None else host_array(attention_mask, "attention_mask") != 0
     if mask.shape != shape:
@@ -127,6 +135,22 @@ def encode(model: Any, inputs: EncoderInputs, *, hidden_states: bool = False, at
     return Encoded(memories, outputs)
 
 
+def last_hidden_state(encoder_outputs: Any) -> Any:
+    """The vectors [R, S, D] of an output of an encoder, ours or another's, or of a tuple that begins with them."""
+    if isinstance(encoder_outputs, Mapping):
+        found = encoder_outputs.get("last_hidden_state")
+    elif isinstance(encoder_outputs, (tuple, list)):
+        found = encoder_outputs[0] if encoder_outputs else None
+    else:
+        found = getattr(encoder_outputs, "last_hidden_state", None)
+    if getattr(found, "ndim", 0) != 3:
+        raise ArgumentError(
+            "`encoder_outputs` must hold `last_hidden_state`, an array [rows, columns, width], "
+            f"got {type(encoder_outputs).__name__}. Pass what model.get_encoder() returned."
+        )
+    return found
+
+
 def _prepended(prompts: Prompts, starts: np.ndarray) -> Prompts:
     rows = [np.concatenate([[start], row]).astype(np.int32) for start, row in zip(starts, prompts.rows, strict=True)]
     if prompts.given is None:
@@ -147,17 +171,3 @@ def _rectangle(prompts: Prompts) -> tuple[np.ndarray, np.ndarray]:
     for row, tokens in enumerate(prompts.rows):
         ids[row, : len(tokens)], mask[row, : len(tokens)] = tokens, True
     return ids, mask
-
-
-def _vectors(encoder_outputs: Any) -> Any:
-    """The last hidden state of an output object, a mapping or a tuple that begins with it."""
-    found = getattr(encoder_outputs, "last_hidden_state", None)
-    if found is None and hasattr(encoder_outputs, "__getitem__"):
-        key = "last_hidden_state" if isinstance(encoder_outputs, dict) else 0
-        found = encoder_outputs[key] if len(encoder_outputs) and (key == 0 or key in encoder_outputs) else None
-    if getattr(found, "ndim", 0) != 3:
-        raise ArgumentError(
-            "`encoder_outputs` must hold `last_hidden_state`, an array [rows, columns, width], "
-            f"got {type(encoder_outputs).__name__}. Pass what model.get_encoder() returned."
-        )
-    return found

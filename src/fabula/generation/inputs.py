@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from fabula.errors import ArgumentError, NotSupportedError
+from fabula.generation.encoder import last_hidden_state
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,9 +47,7 @@ class ModelInputs:
     @property
     def prompts(self) -> int:
         """How many prompts there are."""
-        hidden = getattr(self.encoder_outputs, "last_hidden_state", None)
-        if hidden is None and self.encoder_outputs is not None:
-            hidden = self.encoder_outputs[0]
+        hidden = None if self.encoder_outputs is None else last_hidden_state(self.encoder_outputs)
         found = next((x for x in (self.ids, self.vectors, hidden) if x is not None), None)
         return 1 if found is None or not hasattr(found, "__len__") else max(1, len(found))
 

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from fabula.arrays.jax_meshes import mesh_of, within
+from fabula.generation.encoder import last_hidden_state
 from fabula.generation.prompts import host_array, read_ids
 from fabula.models.family import EncoderDecoder, Family
 from fabula.models.jax import JaxCausalLM, read_arrays
@@ -20,7 +21,7 @@ from fabula.models.jax_weights import plan_of, present_in
 from fabula.models.memories import Memories
 from fabula.models.output import EncoderOutput, Seq2SeqLMOutput
 from fabula.models.rectangle import check_one_kind
-from fabula.models.seq2seq import Seq2SeqLM, encoder_mask, last_hidden_state, refuse_float16, shown_of
+from fabula.models.seq2seq import Seq2SeqLM, encoder_mask, refuse_float16, shown_of
 from fabula.ops.jax import MemoryRows
 from fabula.ops.rectangles import bucket
 from fabula.quant.formats import StoredTensor

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
 from fabula import arrays
 from fabula.errors import ArgumentError, NotSupportedError
+from fabula.generation.encoder import last_hidden_state
 from fabula.generation.mixin import GenerationMixin
 from fabula.models.output import EncoderOutput
 from fabula.models.past import Past
@@ -21,7 +22,6 @@ __all__ = [
     "check_row_count",
     "encoder_mask",
     "is_one_run",
-    "last_hidden_state",
     "refuse_float16",
     "shown_of",
 ]
@@ -128,22 +128,6 @@ def check_row_count(rows: int, encoded: int) -> None:
             f"`decoder_input_ids` must have {encoded} rows, one for each that was encoded, got {rows}. "
             "Repeat the rows of `encoder_outputs`, or drop some."
         )
-
-
-def last_hidden_state(encoder_outputs: Any) -> Any:
-    """The vectors [R, S, D] of an output of an encoder, ours or another's, or of a tuple that begins with them."""
-    if isinstance(encoder_outputs, Mapping):
-        found = encoder_outputs.get("last_hidden_state")
-    elif isinstance(encoder_outputs, (tuple, list)):
-        found = encoder_outputs[0] if encoder_outputs else None
-    else:
-        found = getattr(encoder_outputs, "last_hidden_state", None)
-    if getattr(found, "ndim", 0) != 3:
-        raise ArgumentError(
-            "`encoder_outputs` must hold `last_hidden_state`, an array [rows, columns, width], "
-            f"got {type(encoder_outputs).__name__}. Pass what the encoder returned."
-        )
-    return found
 
 
 def shown_of(encoder_outputs: Any) -> tuple[Any, Any, Any]:

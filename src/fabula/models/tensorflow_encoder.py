@@ -8,10 +8,11 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
+from fabula.generation.encoder import last_hidden_state
 from fabula.generation.prompts import host_array
 from fabula.models.memories import Memories
 from fabula.models.output import EncoderOutput
-from fabula.models.seq2seq import encoder_mask, last_hidden_state
+from fabula.models.seq2seq import encoder_mask
 from fabula.models.tensorflow_memory import memory_arrays
 from fabula.models.tensorflow_pass import Programs, compute
 from fabula.models.tensorflow_rectangle import Rectangle, host_mask, read_inputs

@@ -7,9 +7,10 @@ from typing import Any
 
 import torch
 
+from fabula.generation.encoder import last_hidden_state
 from fabula.models.family import EncoderDecoder, Family
 from fabula.models.past import Seq2SeqPast
-from fabula.models.seq2seq import Seq2SeqLM, last_hidden_state, refuse_float16
+from fabula.models.seq2seq import Seq2SeqLM, refuse_float16
 from fabula.models.torch import TorchCausalLM, tensor_of
 from fabula.models.torch_decoder import decode_rectangle
 from fabula.models.torch_encoder import encode_rectangle, make_memories
