@@ -81,6 +81,7 @@ class TorchCausalLM(GenerationMixin, torch.nn.Module):
         self.config = family.config
         self.generation_config = GenerationConfig.from_model_config(family.config.to_dict())
         self.layers = family.layers
+        self._sampler: Sampler | None = None
         folder, _, _ = family.weights()["embed"].name.rpartition(".")
         parent, _, child = folder.rpartition(".")
         _module(self, parent).add_module(child, Embedding(family.embedding_scale))
@@ -165,12 +166,12 @@ class TorchCausalLM(GenerationMixin, torch.nn.Module):
     def _apply(self, fn: Any, recurse: bool = True) -> TorchCausalLM:
         """What moves and converts modules calls this; the engine's cache would stay behind, so it starts anew."""
         super()._apply(fn, recurse)
-        self._engine = None
+        self._engine = self._sampler = None
         return self
 
     def __getstate__(self) -> dict[str, Any]:
         """Copies and pickles get an engine of their own."""
-        return {**self.__dict__, "_engine": None}
+        return {**self.__dict__, "_engine": None, "_sampler": None}
 
     def save_pretrained(self, save_directory: str | Path, **settings: Any) -> None:
         """Writes the weights as they are now, the configuration and the generation settings to a directory."""
@@ -200,7 +201,9 @@ class TorchCausalLM(GenerationMixin, torch.nn.Module):
     @property
     def sampler(self) -> Sampler | None:
         """Chooses tokens in one call of the kernels; None where they are not built, or the model is elsewhere."""
-        return torch_sampler() if self.device.type == "cpu" else None
+        if self._sampler is None and self.device.type == "cpu":
+            self._sampler = torch_sampler()
+        return self._sampler
 
     @torch.no_grad()
     def step(self, batch: Batch, cache: TorchCache | None, taps: Taps = NO_TAPS) -> Forward:
