@@ -1,5 +1,7 @@
 """On a CPU a model in PyTorch chooses by the kernels, and what it chooses is what the array functions choose."""
 
+import copy
+
 import numpy as np
 import pytest
 
@@ -37,3 +39,9 @@ def test_texts_are_those_of_the_array_functions(call, tmp_path):
     fast = model.generate([[5, 6, 7], [8, 9]], **call)
     plain = model.generate([[5, 6, 7], [8, 9]], output_scores=True, **call)  # scores are the array functions' to give
     assert [list(row) for row in fast.sequences] == [list(row) for row in plain.sequences]
+
+
+def test_a_model_keeps_one_sampler_and_a_copy_gets_its_own(tmp_path):
+    model = AutoModelForCausalLM.from_pretrained(write_tiny_model(tmp_path / "model"), backend="torch")
+    assert model.sampler is model.sampler
+    assert copy.deepcopy(model).sampler is not model.sampler
