@@ -40,6 +40,25 @@ def test_truncate_frees_the_blocks_behind_the_length():
     pool.check([table])
 
 
+@pytest.mark.parametrize("window", [None, BLOCK])
+def test_a_table_that_adopts_a_prefix_keeps_its_own_blocks_behind_it(window):
+    pool = BlockPool(16, window)
+    tables = [Table(pool), Table(pool)]
+    for table in tables:
+        table.write(0, 4 * BLOCK)
+        table.give_up(2 * BLOCK + 1)
+    first, second = ([*table.blocks] for table in tables)
+    prefixes = [table.fork(2 * BLOCK) for table in reversed(tables)]  # each gets the other's
+    for table, prefix in zip(tables, prefixes, strict=True):
+        table.adopt(prefix)
+    pool.check(tables)
+    assert [table.blocks for table in tables] == [second[:2] + first[2:], first[:2] + second[2:]]
+    assert [table.behind for table in tables] == ([0, 0] if window is None else [1, 1])
+    for table in tables:
+        table.truncate(0)
+    assert len(pool.free) == 16
+
+
 def test_an_exhausted_pool_says_so():
     pool = BlockPool(1)
     Table(pool).write(0, BLOCK)
