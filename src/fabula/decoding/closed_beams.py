@@ -63,7 +63,7 @@ class ClosedGroup:
 class Found(NamedTuple):
     """What each turn chose from: candidates k of turn t are at t * K + k."""
 
-    values: Any  # Float32["G T*K"]
+    values: Any  # Float32["G T*K"]; -inf where a turn had fewer candidates
     beams: Any  # Int["G T*K"]
     tokens: Any  # Int["G T*K"]
     turns: Any  # Int["G"]: how many moves were made
