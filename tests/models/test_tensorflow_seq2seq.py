@@ -215,6 +215,10 @@ def test_bfloat16_stays_near_float32(gated):
     _, own = both({**TEXTS, "decoder_input_ids": AFTER})
     near, right = (tf.nn.softmax(one(**own).logits).numpy() for one in (half, gated.ours))
     assert 0.5 * np.abs(near - right).sum(-1).max() < 0.2
+    encoded = gated.ours.run_encoder(own["input_ids"], own["attention_mask"]).last_hidden_state.numpy()
+    del own["input_ids"]
+    again = half(encoder_outputs=(encoded,), **own).logits
+    assert 0.5 * np.abs(tf.nn.softmax(again).numpy() - right).sum(-1).max() < 0.2, "of another type than the model's"
 
 
 def test_steps_of_a_model_without_memories_are_refused(model):
@@ -245,6 +249,16 @@ ONE = [[1, 2, 3]]
             "`decoder_attention_mask` must have its zeros before or behind",
         ),
         ({"input_ids": ONE * 2, "attention_mask": [[1] * 3, [0] * 3], "labels": ONE * 2}, ArgumentError, "in each row"),
+        (
+            {"inputs_embeds": [[[1.0]]], "decoder_input_ids": ONE},
+            ArgumentError,
+            "`inputs_embeds` must be 24 wide, got 1",
+        ),
+        (
+            {"encoder_outputs": (np.ones((1, 2, 3)),), "decoder_input_ids": ONE},
+            ArgumentError,
+            "`encoder_outputs` must be 24 wide, got 3",
+        ),
         ({"encoder_outputs": 3, "decoder_input_ids": ONE}, ArgumentError, "`encoder_outputs` must hold .* got int"),
         ({"past_key_values": ((1,),), "decoder_input_ids": ONE}, ArgumentError, "`past_key_values`.*got tuple"),
     ],

@@ -14,8 +14,8 @@ from fabula.models.memories import Memories
 from fabula.models.output import EncoderOutput
 from fabula.models.seq2seq import encoder_mask
 from fabula.models.tensorflow_memory import memory_arrays
-from fabula.models.tensorflow_pass import Programs, compute
-from fabula.models.tensorflow_rectangle import Rectangle, host_mask, read_inputs
+from fabula.models.tensorflow_pass import compute
+from fabula.models.tensorflow_rectangle import Rectangle, check_width, host_mask, read_inputs
 from fabula.models.tensorflow_weights import Weights
 from fabula.ops.protocol import Taps
 from fabula.ops.rectangles import bucket
@@ -50,17 +50,16 @@ def encode_rectangle(model: Any, encoder: Weights, given: Rectangle) -> EncoderO
     )
 
 
-def make_memories(
-    programs: Programs, weights: Weights, encoder_outputs: Any, attention_mask: Any, training: bool = False
-) -> Memories:
+def make_memories(model: Any, encoder_outputs: Any, attention_mask: Any, training: bool) -> Memories:
     """What every decoder layer reads of the encoder's vectors [M, S, D], computed once."""
     hidden = last_hidden_state(encoder_outputs)
-    hidden = hidden if tf.is_tensor(hidden) else tf.constant(host_array(hidden, "encoder_outputs"))
+    hidden = tf.cast(hidden if tf.is_tensor(hidden) else host_array(hidden, "encoder_outputs"), model.dtype)
+    check_width(model, hidden, "encoder_outputs")
     rows, columns, _ = hidden.shape
     mask = encoder_mask(host_mask(attention_mask), (rows, columns))
     more = _more(rows, columns)
-    given, make = tf.pad(hidden, (*more, (0, 0))), partial(memory_arrays, weights)
-    keys, values = make(given) if training else programs.called("memory", make, given)
+    given, make = tf.pad(hidden, (*more, (0, 0))), partial(memory_arrays, model.weights)
+    keys, values = make(given) if training else model.programs.called("memory", make, given)
     return Memories(keys, values, np.pad(mask, more), rows, columns)
 
 

@@ -35,7 +35,7 @@ def memory_arrays(weights: Weights, hidden: Tensor) -> tuple[Tensor, Tensor]:
     rows, columns, width = hidden.shape
     nowhere = tf.zeros((1, 1), tf.int32)
     ops = TensorFlowOps(Frame(nowhere, nowhere, nowhere[0], nowhere[0]), (), 0, hidden.dtype)
-    flat = tf.reshape(tf.cast(hidden, weights.outside.embed.dtype), (rows * columns, width))
+    flat = tf.reshape(hidden, (rows * columns, width))
     pairs = [family.memory(ops, flat, weights.layer(layer.index, 0), layer) for layer in family.layers]
     shape = (len(pairs), rows, columns, -1, family.layers[0].attention.head_dim)
     keys, values = (tf.reshape(tf.stack(side), shape) for side in zip(*pairs, strict=True))

@@ -93,7 +93,14 @@ def read_inputs(model: Any, given: Rectangle) -> tuple[np.ndarray, np.ndarray | 
     vectors = host_array(given.inputs_embeds, name)
     if vectors.ndim != 3 or 0 in vectors.shape:
         raise ArgumentError(f"`{name}` must have the shape [rows, columns, width], got {list(vectors.shape)}.")
+    check_width(model, vectors, name)
     return np.zeros(vectors.shape[:2], np.int32), vectors
+
+
+def check_width(model: Any, vectors: Any, name: str) -> None:
+    """Raises ArgumentError for vectors [R, S, D] of another width than the model's."""
+    if vectors.shape[2] != model.programs.width:
+        raise ArgumentError(f"`{name}` must be {model.programs.width} wide, got {vectors.shape[2]}.")
 
 
 def host_mask(attention_mask: Any) -> np.ndarray | None:

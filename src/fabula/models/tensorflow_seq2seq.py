@@ -78,7 +78,7 @@ class TFSeq2SeqLM(Seq2SeqLM, TFCausalLM):
 
     def memories(self, encoder_outputs: Any, attention_mask: Any = None, training: bool = False) -> Memories:
         """What the decoder's layers read of the encoder's output, all rows together: `each()` gives one a row."""
-        return make_memories(self.programs, self.weights, encoder_outputs, attention_mask, training)
+        return make_memories(self, encoder_outputs, attention_mask, training)
 
     def __call__(  # type: ignore[override]
         self,
