@@ -100,10 +100,10 @@ def test_a_call_gives_logits_loss_states_and_weights(written):
     assert_close(found.logits, written.reference(**theirs).logits)
 
 
-def test_odd_buckets_and_other_layers_on_either_side_are_no_matter(tmp_path):
-    odd = Written("t5-odd-buckets", tmp_path)
+@pytest.mark.parametrize("name", ["t5-odd-buckets", "mt5"])
+def test_odd_buckets_other_layers_on_either_side_and_mt5_give_the_reference_logits(made, name):
     theirs, own = both({**TEXTS, "decoder_input_ids": np.concatenate([AFTER] * 4, 1)})
-    assert_close(odd.ours(**own).logits, odd.reference(**theirs).logits)
+    assert_close(made(name).ours(**own).logits, made(name).reference(**theirs).logits)
 
 
 @pytest.mark.parametrize("way", WAYS)

@@ -5,9 +5,9 @@ from __future__ import annotations
 import jax
 import jax.numpy as jnp
 
-__all__ = ["label_loss", "shifted_loss"]
+from fabula.models.rectangle import IGNORED
 
-IGNORED = -100  # the label of a position without one
+__all__ = ["label_loss", "shifted_loss"]
 
 
 def shifted_loss(logits: jax.Array, labels: jax.Array) -> jax.Array:

@@ -10,6 +10,8 @@ from fabula.errors import ArgumentError, NotSupportedError
 from fabula.models.past import Past
 from fabula.ops.protocol import Batch
 
+IGNORED = -100  # the label of a position without one
+
 
 def column_mask(attention_mask: np.ndarray | None, shape: tuple[int, int], past: Past | None) -> np.ndarray:
     """Bool["R S"]: which of the new columns are tokens. The mask may cover the columns of the past as well.

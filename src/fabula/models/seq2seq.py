@@ -13,10 +13,9 @@ from fabula.generation.encoder import last_hidden_state
 from fabula.generation.mixin import GenerationMixin
 from fabula.models.output import EncoderOutput
 from fabula.models.past import Past
-from fabula.models.rectangle import column_mask
+from fabula.models.rectangle import IGNORED, column_mask
 
 __all__ = [
-    "IGNORED",
     "Seq2SeqLM",
     "check_columns",
     "check_row_count",
@@ -27,7 +26,6 @@ __all__ = [
 ]
 
 ROOM = 1 << 15  # positions a row may have: distances have no end, but a cache has
-IGNORED = -100  # the label of a position without one
 
 
 class Seq2SeqLM(GenerationMixin):

@@ -6,7 +6,7 @@ from typing import Any
 
 import tensorflow as tf
 
-from fabula.models.seq2seq import IGNORED
+from fabula.models.rectangle import IGNORED
 
 Tensor = Any  # a tf.Tensor
 

@@ -12,7 +12,8 @@ import torch.nn.functional as F
 from fabula.cache.blocks import blocks_for
 from fabula.models.output import Seq2SeqLMOutput
 from fabula.models.past import Past, Seq2SeqPast
-from fabula.models.seq2seq import IGNORED, check_columns, check_row_count, shown_of
+from fabula.models.rectangle import IGNORED
+from fabula.models.seq2seq import check_columns, check_row_count, shown_of
 from fabula.models.torch_rectangle import (
     Rectangle,
     Scored,

@@ -15,11 +15,9 @@ from fabula.cache.kept import UNKNOWN
 from fabula.errors import ArgumentError, ContextLengthError
 from fabula.models.output import CausalLMOutput
 from fabula.models.past import Past, check_past
-from fabula.models.rectangle import check_labels, check_one_kind, column_mask, ragged_batch
+from fabula.models.rectangle import IGNORED, check_labels, check_one_kind, column_mask, ragged_batch
 from fabula.models.torch_pass import Computed, Inputs, compute
 from fabula.ops.protocol import Taps
-
-IGNORED = -100  # the label of a position without one
 
 
 @dataclass(frozen=True, slots=True)
