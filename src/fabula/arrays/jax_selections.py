@@ -20,7 +20,6 @@ __all__ = ["first_key", "float_of", "is_eager", "key_of", "kth_value", "survivor
 Array = jax.Array
 
 LOWEST = np.iinfo(np.int32).min
-FEW = 16  # values that are found one by one, which is faster than XLA's sort
 
 
 def is_eager(*arrays: Any) -> bool:
@@ -33,22 +32,8 @@ def top_k(x: Array, k: int) -> tuple[Array, Array]:
     if is_eager(x):
         found = numpy_selections.top_k(np.asarray(x), k)
         return jnp.asarray(found[0]), jnp.asarray(found[1])
-    if k > FEW:
-        return jax.lax.top_k(x, k)
-    columns = _top_columns(key_of(x), k)
+    columns = jax.lax.top_k(jnp.where(x == 0, 0, x), k)[1]  # to which -0.0 is less than 0.0
     return jnp.take_along_axis(x, columns, -1), columns
-
-
-def _top_columns(keys: Array, k: int) -> Array:
-    """Int32["R k"]: the columns of the largest keys, one after the other."""
-    rows = jnp.arange(keys.shape[0])
-
-    def take(place: Array, state: tuple[Array, Array]) -> tuple[Array, Array]:
-        left, columns = state
-        best = jnp.argmax(left, -1).astype(jnp.int32)
-        return left.at[rows, best].set(LOWEST), columns.at[:, place].set(best)
-
-    return jax.lax.fori_loop(0, k, take, (keys, jnp.zeros((keys.shape[0], k), jnp.int32)))[1]
 
 
 def kth_value(x: Array, k: Any) -> Array:
