@@ -14,32 +14,25 @@ from fabula.errors import OutOfMemoryError
 from fabula.kernels.stored import LANES, Stored, gathered, write
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, eq=False, slots=True)
 class NativeLayout:
-    """Where each layer's keys and values lie in a block; how is told by kernels/stored.py."""
+    """Where each layer's keys and values lie in a block; how is told by kernels/stored.py. Each is only itself."""
 
-    heads: tuple[tuple[int, int], ...]  # for each layer its key heads and the features of one
-    bits: int  # of a number: 32 or 16 for floats, 8 or 4 for codes
-    group: int = 0  # features that share a scale, at most, where codes are stored
+    layers: tuple[Stored, ...]
+    block_bytes: int  # of a block, all layers
 
-    def stored(self, layer: int) -> Stored:
-        """One layer's."""
-        return self._layers()[0][layer]
 
-    @property
-    def block_bytes(self) -> int:
-        """Bytes of a block, all layers."""
-        return self._layers()[1]
+def native_layout(heads: Sequence[tuple[int, int]], bits: int, group: int = 0) -> NativeLayout:
+    """Of layers with so many key heads of so many features each, one behind the other.
 
-    def _layers(self) -> tuple[list[Stored], int]:
-        """Each layer's, and where the last one ends."""
-        layers, end = [], 0
-        for kv_heads, head_dim in self.heads:
-            group = min(self.group, -(-head_dim // LANES) * LANES) if self.group else 0
-            own = Stored(kv_heads, head_dim, self.bits, group, end, 0)
-            layers.append(replace(own, value_offset=end + _aligned(own.key_bytes)))
-            end = layers[-1].value_offset + _aligned(own.value_bytes)
-        return layers, end
+    `bits` of a number: 32 or 16 for floats, 8 or 4 for codes, of which at most `group` features share a scale.
+    """
+    layers, end = [], 0
+    for kv_heads, head_dim in heads:
+        own = Stored(kv_heads, head_dim, bits, min(group, -(-head_dim // LANES) * LANES), end, 0)
+        layers.append(replace(own, value_offset=end + _aligned(own.key_bytes)))
+        end = layers[-1].value_offset + _aligned(own.value_bytes)
+    return NativeLayout(tuple(layers), end)
 
 
 def _aligned(count: int) -> int:
@@ -62,7 +55,7 @@ class NativeCache:
     @property
     def heads(self) -> tuple[tuple[int, int], ...]:
         """For each layer its key heads and the features of one."""
-        return self.layout.heads
+        return tuple((layer.kv_heads, layer.head_dim) for layer in self.layout.layers)
 
     @property
     def nbytes(self) -> int:
@@ -75,14 +68,14 @@ class NativeCache:
 
     def read_row(self, layer: int, blocks: Sequence[int], length: int) -> tuple[np.ndarray, np.ndarray]:
         """The keys and values that lie in a row's blocks, each Float32["length heads features"]."""
-        keys, values = gathered(self.layout.stored(layer), np.asarray(blocks, np.intp), length, self.data)
+        keys, values = gathered(self.layout.layers[layer], np.asarray(blocks, np.intp), length, self.data)
         return keys.transpose(1, 0, 2), values.transpose(1, 0, 2)
 
     def write_row(self, layer: int, blocks: Sequence[int], keys: Any, values: Any) -> None:
         """Puts keys and values, each Float["L heads features"] of any framework, into a row's blocks."""
         positions = np.arange(len(keys))
         chosen = np.asarray(blocks, np.intp)[positions // BLOCK]
-        write(self.layout.stored(layer), _host(keys), _host(values), chosen, positions % BLOCK, self.data)
+        write(self.layout.layers[layer], _host(keys), _host(values), chosen, positions % BLOCK, self.data)
 
     def grow(self, blocks: int) -> None:
         """Makes room for `blocks` blocks, what is stored kept. Raises OutOfMemoryError."""

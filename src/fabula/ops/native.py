@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from fabula.cache.native import NativeCache, NativeLayout
+from fabula.cache.native import NativeCache, NativeLayout, native_layout
 from fabula.errors import NotSupportedError
 from fabula.kernels.compiled import CompiledProgram, ThreadPool
 from fabula.kernels.library import Library, load_library
@@ -59,12 +59,12 @@ class NativeModel:
         graph = self._record(NO_TAPS)
         self.weights = NativeWeights(library, linear_weights(graph), precision, self.threads, loaded)
         single = all(self.weights.matrix(each).layout == Layout.FLOAT32 for each in linear_weights(graph))
-        heads = tuple((layer.attention.kv_heads, layer.attention.head_dim) for layer in family.layers)
-        self.cache_layout = NativeLayout(heads, 32 if single else 16)
+        self._float_bits = 32 if single else 16
+        self._layouts: dict[tuple[int, int], NativeLayout] = {}  # of caches, by the bits of a number and its group
         self._pool = None if library is None else ThreadPool(library, self.threads)
         self._programs: dict[_Use, CompiledProgram | PlainProgram] = {}
         self._buffers: dict[tuple[_Use, int], np.ndarray] = {}
-        self._program((NO_TAPS, self.cache_layout))
+        self._program((NO_TAPS, self._layout(self._float_bits, 0)))
 
     @property
     def sampler(self) -> Callable[[np.ndarray, Sequence[RowChoice]], np.ndarray] | None:
@@ -75,7 +75,13 @@ class NativeModel:
         """Storage for so many blocks, of floats or of codes of 8 or 4 `bits`, of which so many features of a head
         share a scale: a multiple of 16, or all. Raises OutOfMemoryError.
         """
-        return NativeCache(replace(self.cache_layout, bits=bits, group=group) if bits else self.cache_layout, blocks)
+        return NativeCache(self._layout(bits or self._float_bits, group), blocks)
+
+    def _layout(self, bits: int, group: int) -> NativeLayout:
+        if (bits, group) not in self._layouts:
+            heads = [(layer.attention.kv_heads, layer.attention.head_dim) for layer in self.family.layers]
+            self._layouts[bits, group] = native_layout(heads, bits, group)
+        return self._layouts[bits, group]
 
     def step(self, batch: Batch, cache: NativeCache, taps: Taps = NO_TAPS) -> Forward:
         """Writes the batch's keys and values; the logits of its scored positions, valid until the next step."""

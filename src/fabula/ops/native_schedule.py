@@ -207,7 +207,7 @@ class Scheduler:
     def _emit_attend(self, node: Node) -> None:
         layer = node.details["layer"]
         spec = layer.attention
-        attention = Attention(spec.heads, spec.scale, spec.window, spec.softcap, self.cache.stored(layer.index))
+        attention = Attention(spec.heads, spec.scale, spec.window, spec.softcap, self.cache.layers[layer.index])
         inputs = tuple(self.values[each] for each in node.inputs)
         out = self._value(node, by_rows=False)
         self.instructions.append(Instruction(Operation.ATTEND, node.scored, inputs, out, attention=attention))
