@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import fabula
-from fabula.generation.config_fields import FIELDS
+from fabula.generation.settings.fields import FIELDS
 
 PAGE = Path(__file__).parent / "reference.md"
 INTRODUCTION = """# Reference
@@ -40,7 +40,7 @@ CHAPTERS: dict[str, str] = {
         pipeline TextGenerationPipeline Text2TextGenerationPipeline set_seed
     """,
     "Settings": """
-        GenerationConfig GenerationMode generation.explain:Explanation generation.explain:Explained
+        GenerationConfig GenerationMode generation.settings.explain:Explanation generation.settings.explain:Explained
         CompileConfig
     """,
     "Results": """
@@ -51,7 +51,7 @@ CHAPTERS: dict[str, str] = {
         text.tokenizer:Tokenizer BatchEncoding
     """,
     "Streamers": """
-        BaseStreamer TextStreamer TextIteratorStreamer AsyncTextIteratorStreamer generation.streamers:RowText
+        BaseStreamer TextStreamer TextIteratorStreamer AsyncTextIteratorStreamer generation.results.streamers:RowText
     """,
     "Logits processors": """
         LogitsProcessor LogitsProcessorList TemperatureLogitsWarper TopKLogitsWarper TopPLogitsWarper

@@ -30,31 +30,31 @@ _EXPORTS = {
         "TemplateError",
         "UnknownArgumentError",
     ),
-    "generation.compile_config": ("CompileConfig",),
-    "generation.config": ("GenerationConfig",),
     "generation.jax_mixin": ("FlaxGenerationMixin",),
     "generation.mixin": ("GenerationMixin",),
-    "generation.modes": ("GenerationMode",),
-    "generation.outputs": (
+    "generation.results.outputs": (
         "GenerateBeamDecoderOnlyOutput",
         "GenerateBeamEncoderDecoderOutput",
         "GenerateDecoderOnlyOutput",
         "GenerateEncoderDecoderOutput",
         "ModelOutput",
     ),
-    "generation.seeds": ("set_seed",),
-    "generation.streamers": (
+    "generation.results.streamers": (
         "AsyncTextIteratorStreamer",
         "BaseStreamer",
         "TextIteratorStreamer",
         "TextStreamer",
     ),
-    "generation.tensorflow_mixin": ("TFGenerationMixin",),
-    "generation.watermarking_config": (
+    "generation.seeds": ("set_seed",),
+    "generation.settings.compile_config": ("CompileConfig",),
+    "generation.settings.config": ("GenerationConfig",),
+    "generation.settings.modes": ("GenerationMode",),
+    "generation.settings.watermarking_config": (
         "BaseWatermarkingConfig",
         "SynthIDTextWatermarkingConfig",
         "WatermarkingConfig",
     ),
+    "generation.tensorflow_mixin": ("TFGenerationMixin",),
     "hub.auto": (
         "AutoConfig",
         "AutoModelForCausalLM",
@@ -143,25 +143,27 @@ if TYPE_CHECKING:  # the same table, for type checkers and editors
     from fabula.errors import OutOfMemoryError as OutOfMemoryError
     from fabula.errors import TemplateError as TemplateError
     from fabula.errors import UnknownArgumentError as UnknownArgumentError
-    from fabula.generation.compile_config import CompileConfig as CompileConfig
-    from fabula.generation.config import GenerationConfig as GenerationConfig
     from fabula.generation.jax_mixin import FlaxGenerationMixin as FlaxGenerationMixin
     from fabula.generation.mixin import GenerationMixin as GenerationMixin
-    from fabula.generation.modes import GenerationMode as GenerationMode
-    from fabula.generation.outputs import GenerateBeamDecoderOnlyOutput as GenerateBeamDecoderOnlyOutput
-    from fabula.generation.outputs import GenerateBeamEncoderDecoderOutput as GenerateBeamEncoderDecoderOutput
-    from fabula.generation.outputs import GenerateDecoderOnlyOutput as GenerateDecoderOnlyOutput
-    from fabula.generation.outputs import GenerateEncoderDecoderOutput as GenerateEncoderDecoderOutput
-    from fabula.generation.outputs import ModelOutput as ModelOutput
+    from fabula.generation.results.outputs import GenerateBeamDecoderOnlyOutput as GenerateBeamDecoderOnlyOutput
+    from fabula.generation.results.outputs import GenerateBeamEncoderDecoderOutput as GenerateBeamEncoderDecoderOutput
+    from fabula.generation.results.outputs import GenerateDecoderOnlyOutput as GenerateDecoderOnlyOutput
+    from fabula.generation.results.outputs import GenerateEncoderDecoderOutput as GenerateEncoderDecoderOutput
+    from fabula.generation.results.outputs import ModelOutput as ModelOutput
+    from fabula.generation.results.streamers import AsyncTextIteratorStreamer as AsyncTextIteratorStreamer
+    from fabula.generation.results.streamers import BaseStreamer as BaseStreamer
+    from fabula.generation.results.streamers import TextIteratorStreamer as TextIteratorStreamer
+    from fabula.generation.results.streamers import TextStreamer as TextStreamer
     from fabula.generation.seeds import set_seed as set_seed
-    from fabula.generation.streamers import AsyncTextIteratorStreamer as AsyncTextIteratorStreamer
-    from fabula.generation.streamers import BaseStreamer as BaseStreamer
-    from fabula.generation.streamers import TextIteratorStreamer as TextIteratorStreamer
-    from fabula.generation.streamers import TextStreamer as TextStreamer
+    from fabula.generation.settings.compile_config import CompileConfig as CompileConfig
+    from fabula.generation.settings.config import GenerationConfig as GenerationConfig
+    from fabula.generation.settings.modes import GenerationMode as GenerationMode
+    from fabula.generation.settings.watermarking_config import BaseWatermarkingConfig as BaseWatermarkingConfig
+    from fabula.generation.settings.watermarking_config import (
+        SynthIDTextWatermarkingConfig as SynthIDTextWatermarkingConfig,
+    )
+    from fabula.generation.settings.watermarking_config import WatermarkingConfig as WatermarkingConfig
     from fabula.generation.tensorflow_mixin import TFGenerationMixin as TFGenerationMixin
-    from fabula.generation.watermarking_config import BaseWatermarkingConfig as BaseWatermarkingConfig
-    from fabula.generation.watermarking_config import SynthIDTextWatermarkingConfig as SynthIDTextWatermarkingConfig
-    from fabula.generation.watermarking_config import WatermarkingConfig as WatermarkingConfig
     from fabula.hub.auto import AutoConfig as AutoConfig
     from fabula.hub.auto import AutoModelForCausalLM as AutoModelForCausalLM
     from fabula.hub.auto import AutoModelForSeq2SeqLM as AutoModelForSeq2SeqLM

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from fabula.cli.generation_flags import add_generation_flags, generation_settings, given_settings, read_setting
-from fabula.generation.config_fields import FIELDS
+from fabula.generation.settings.fields import FIELDS
 
 
 def parsed(*words: str) -> argparse.Namespace:

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from fabula import AutoModelForCausalLM, GenerationConfig, StoppingCriteriaList, set_seed
 from fabula.errors import ArgumentError, GenerationError, NotSupportedError, UnknownArgumentError
 from fabula.generation.batch import GenerationOutput, RequestStatus
-from fabula.generation.configs import configs_for, streams_for
+from fabula.generation.settings.configs import configs_for, streams_for
 from fabula.testing.tiny_model import write_tiny_model
 
 PROMPTS = [[72, 101, 108, 108, 111], [65], [49, 44, 32, 50, 44, 32, 51, 44, 32]]

@@ -6,7 +6,7 @@ import pytest
 
 from fabula.decoding.constraints import PhrasalConstraint
 from fabula.errors import ArgumentError
-from fabula.generation.config import GenerationConfig
+from fabula.generation.settings.config import GenerationConfig
 
 GROUPS = {"num_beams": 4, "num_beam_groups": 2, "diversity_penalty": 1.0}
 WORDS = {"num_beams": 4, "force_words_ids": [[5]]}

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from fabula.errors import ArgumentError
-from fabula.generation.watermarking_config import WatermarkingConfig
+from fabula.generation.settings.watermarking_config import WatermarkingConfig
 from fabula.watermark.green_detector import WatermarkDetector
 
 torch = pytest.importorskip("torch")

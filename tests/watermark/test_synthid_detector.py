@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from fabula.errors import ArgumentError, ModelFileError
-from fabula.generation.watermarking_config import SynthIDTextWatermarkingConfig
+from fabula.generation.settings.watermarking_config import SynthIDTextWatermarkingConfig
 from fabula.watermark.bayesian import BayesianDetectorConfig, BayesianDetectorModel, Parameters
 from fabula.watermark.synthid_detector import SynthIDTextScoreDetector, SynthIDTextWatermarkDetector
 from fabula.watermark.training import train

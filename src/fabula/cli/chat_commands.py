@@ -12,7 +12,7 @@ from typing import Any
 from fabula.cli.conversation import Conversation, load_conversation, save_conversation
 from fabula.cli.generation_flags import read_setting
 from fabula.errors import ArgumentError
-from fabula.generation.config_fields import FIELDS
+from fabula.generation.settings.fields import FIELDS
 
 
 @dataclass(frozen=True, slots=True)

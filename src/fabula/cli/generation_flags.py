@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import Any
 
-from fabula.generation.config_fields import FIELDS, Field
+from fabula.generation.settings.fields import FIELDS, Field
 
 MAX_NEW_TOKENS = 256  # of the command line, where nobody sets a length
 

@@ -13,9 +13,9 @@ from typing import Any
 from fabula.engine.request import FinishReason, Request, Step
 from fabula.errors import ArgumentError, NotSupportedError
 from fabula.generation.caches import run_requests
-from fabula.generation.config import GenerationConfig
-from fabula.generation.configs import SHARED, configs_for, given_configs, streams_for
 from fabula.generation.generate import Call, prepare
+from fabula.generation.settings.config import GenerationConfig
+from fabula.generation.settings.configs import SHARED, configs_for, given_configs, streams_for
 
 __all__ = ["GenerationOutput", "RequestStatus", "generate_batch"]
 

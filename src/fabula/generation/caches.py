@@ -10,10 +10,10 @@ from fabula.cache.kinds import DYNAMIC, CacheKind
 from fabula.engine.engine import Engine
 from fabula.engine.request import Request
 from fabula.errors import ArgumentError, NotSupportedError, OutOfMemoryError
-from fabula.generation.checks import nearest
-from fabula.generation.config import GenerationConfig
-from fabula.generation.config_fields import OLD_STATIC_CACHES, STATIC_CACHES
-from fabula.generation.past import GeneratedPast
+from fabula.generation.past.handle import GeneratedPast
+from fabula.generation.settings.checks import nearest
+from fabula.generation.settings.config import GenerationConfig
+from fabula.generation.settings.fields import OLD_STATIC_CACHES, STATIC_CACHES
 
 __all__ = ["is_kept", "kind_of", "kinds_of", "one_kind", "reserve", "run_requests"]
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from fabula import processors as p
-from fabula.generation.config import GenerationConfig
+from fabula.generation.settings.config import GenerationConfig
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,10 +14,10 @@ import numpy as np
 from fabula import arrays
 from fabula.errors import ArgumentError, NotSupportedError
 from fabula.generation.callers_own import CallersOwn
-from fabula.generation.config import GenerationConfig
 from fabula.generation.generate import Call, prepare
 from fabula.generation.recipe import token_ids
-from fabula.generation.rules import MODEL_INPUTS
+from fabula.generation.settings.config import GenerationConfig
+from fabula.generation.settings.rules import MODEL_INPUTS
 from fabula.processors.processor import LogitsProcessor, LogitsProcessorList
 from fabula.stopping import (
     EosTokenCriteria,

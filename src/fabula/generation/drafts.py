@@ -13,10 +13,10 @@ from fabula.engine.draft_model import DraftLimits, ModelDrafter
 from fabula.engine.draft_translation import TranslatedDrafter
 from fabula.engine.early_exit import EarlyExit
 from fabula.errors import ArgumentError, NotSupportedError
-from fabula.generation.config import GenerationConfig
-from fabula.generation.config_fields import FIELDS
-from fabula.generation.modes import GenerationMode
 from fabula.generation.recipe import token_ids
+from fabula.generation.settings.config import GenerationConfig
+from fabula.generation.settings.fields import FIELDS
+from fabula.generation.settings.modes import GenerationMode
 from fabula.ops.protocol import NO_TAPS, Batch, Forward, Taps
 
 __all__ = ["Assistance", "chosen_fields", "drafter_of", "drafters_of"]

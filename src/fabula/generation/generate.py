@@ -14,19 +14,19 @@ from fabula.engine.request import Request
 from fabula.errors import ArgumentError, NotSupportedError
 from fabula.generation.caches import kinds_of, one_kind, run_requests
 from fabula.generation.callers_own import CallersOwn
-from fabula.generation.collector import Collector
-from fabula.generation.config import GenerationConfig
-from fabula.generation.configs import configs_for, given_configs, streams_for
 from fabula.generation.drafts import Assistance, chosen_fields, drafters_of
-from fabula.generation.inputs import ModelInputs
-from fabula.generation.layout import lay_out
-from fabula.generation.negatives import read_negatives
-from fabula.generation.past_keeping import keep_rows
-from fabula.generation.past_reading import OpenPast, continue_rows, open_past
-from fabula.generation.prompts import Prompts
+from fabula.generation.past.keeping import keep_rows
+from fabula.generation.past.reading import OpenPast, continue_rows, open_past
+from fabula.generation.prompts.inputs import ModelInputs
+from fabula.generation.prompts.negatives import read_negatives
+from fabula.generation.prompts.rows import Prompts
+from fabula.generation.prompts.source import Source, healed, read_source
 from fabula.generation.requests import Given, build_requests
+from fabula.generation.results.collector import Collector
+from fabula.generation.results.layout import lay_out
 from fabula.generation.scoring import score_found
-from fabula.generation.source import Source, healed, read_source
+from fabula.generation.settings.config import GenerationConfig
+from fabula.generation.settings.configs import configs_for, given_configs, streams_for
 
 _NO_CODE = "Fabula runs no code from a model's files"
 _REFUSED = {"custom_generate": _NO_CODE, "trust_remote_code": _NO_CODE, "synced_gpus": "one process computes the model"}

@@ -9,8 +9,8 @@ from importlib import import_module
 from typing import Any
 
 from fabula.errors import ArgumentError
-from fabula.generation.config import GenerationConfig
 from fabula.generation.mixin import GenerationMixin
+from fabula.generation.settings.config import GenerationConfig
 from fabula.ops.protocol import NO_TAPS, Batch, Forward, Taps
 
 __all__ = ["FlaxGenerationMixin"]

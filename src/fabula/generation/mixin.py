@@ -17,10 +17,10 @@ from fabula.decoding.scores import compute_transition_scores
 from fabula.engine.engine import Engine
 from fabula.errors import ArgumentError, NotSupportedError
 from fabula.generation.batch import GenerationOutput, generate_batch
-from fabula.generation.config import GenerationConfig
 from fabula.generation.custom import generate_custom
 from fabula.generation.generate import generate
 from fabula.generation.recipe import token_ids
+from fabula.generation.settings.config import GenerationConfig
 from fabula.ops.protocol import NO_TAPS, Batch, Forward, Taps
 
 

@@ -11,8 +11,8 @@ from fabula.decoding.sample import SAMPLE
 from fabula.decoding.strategy import Drafter, Search, Strategy
 from fabula.errors import ArgumentError
 from fabula.generation.chain import Asked, build_chain
-from fabula.generation.config import GenerationConfig
-from fabula.generation.pieces import pieces_of
+from fabula.generation.results.pieces import pieces_of
+from fabula.generation.settings.config import GenerationConfig
 
 
 def token_ids(value: int | Sequence[int] | None) -> tuple[int, ...]:

@@ -17,13 +17,13 @@ from fabula.errors import ArgumentError
 from fabula.generation.caches import is_kept
 from fabula.generation.callers_own import CallersOwn
 from fabula.generation.chain import Asked
-from fabula.generation.collector import Collector
-from fabula.generation.config import GenerationConfig
-from fabula.generation.lengths import lengths_for
-from fabula.generation.past_reading import Beginning
+from fabula.generation.past.reading import Beginning
+from fabula.generation.prompts.source import Source
 from fabula.generation.recipe import build_recipe, token_ids
+from fabula.generation.results.collector import Collector
 from fabula.generation.searches import Searched, strategy_of
-from fabula.generation.source import Source
+from fabula.generation.settings.config import GenerationConfig
+from fabula.generation.settings.lengths import lengths_for
 
 
 @dataclass(frozen=True, slots=True)

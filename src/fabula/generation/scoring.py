@@ -10,7 +10,7 @@ import numpy as np
 
 from fabula.decoding.recipe import Limits, Recipe, Record
 from fabula.engine.request import PromptScores, Request
-from fabula.generation.collector import Collector
+from fabula.generation.results.collector import Collector
 from fabula.processors.processor import LogitsProcessorList
 
 

@@ -16,7 +16,7 @@ from fabula.decoding.diverse_beams import DiverseBeamSearch
 from fabula.decoding.layer_contrast import LayerContrast, premature_layers
 from fabula.decoding.sample import SAMPLE
 from fabula.decoding.strategy import Search, Strategy
-from fabula.generation.modes import GenerationMode, mode_of
+from fabula.generation.settings.modes import GenerationMode, mode_of
 
 __all__ = ["Searched", "strategy_of"]
 

@@ -6,7 +6,7 @@ from os import PathLike
 from typing import Any
 
 from fabula.errors import ArgumentError
-from fabula.generation.config import GenerationConfig
+from fabula.generation.settings.config import GenerationConfig
 from fabula.hub.arguments import read_arguments, read_source_arguments
 from fabula.hub.backends import backend_for
 from fabula.hub.load import check_kind, load_model

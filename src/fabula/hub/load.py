@@ -8,7 +8,7 @@ from types import MappingProxyType
 from typing import Any
 
 from fabula.errors import ArgumentError, NotSupportedError
-from fabula.generation.config import GenerationConfig
+from fabula.generation.settings.config import GenerationConfig
 from fabula.hub.arguments import LoadOptions
 from fabula.hub.backends import BACKENDS, check_installed
 from fabula.hub.checkpoint import Checkpoint

@@ -10,8 +10,8 @@ from transformers import PreTrainedModel
 
 from fabula.adapters.torch_calls import ModuleCall
 from fabula.errors import ArgumentError
-from fabula.generation.config import GenerationConfig
 from fabula.generation.mixin import GenerationMixin
+from fabula.generation.settings.config import GenerationConfig
 from fabula.interop.transformers_call import TransformersCall
 from fabula.interop.transformers_memory import Memory, encode
 

@@ -18,8 +18,8 @@ from fabula.decoding.beam_candidates import Candidates
 from fabula.decoding.closed import ClosedRows, Form
 from fabula.decoding.closed_beams import BeamForm, ClosedBeams
 from fabula.errors import NotSupportedError
-from fabula.generation.config import GenerationConfig
 from fabula.generation.jax_mixin import FlaxGenerationMixin
+from fabula.generation.settings.config import GenerationConfig
 from fabula.models.family import Family, Stack
 from fabula.models.jax_burst import Bursts
 from fabula.models.jax_devices import device_named

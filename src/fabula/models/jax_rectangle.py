@@ -12,7 +12,7 @@ import numpy as np
 
 from fabula.cache.blocks import blocks_for
 from fabula.errors import ArgumentError, ContextLengthError
-from fabula.generation.prompts import host_array, read_ids
+from fabula.generation.prompts.rows import host_array, read_ids
 from fabula.models.jax_losses import shifted_loss
 from fabula.models.jax_pass import Outputs, Rows
 from fabula.models.output import CausalLMOutput

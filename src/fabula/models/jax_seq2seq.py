@@ -10,8 +10,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from fabula.arrays.jax_meshes import mesh_of, within
-from fabula.generation.encoder import last_hidden_state
-from fabula.generation.prompts import host_array, read_ids
+from fabula.generation.prompts.encoder import last_hidden_state
+from fabula.generation.prompts.rows import host_array, read_ids
 from fabula.models.family import EncoderDecoder, Family
 from fabula.models.jax import JaxCausalLM, read_arrays
 from fabula.models.jax_losses import label_loss

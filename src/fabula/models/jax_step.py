@@ -9,7 +9,7 @@ import numpy as np
 
 from fabula.cache.jax import JaxCache
 from fabula.errors import ArgumentError
-from fabula.generation.prompts import host_array
+from fabula.generation.prompts.rows import host_array
 from fabula.models.jax_memory import rows_of, together
 from fabula.models.jax_pass import Outputs, Program, Rows
 from fabula.models.jax_weights import Weights

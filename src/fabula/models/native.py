@@ -18,9 +18,9 @@ from fabula.decoding.closed import ClosedRows, Form
 from fabula.decoding.plain_rows import Sampler, plain_choices, plain_numbers
 from fabula.decoding.recipe import Recipe
 from fabula.errors import AbsentAttributeError, ArgumentError, NotSupportedError
-from fabula.generation.config import GenerationConfig
 from fabula.generation.mixin import GenerationMixin
-from fabula.generation.prompts import check_room, host_array, read_ids
+from fabula.generation.prompts.rows import check_room, host_array, read_ids
+from fabula.generation.settings.config import GenerationConfig
 from fabula.models import saving
 from fabula.models.family import Family
 from fabula.models.native_refusals import MODULE_METHODS, check_coded, refuse

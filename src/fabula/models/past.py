@@ -9,7 +9,7 @@ import numpy as np
 
 from fabula.cache.blocks import BlockPool, Table
 from fabula.errors import ArgumentError
-from fabula.generation.past import GeneratedPast
+from fabula.generation.past.handle import GeneratedPast
 
 
 class Past:

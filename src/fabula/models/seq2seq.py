@@ -9,8 +9,8 @@ import numpy as np
 
 from fabula import arrays
 from fabula.errors import ArgumentError, NotSupportedError
-from fabula.generation.encoder import last_hidden_state
 from fabula.generation.mixin import GenerationMixin
+from fabula.generation.prompts.encoder import last_hidden_state
 from fabula.models.output import EncoderOutput
 from fabula.models.past import Past
 from fabula.models.rectangle import IGNORED, column_mask

@@ -16,7 +16,7 @@ from fabula.decoding.closed import ClosedRows, Form
 from fabula.decoding.closed_beams import BeamForm, ClosedBeams
 from fabula.decoding.plain_rows import Sampler
 from fabula.errors import NotSupportedError
-from fabula.generation.config import GenerationConfig
+from fabula.generation.settings.config import GenerationConfig
 from fabula.generation.tensorflow_mixin import TFGenerationMixin
 from fabula.models import saving
 from fabula.models.family import Family

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from fabula.generation.encoder import last_hidden_state
-from fabula.generation.prompts import host_array
+from fabula.generation.prompts.encoder import last_hidden_state
+from fabula.generation.prompts.rows import host_array
 from fabula.models.memories import Memories
 from fabula.models.output import EncoderOutput
 from fabula.models.seq2seq import encoder_mask

@@ -12,7 +12,7 @@ import tensorflow as tf
 
 from fabula.cache.blocks import blocks_for
 from fabula.errors import ArgumentError, NotSupportedError
-from fabula.generation.prompts import check_room, host_array, read_ids
+from fabula.generation.prompts.rows import check_room, host_array, read_ids
 from fabula.models.output import CausalLMOutput
 from fabula.models.past import Past, check_past, written_past
 from fabula.models.rectangle import check_one_kind, column_mask, ragged_batch

@@ -10,7 +10,7 @@ import numpy as np
 import tensorflow as tf
 
 from fabula.cache.blocks import blocks_for
-from fabula.generation.prompts import host_array
+from fabula.generation.prompts.rows import host_array
 from fabula.models.family import EncoderDecoder, Family
 from fabula.models.memories import Memories, Memory
 from fabula.models.output import Seq2SeqLMOutput

@@ -17,8 +17,8 @@ from fabula.cache.torch_offloaded import OffloadedTorchCache
 from fabula.cache.torch_quantized import QuantizedTorchCache
 from fabula.decoding.closed import ClosedRows, Form
 from fabula.decoding.plain_rows import Sampler
-from fabula.generation.config import GenerationConfig
 from fabula.generation.mixin import GenerationMixin
+from fabula.generation.settings.config import GenerationConfig
 from fabula.models.family import Family, Stack
 from fabula.models.past import Past, written_past
 from fabula.models.saving import refuse_settings

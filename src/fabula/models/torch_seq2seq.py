@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from fabula.generation.encoder import last_hidden_state
+from fabula.generation.prompts.encoder import last_hidden_state
 from fabula.models.family import EncoderDecoder, Family
 from fabula.models.past import Seq2SeqPast
 from fabula.models.seq2seq import Seq2SeqLM, refuse_float16

@@ -9,9 +9,9 @@ from types import MappingProxyType
 from typing import Any
 
 from fabula.errors import ArgumentError, UnknownArgumentError
-from fabula.generation.checks import nearest
-from fabula.generation.config_fields import FIELDS
-from fabula.generation.rules import MODEL_INPUTS
+from fabula.generation.settings.checks import nearest
+from fabula.generation.settings.fields import FIELDS
+from fabula.generation.settings.rules import MODEL_INPUTS
 
 OWN = (  # arguments that a pipeline reads itself
     *("return_full_text", "return_text", "return_tensors", "return_type", "clean_up_tokenization_spaces"),
