@@ -74,7 +74,7 @@ class Buffer:
             return 4 * self.width
         padded = -(-self.width // CHUNK) * CHUNK
         groups = padded // GROUP
-        return padded + 16 * groups + 64 + 64 * groups if self.quantized else -(-4 * self.width // 64) * 64
+        return padded + 20 * groups + 64 + 64 * groups if self.quantized else -(-4 * self.width // 64) * 64
 
 
 @dataclass(frozen=True, eq=False, slots=True)

@@ -11,8 +11,9 @@ namespace fabula {
 struct GroupScale {
   float scale;         // times a code: the value
   float sum;           // scale times the sum of the codes
-  int32_t minus_low;   // minus the sum of the first 16 codes
-  int32_t minus_high;  // minus the sum of the last 16 codes
+  int32_t minus;       // minus the sum of the codes
+  int32_t minus_low;   // minus the sum of the first 16
+  int32_t minus_high;  // minus the sum of the last 16
 };
 
 // A group whose largest value stands above its row, by what an instruction calls far, gets a second code for what
@@ -21,7 +22,7 @@ struct Outlier {
   GroupScale scale;  // of the second codes
   int32_t group;
   float squares;  // the sum of the group's squares
-  int32_t reserved[2];
+  int32_t reserved;
   int8_t codes[kGroup];
 };
 

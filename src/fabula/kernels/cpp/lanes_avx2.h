@@ -107,3 +107,7 @@ template <int bits, int count> static inline I dot(I start, const B* codes, cons
   }
   return start;
 }
+// That for M rows of q.
+template <int bits, int count, int M> static inline void dots(I (&totals)[M], const B* codes, const int8_t* const* q, int64_t at) {
+  for (int m = 0; m < M; m++) totals[m] = dot<bits, count>(totals[m], codes, q[m] + at);
+}

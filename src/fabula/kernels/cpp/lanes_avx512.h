@@ -69,3 +69,14 @@ template <int bits, int count> static inline I dot(I start, const B* codes, cons
   }
   return start;
 }
+// That for M rows of q, whose sums grow side by side: each alone would wait for itself.
+template <int bits, int count, int M> static inline void dots(I (&totals)[M], const B* codes, const int8_t* const* q, int64_t at) {
+#pragma GCC unroll 8
+  for (int g = 0; g < count; g++)
+#pragma GCC unroll 8
+    for (int m = 0; m < M; m++) {
+      int32_t four;
+      __builtin_memcpy(&four, q[m] + at + 4 * g, 4);
+      totals[m] = _mm512_dpbusd_epi32(totals[m], codes[g], _mm512_set1_epi32(four));
+    }
+}

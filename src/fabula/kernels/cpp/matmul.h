@@ -144,13 +144,15 @@ static inline void packed_group(const uint8_t* chunk, int group, int v, const in
     F scale = load_half(halves + group * kPanel);
     F min = splat(0.0f);
     if constexpr (P::has_min) min = load_half(halves + P::min_at / 2 + group * kPanel);
+    I totals[M];
+    for (int m = 0; m < M; m++) {
+      totals[m] = splat_int(0);
+      if constexpr (!P::has_min) totals[m] = shift_left<P::offset_shift>(splat_int(scales[m][at].minus));
+    }
+    dots<P::bits, 8>(totals, codes, q, at * kGroup);
     for (int m = 0; m < M; m++) {
       const GroupScale& s = scales[m][at];
-      const int8_t* x = q[m] + at * kGroup;
-      I total = splat_int(0);
-      if constexpr (!P::has_min) total = shift_left<P::offset_shift>(splat_int(s.minus_low + s.minus_high));
-      total = dot<P::bits, 8>(total, codes, x);
-      sums[m] = fma(to_float(total), mul(scale, splat(s.scale)), sums[m]);
+      sums[m] = fma(to_float(totals[m]), mul(scale, splat(s.scale)), sums[m]);
       if constexpr (P::has_min) sums[m] = fma(min, splat(s.sum), sums[m]);
     }
   }
@@ -168,8 +170,9 @@ static inline void add_outliers(const uint8_t* panel, int v, const Outlier* cons
   }
 }
 
+// The first tile of a panel fetches what comes behind it from memory.
 template <int layout, int M>
-static void packed_tile(const Matrix& w, const uint8_t* data, const void* const* x, float* out, int out_stride) {
+static void packed_tile(const Matrix& w, const uint8_t* data, bool is_first, const void* const* x, float* out, int out_stride) {
   int chunks = (w.columns + kChunk - 1) / kChunk;
   QuantizedRow row(w.columns);
   const int8_t* q[M];
@@ -189,7 +192,7 @@ static void packed_tile(const Matrix& w, const uint8_t* data, const void* const*
     for (int m = 0; m < M; m++) sums[m] = splat(0.0f);
     const uint8_t* chunk = data;
     for (int c = 0; c < chunks; c++, chunk += Packed<layout>::bytes) {
-      if constexpr (M <= 2)
+      if (is_first)
         for (int line = 0; line < Packed<layout>::bytes; line += 64) __builtin_prefetch(chunk + kAhead + line);
       packed_group<layout, M>(chunk, 0, v, q, scales, 2 * c, sums);
       packed_group<layout, M>(chunk, 1, v, q, scales, 2 * c + 1, sums);
@@ -211,7 +214,7 @@ static void packed(const Matrix& w, int panel, int panels, const void* const* x,
     const uint8_t* data = w.data + panel * w.panel_bytes;
     for (int m = 0; m < tokens; m += kPackedTokens) {
       float* to = out + m * out_stride;
-#define FABULA_CASE(n) case n: packed_tile<layout, n>(w, data, x + m, to, out_stride); break;
+#define FABULA_CASE(n) case n: packed_tile<layout, n>(w, data, m == 0, x + m, to, out_stride); break;
       switch (tokens - m < kPackedTokens ? tokens - m : kPackedTokens) {
         FABULA_CASE(1) FABULA_CASE(2) FABULA_CASE(3) FABULA_CASE(4)
 #if FABULA_LANES_16

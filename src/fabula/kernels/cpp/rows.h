@@ -49,8 +49,8 @@ static void layer_norm(const float* x, const float* weight, const float* bias, f
 
 // What a matmul wants to know of a group's codes, beside themselves.
 static inline void describe_codes(const int8_t* codes, float step, GroupScale* scale) {
-  int32_t low_half = sum_of_16(codes), high_half = sum_of_16(codes + 16);
-  *scale = {step, step * float(low_half + high_half), -low_half, -high_half};
+  int32_t low = sum_of_16(codes), high = sum_of_16(codes + 16);
+  *scale = {step, step * float(low + high), -(low + high), -low, -high};
 }
 
 static inline float inverse_step(float high) { return high > 0.0f ? 127.0f / high : 0.0f; }
