@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from functools import partial
 from importlib import import_module
 
 import numpy as np
@@ -9,10 +11,12 @@ import pytest
 
 from fabula.arrays import numpy as host
 from fabula.context import Context
-from fabula.decoding.closed import ClosedRow, close, decode, leaves_of, new_tokens, padded
+from fabula.decoding.closed import ClosedRow, close, leaves_of, new_tokens, padded
+from fabula.decoding.closed_loop import decode
+from fabula.decoding.layer_contrast import LayerContrast
 from fabula.decoding.recipe import Limits, Recipe
-from fabula.decoding.sample import choose_tokens
-from fabula.decoding.strategy import Draw
+from fabula.decoding.sample import SAMPLE
+from fabula.decoding.strategy import Draw, Tapped, Turn
 from fabula.processors import (
     EtaLogitsWarper,
     ExponentialDecayLengthPenalty,
@@ -31,6 +35,7 @@ from fabula.processors import (
     TopKLogitsWarper,
     TopPLogitsWarper,
     TypicalLogitsWarper,
+    UnbatchedClassifierFreeGuidanceLogitsProcessor,
 )
 from fabula.processors.rows import stack
 from fabula.watermark.green_list import WatermarkLogitsProcessor
@@ -61,9 +66,12 @@ def recipe_of(processors, sampled, most=20, eos=(7,)):
     return Recipe(LogitsProcessorList(processors), Limits(most, frozenset(eos)), sampled)
 
 
-def closed_row(tokens, processors=(), sampled=True, room=8, seed=3, stream=0, hidden=0, eos=(7,)):
-    tokens = np.array(tokens, np.int32)
-    return ClosedRow(tokens, len(tokens), hidden, room, seed, stream, recipe_of(processors, sampled, eos=eos))
+def closed_row(
+    tokens, processors=(), sampled=True, room=8, seed=3, stream=0, hidden=0, eos=(7,), negative=None, strategy=SAMPLE
+):
+    tokens, negative = (None if one is None else np.array(one, np.int32) for one in (tokens, negative))
+    recipe = replace(recipe_of(processors, sampled, eos=eos), strategy=strategy)
+    return ClosedRow(tokens, len(tokens), hidden, room, seed, stream, recipe, negative)
 
 
 def logits_of(tokens, positions):
@@ -71,9 +79,13 @@ def logits_of(tokens, positions):
     return TABLE[(tokens * 31 + positions) % len(TABLE)]
 
 
-def forward_of(xp, table=TABLE):
+def forward_of(xp, table=TABLE, layers=()):
+    """After layer n it says what it would say n positions later."""
+
     def forward(last, positions, count):
-        return xp.take(xp.asarray(table, "float32", like=last), (last * 31 + positions) % len(table)), count + 1
+        known = xp.asarray(table, "float32", like=last)
+        heads = [xp.take(known, (last * 31 + positions + layer) % len(table)) for layer in (0, *layers)]
+        return heads if layers else heads[0], count + 1
 
     return forward
 
@@ -93,7 +105,7 @@ def run(xp, form, rows, table=TABLE):
     parts, rebuild = leaves_of(rows)
 
     def loop(count, *leaves):
-        return decode(forward_of(xp, table), count, form, rebuild(leaves))
+        return decode(forward_of(xp, table, form.layers), count, form, rebuild(leaves))
 
     leaves = [xp.asarray(part, str(part.dtype)) for part in parts]
     tokens, lengths, turns = compiled(xp, loop)(xp.asarray(0, "int32"), *leaves)
@@ -105,13 +117,22 @@ def one_by_one(xp, row):
     """A row's new tokens, each chosen as the strategy does."""
     tokens, recipe = row.tokens.tolist(), row.recipe
     while len(tokens) < len(row.tokens) + row.room:
-        logits = logits_of(np.array(tokens[-1:]), np.array([len(tokens) - 1]))
+        last, new = tokens[-1:], len(tokens) - len(row.tokens)
+        logits = logits_of(np.array(last), np.array([len(tokens) - 1]))
+        early = {
+            layer: logits_of(np.array(last), len(tokens) - 1 + layer) for layer in recipe.strategy.taps.layer_logits
+        }
+        negative = None
+        if row.negative is not None:
+            negative = logits_of(np.array(last if new else row.negative[-1:]), len(row.negative) - 1 + new)
         seen = np.array([tokens[row.hidden :]], np.int32)
         parts = (seen, np.array([seen.shape[1]], np.int32), np.array([row.prompt_length - row.hidden], np.int32))
-        context = Context(*(xp.asarray(part, "int32") for part in parts))
+        context = Context(*(xp.asarray(part, "int32") for part in parts), unconditional=negative)
         draw = Draw.of([row.seed], [row.stream], [len(tokens)], [recipe.sampled])
-        scores = stack([recipe.processors])(xp.asarray(logits, "float32"), context)
-        tokens.append(int(xp.to_host(choose_tokens(xp, scores, draw))[0]))
+        turn = Turn(
+            logits, stack([recipe.processors]), partial(lambda known: known, context), draw, Tapped((), None, early)
+        )
+        tokens.append(int(xp.to_host(recipe.strategy.choose(turn).tokens)[0]))
         if tokens[-1] in recipe.limits.eos:
             break
     return tokens[len(row.tokens) :]
@@ -132,6 +153,53 @@ def test_rows_go_on_as_they_do_one_by_one(xp):
     assert run(xp, *close(rows))[0] == expected
     for row, alone in list(zip(rows, expected, strict=True))[:2]:
         assert run(xp, *close([row]))[0] == [alone]
+
+
+def guided_rows_of(strategy=SAMPLE):
+    """Rows whose negative prompts are shorter, longer and as long."""
+    chains = [[UnbatchedClassifierFreeGuidanceLogitsProcessor(scale, None)] for scale in (1.5, 3.0, 0.4)]
+    chains[1].append(TemperatureLogitsWarper(1.5))
+    negatives = ([4], [1, 2, 3, 4, 5, 6, 7, 8, 9], [8, 9, 3])
+    return [
+        closed_row([8 + place, 9, 10], chain, place == 1, 5 + place, negative=negative, strategy=strategy)
+        for place, (chain, negative) in enumerate(zip(chains, negatives, strict=True))
+    ]
+
+
+@pytest.mark.parametrize("strategy", [SAMPLE, LayerContrast((3, 5))])
+def test_guided_rows_go_on_as_they_do_one_by_one(xp, strategy):
+    rows = guided_rows_of(strategy)
+    form, closed = close(rows)
+    assert form.each == 2 and closed.last.shape == closed.position.shape == (6,)
+    wider = padded(closed, 4, 32)
+    assert wider.last.shape == (8,) and wider.lengths.shape == (4,)
+    assert run(xp, form, wider)[0][:3] == [one_by_one(host, row) for row in rows]
+
+
+def test_contrasted_rows_go_on_as_they_do_one_by_one(xp):
+    chains = ([], [RepetitionPenaltyLogitsProcessor(1.3)], [TemperatureLogitsWarper(2.0), TopKLogitsWarper(5)])
+    rows = [
+        closed_row([8 + place, 9], chain, place == 2, 5 + place, eos=(), strategy=LayerContrast((3, 5, 11)))
+        for place, chain in enumerate(chains)
+    ]
+    assert run(xp, *close(rows))[0] == [one_by_one(host, row) for row in rows]
+
+
+def test_a_contrasted_row_ends_where_its_processors_forbid_what_is_likely(xp):
+    logits = TABLE[9 * 31 + 1]
+    likely = np.flatnonzero(logits >= logits.max() + np.log(0.1)).tolist()
+    forbidding = closed_row([8, 9], [SuppressTokensLogitsProcessor(likely)], False, strategy=LayerContrast((3,)))
+    assert run(xp, *close([forbidding]))[0] == [[]] and one_by_one(host, forbidding), "the host would go on"
+
+
+def test_rows_that_choose_in_different_ways_close_no_loop():
+    guided, plain = guided_rows_of()[0], closed_row([1, 2])
+    assert close([guided, plain]) is None
+    assert close([closed_row([1, 2], strategy=LayerContrast((3,))), plain]) is None
+    scale = UnbatchedClassifierFreeGuidanceLogitsProcessor(2.5, None)
+    assert close([closed_row([5, 6], [scale], False, negative=[7])])[0] == close([guided])[0], "a scale is a number"
+    runs_a_model = UnbatchedClassifierFreeGuidanceLogitsProcessor(2.5, lambda input_ids: None)
+    assert close([closed_row([1], [runs_a_model])]) is None
 
 
 def test_padded_rows_and_columns_change_nothing(xp):

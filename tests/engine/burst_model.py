@@ -7,9 +7,10 @@ from importlib import import_module
 import numpy as np
 
 from fabula.cache.blocks import BLOCK
-from fabula.decoding.closed import decode, map_arrays, new_tokens
+from fabula.decoding.closed import map_arrays, new_tokens
 from fabula.decoding.closed_beam_loop import decode_beams
 from fabula.decoding.closed_beams import Found, beam_leaves_of, turns_of
+from fabula.decoding.closed_loop import decode
 from fabula.ops.protocol import NO_TAPS, Forward
 from fabula.testing.hash_model import HashModel
 
@@ -25,7 +26,12 @@ class BurstModel(HashModel):
 
     def step(self, batch, cache, taps=NO_TAPS):
         forward = super().step(batch, cache, taps)
-        return Forward(self.xp.asarray(forward.logits, "float32"))
+        early = {layer: self.xp.asarray(self.early(forward.logits, layer), "float32") for layer in taps.layer_logits}
+        return Forward(self.xp.asarray(forward.logits, "float32"), layer_logits=early or None)
+
+    def early(self, logits, layer):
+        """What the head makes of a layer's output."""
+        return np.roll(logits, layer, -1)
 
     def next_logits(self, tokens):
         logits = super().next_logits(tokens)
@@ -39,7 +45,9 @@ class BurstModel(HashModel):
                 assert position // BLOCK < len(table), "a position without a block"
                 cache.tokens[table[position // BLOCK], position % BLOCK] = token
                 logits.append(self.next_logits(cache.tokens[table].reshape(-1)[: position + 1]))
-            return self.xp.asarray(np.array(logits), "float32"), computed + 1
+            heads = [np.array(logits), *(self.early(np.array(logits), layer) for layer in form.layers)]
+            heads = [self.xp.asarray(head, "float32") for head in heads]
+            return heads if form.layers else heads[0], computed + 1
 
         here = map_arrays(rows, lambda part: self.xp.asarray(part, str(part.dtype)))
         tokens, lengths, self.turns = decode(forward, 0, form, here)

@@ -5,7 +5,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from fabula.decoding.layer_contrast import LayerContrast
 from fabula.decoding.recipe import Limits, Recipe, Record
+from fabula.decoding.sample import SAMPLE
 from fabula.engine.engine import Engine
 from fabula.engine.request import Request
 from fabula.errors import NumericalError
@@ -20,6 +22,7 @@ from fabula.processors import (
     TemperatureLogitsWarper,
     TopKLogitsWarper,
     TopPLogitsWarper,
+    UnbatchedClassifierFreeGuidanceLogitsProcessor,
 )
 from fabula.testing.hash_model import HashModel
 from tests.engine.burst_model import BurstModel
@@ -34,9 +37,14 @@ CHAINS = [
     ([RepetitionPenaltyLogitsProcessor(1.2), TemperatureLogitsWarper(2.0), MinPLogitsWarper(0.05)], True),
     ([SuppressTokensLogitsProcessor([1, 2, 3]), TopKLogitsWarper(40)], True),
 ]
+CONTRAST = LayerContrast((1, 4))
 
 
 NOTHING = Record()
+
+
+class Stepped(BurstModel):
+    burst = None
 
 
 class Gathered:
@@ -66,13 +74,31 @@ class Gathered:
         return self.tokens, self.reasons
 
 
-def request(prompt, new=10, rows=1, chain=0, eos=(), seed=7, least=0, streams=False, record=NOTHING, **limits):
+def request(
+    prompt,
+    new=10,
+    rows=1,
+    chain=0,
+    eos=(),
+    seed=7,
+    least=0,
+    streams=False,
+    record=NOTHING,
+    scale=0,
+    way=SAMPLE,
+    **limits,
+):
+    """`scale`: that of its guidance in tenths, and the length of its negative prompt; 0: it has none."""
     processors, sampled = CHAINS[chain]
     processors = LogitsProcessorList(processors)
+    negative = None
+    if scale:
+        negative = np.arange(1, 1 + scale, dtype=np.int32)
+        processors.insert(0, UnbatchedClassifierFreeGuidanceLogitsProcessor(scale / 10, None))
     if least:
         processors.append(MinNewTokensLengthLogitsProcessor(len(prompt), least, list(eos)))
-    recipe = Recipe(processors, Limits(len(prompt) + new, frozenset(eos), **limits), sampled, record)
-    return Request(np.array(prompt, np.int32), recipe, Gathered(rows, streams), seed, 0, rows)
+    recipe = Recipe(processors, Limits(len(prompt) + new, frozenset(eos), **limits), sampled, record, way)
+    return Request(np.array(prompt, np.int32), recipe, Gathered(rows, streams), seed, 0, rows, negative=negative)
 
 
 def run(model, requests, **options):
@@ -115,6 +141,70 @@ def test_texts_are_those_of_single_steps(rows, step_tokens, max_rows, blocks, fr
     run(HashModel(), stepped, **options)
     run(BurstModel(framework=framework), burst, **options)
     assert [one.sink.everything for one in burst] == [one.sink.everything for one in stepped]
+
+
+@settings(max_examples=20, deadline=None)
+@given(
+    rows=st.lists(
+        st.tuples(
+            st.integers(1, 70),  # length
+            st.integers(1, 40),  # new tokens
+            st.integers(1, 3),  # rows
+            st.integers(0, len(CHAINS) - 1),
+            st.sampled_from([(), (3,), (3, 7, 11)]),
+            st.sampled_from([1, 7, 15, 33]),  # the scale, in tenths
+        ),
+        min_size=1,
+        max_size=4,
+    ),
+    way=st.sampled_from([SAMPLE, CONTRAST]),
+    guided=st.sampled_from(["none", "all", "first"]),
+    step_tokens=st.sampled_from([17, 512]),
+    max_rows=st.integers(2, 8),
+    blocks=st.integers(12, 60),
+)
+def test_guided_and_contrasted_texts_are_those_of_single_steps(rows, way, guided, step_tokens, max_rows, blocks):
+    def requests():
+        prompts = [np.random.default_rng(i).integers(0, 50, row[0]).tolist() for i, row in enumerate(rows)]
+        wanted = [dict(zip(("new", "rows", "chain", "eos", "scale"), row[1:], strict=True)) for row in rows]
+        for place, each in enumerate(wanted):
+            each["scale"] *= guided == "all" or (guided == "first" and place == 0)
+        return [request(prompt, way=way, **each) for prompt, each in zip(prompts, wanted, strict=True)]
+
+    stepped, burst = requests(), requests()
+    options = {"step_tokens": step_tokens, "max_rows": max_rows, "max_positions": blocks * 32}
+    run(Stepped(), stepped, **options)
+    run(BurstModel(), burst, **options)
+    assert [one.sink.everything for one in burst] == [one.sink.everything for one in stepped]
+
+
+def test_guided_rows_go_on_in_bursts():
+    model = BurstModel()
+    requests = [request([1, 2, 3], new=130, scale=15), request([1, 2, 3, 4], new=20, scale=33, chain=3, rows=2)]
+    run(model, requests)
+    assert model.bursts == [[64, 18, 19], [64]]
+    assert model.steps == 2, "the prompts, and a copy of the block that the second one's rows shared"
+
+
+def test_contrasted_rows_go_on_in_bursts_and_alone_where_nothing_likely_is_allowed():
+    model = BurstModel()
+    run(model, [request([1, 2, 3], new=60, way=CONTRAST)])
+    assert model.bursts == [[59]]
+    narrow = LogitsProcessorList([SuppressTokensLogitsProcessor(list(range(47)))])
+    found = []
+    for each in (BurstModel(), Stepped()):
+        one = request([1, 2, 3], new=60, way=CONTRAST)
+        one.recipe.processors.extend(narrow)
+        run(each, [one])
+        found.append((one.sink.everything, each.steps))
+    assert found[0][0] == found[1][0] and 3 < found[0][1] < found[1][1]
+
+
+def test_rows_that_choose_in_different_ways_share_steps_and_no_burst():
+    model = BurstModel()
+    run(model, [request([1, 2], way=CONTRAST), request([3, 4])])
+    run(model, [request([1, 2], scale=15), request([3, 4])])
+    assert not model.bursts
 
 
 def test_a_closed_row_takes_two_steps_and_few_bursts():

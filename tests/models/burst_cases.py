@@ -26,6 +26,15 @@ DRAWN_BEAMS = {
     "length_penalty": 0.4,
     "seed": 5,
 }
+GUIDED = {
+    "max_new_tokens": 70,
+    "do_sample": True,
+    "guidance_scale": 2.5,
+    "negative_prompt_ids": [[5, 6, 7, 8, 9, 10, 11], [12], list(range(20, 80))],
+    "top_k": 30,
+    "seed": 5,
+}
+CONTRASTED = {"max_new_tokens": 80, "do_sample": False, "dola_layers": [0, 1], "repetition_penalty": 1.2}
 ASK = {"pad_token_id": 0, "eos_token_id": 77}
 
 

@@ -11,7 +11,7 @@ pytest.importorskip("transformers")
 
 from fabula.models.jax import JaxCausalLM  # noqa: E402  # needs jax
 from fabula.models.torch import TorchCausalLM  # noqa: E402  # needs torch
-from tests.models.burst_cases import BEAMS, DRAWN_BEAMS, PLAIN, SAMPLED, generate, search  # noqa: E402
+from tests.models.burst_cases import BEAMS, CONTRASTED, DRAWN_BEAMS, GUIDED, PLAIN, SAMPLED, generate, search  # noqa: E402
 from tests.models.configurations import CASES, read_family, read_tensors, write  # noqa: E402
 
 NAMES = ("llama", "gemma3", "gpt2")
@@ -29,7 +29,10 @@ def written(tmp_path_factory):
     return found
 
 
-@pytest.mark.parametrize(("name", "call"), [("llama", PLAIN), ("gemma3", PLAIN), ("gpt2", SAMPLED)])
+@pytest.mark.parametrize(
+    ("name", "call"),
+    [("llama", PLAIN), ("gemma3", PLAIN), ("gpt2", SAMPLED), ("llama", GUIDED), ("gemma3", CONTRASTED)],
+)
 def test_texts_are_those_of_pytorch(written, name, call):
     model, reference = JaxCausalLM.from_tensors(*written[name]), TorchCausalLM.from_tensors(*written[name])
     expected = generate(reference, torch.as_tensor, **call)
@@ -54,6 +57,15 @@ def test_beams_are_those_of_pytorch(written):
     model, reference = JaxCausalLM.from_tensors(*written["gemma3"]), TorchCausalLM.from_tensors(*written["gemma3"])
     assert search(model, jnp.asarray, 1, **BEAMS) == search(reference, torch.as_tensor, 1, **BEAMS)
     assert len(model.bursts.compiled) == 1
+
+
+def test_another_guidance_scale_compiles_nothing_and_guides(written):
+    model = JaxCausalLM.from_tensors(*written["llama"])
+    alone = {**GUIDED, "negative_prompt_ids": [[5, 6]], "do_sample": False, "max_new_tokens": 20}
+    found = [
+        generate(model, jnp.asarray, rows=1, **{**alone, "guidance_scale": scale}).tolist() for scale in (0.5, 4.0)
+    ]
+    assert found[0] != found[1] and len(model.bursts.compiled) == 1
 
 
 def test_other_numbers_compile_nothing_for_beams(written):

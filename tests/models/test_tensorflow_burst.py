@@ -10,7 +10,7 @@ pytest.importorskip("transformers")
 
 from fabula.models.tensorflow import TFCausalLM  # noqa: E402  # needs tensorflow
 from fabula.models.torch import TorchCausalLM  # noqa: E402  # needs torch
-from tests.models.burst_cases import DRAWN_BEAMS, PLAIN, SAMPLED, generate, search  # noqa: E402
+from tests.models.burst_cases import CONTRASTED, DRAWN_BEAMS, GUIDED, PLAIN, SAMPLED, generate, search  # noqa: E402
 from tests.models.configurations import CASES, read_family, read_tensors, write  # noqa: E402
 
 NAMES = ("llama", "gemma3", "gpt2")
@@ -28,7 +28,10 @@ def written(tmp_path_factory):
     return found
 
 
-@pytest.mark.parametrize(("name", "call"), [("llama", PLAIN), ("gemma3", PLAIN), ("gpt2", SAMPLED)])
+@pytest.mark.parametrize(
+    ("name", "call"),
+    [("llama", PLAIN), ("gemma3", PLAIN), ("gpt2", SAMPLED), ("llama", GUIDED), ("gemma3", CONTRASTED)],
+)
 def test_texts_are_those_of_pytorch(written, name, call):
     model, reference = TFCausalLM.from_tensors(*written[name]), TorchCausalLM.from_tensors(*written[name])
     expected = generate(reference, torch.as_tensor, **call)

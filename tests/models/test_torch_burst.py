@@ -13,14 +13,15 @@ from torch.utils._python_dispatch import TorchDispatchMode  # noqa: E402  # need
 from fabula import GenerationConfig  # noqa: E402
 from fabula import processors as parts  # noqa: E402
 from fabula.arrays import torch as functions  # noqa: E402  # needs torch
-from fabula.decoding.closed import ClosedRow, close, decode  # noqa: E402
+from fabula.decoding.closed import ClosedRow, close  # noqa: E402
+from fabula.decoding.closed_loop import decode  # noqa: E402
 from fabula.decoding.recipe import Limits, Recipe  # noqa: E402
 from fabula.engine.engine import Engine  # noqa: E402
 from fabula.models import torch_burst  # noqa: E402  # needs torch
 from fabula.models.torch import TorchCausalLM  # noqa: E402  # needs torch
 from fabula.ops.protocol import Batch  # noqa: E402
 from tests.engine.test_burst import request, run  # noqa: E402
-from tests.models.burst_cases import ASK, PLAIN, SAMPLED, prompts  # noqa: E402
+from tests.models.burst_cases import ASK, CONTRASTED, GUIDED, PLAIN, SAMPLED, prompts  # noqa: E402
 from tests.models.configurations import CASES, FIRST, read_family, read_tensors, write  # noqa: E402
 
 WINDOWS = ("mistral-window-of-blocks", "gemma3-pattern")
@@ -28,6 +29,9 @@ CALLS = {
     "plain": PLAIN,
     "sampled": SAMPLED,
     "n-grams": {"max_new_tokens": 40, "do_sample": False, "no_repeat_ngram_size": 2, "min_new_tokens": 9},
+    "guided": GUIDED,
+    "contrasted": CONTRASTED,
+    "both": {**GUIDED, "negative_prompt_ids": None, "dola_layers": [0], "do_sample": False},
     "ends": {"max_new_tokens": 70, "do_sample": True, "top_k": 0, "seed": 2, "eos_token_id": list(range(0, 101, 9))},
 }
 MIXED = [  # of three rows
@@ -105,7 +109,11 @@ def texts(model, **call):
     ("name", "call"),
     [
         *((name, call) for name in (*(case.name for case in FIRST), *WINDOWS) for call in ("plain", "sampled")),
-        *((name, call) for name in ("llama", "gemma3-pattern") for call in ("n-grams", "ends")),
+        *(
+            (name, call)
+            for name in ("llama", "gemma3-pattern")
+            for call in ("n-grams", "ends", "guided", "contrasted", "both")
+        ),
     ],
 )
 def test_texts_are_those_of_single_steps(written, name, call):
@@ -181,8 +189,11 @@ def test_other_caches_go_on_in_bursts_too(written, kind):
     assert model.bursts
 
 
-@pytest.mark.parametrize("name", [case.name for case in FIRST])
-def test_no_step_of_a_burst_asks_for_a_number(written, monkeypatch, name):
+@pytest.mark.parametrize(
+    ("name", "call"),
+    [*((case.name, PLAIN) for case in FIRST), ("llama", {**GUIDED, "do_sample": False}), ("llama", CONTRASTED)],
+)
+def test_no_step_of_a_burst_asks_for_a_number(written, monkeypatch, name, call):
     """Nobody looks at the rows, so that some stay as they are for many steps after their end."""
 
     class Watched(InBursts):
@@ -196,7 +207,7 @@ def test_no_step_of_a_burst_asks_for_a_number(written, monkeypatch, name):
     monkeypatch.setattr(torch_burst, "LONG", 60.0)
     model, reference = both(written[name])
     model.__class__ = Watched
-    call = {**PLAIN, "eos_token_id": list(range(0, 101, 20))}
+    call = {**call, "eos_token_id": list(range(0, 101, 20))}
     assert texts(model, **call) == texts(reference, **call)
     assert model.bursts
 

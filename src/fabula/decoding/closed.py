@@ -1,38 +1,28 @@
-"""Many tokens of rows that need nobody but the device: forward, processors, choice and append as one loop."""
+"""Rows that need nobody but the device for many tokens: all that decides how they go on, as arrays."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, replace
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
-from fabula import arrays
-from fabula.arrays.random import Words, row_key, split_seed
-from fabula.context import Context
+from fabula.arrays.random import split_seed
+from fabula.decoding.layer_contrast import LayerContrast
 from fabula.decoding.recipe import Recipe
-from fabula.decoding.sample import best_tokens, keyed_noise
-from fabula.processors.columns import Column, Numbers, columns_of, process_of
+from fabula.processors.columns import Column, Numbers, columns_of
 
 __all__ = [
-    "Choose",
     "ClosedRow",
     "ClosedRows",
     "Form",
-    "Forward",
-    "Turn",
-    "appended",
     "close",
-    "decode",
     "leaves_of",
     "map_arrays",
     "new_tokens",
     "padded",
 ]
-
-# (tokens Int["R"], their positions Int["R"], the model's state) -> (logits Float["R V"], the model's next state)
-Forward = Callable[[Any, Any, Any], tuple[Any, Any]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,17 +31,28 @@ class Form:
 
     columns: tuple[Column, ...]  # the rows' processors
     draws: bool  # whether some row draws
+    each: int = 1  # rows of the model's to each row: two where there is the same text after a negative prompt
+    contrast: LayerContrast | None = None  # how all rows choose, if not by the last layer alone
+
+    @property
+    def layers(self) -> tuple[int, ...]:
+        """After which so many layers the head is asked too."""
+        return () if self.contrast is None else self.contrast.layers
 
 
 @dataclass(frozen=True, slots=True)
 class ClosedRows:
-    """R rows, and all numbers that decide how they go on; NumPy arrays on the host, or a framework's in its loop."""
+    """R rows, and all numbers that decide how they go on; NumPy arrays on the host, or a framework's in its loop.
+
+    The model computes M = R of them, or M = 2 * R: each row, and behind it the same new tokens after a negative prompt.
+    """
 
     tokens: Any  # Int["R L"]: what processors may see, prompt first, with room for all new tokens
     lengths: Any  # Int["R"]: how many of those count
     prompt_lengths: Any  # Int["R"]: how many of them are the prompt
     hidden: Any  # Int["R"]: tokens before them that nobody may see
-    last: Any  # Int["R"]: the last token, which the model computes next
+    last: Any  # Int["M"]: the last token, which the model computes next
+    position: Any  # Int["M"]: where
     room: Any  # Int["R"]: the most new tokens
     longest: Any  # Int["R"]: how long the row may become later on, hidden tokens included; shapes are chosen by it
     ends: Any  # Int["R E"]: the tokens that end a row; -1 is none
@@ -61,21 +62,6 @@ class ClosedRows:
     stream: Any  # Int["R"]
     hurried: Any  # Bool["1"]: whether the loop ends with the first row that ends
     numbers: tuple[Numbers, ...]  # of each of the form's columns
-
-
-class Turn(NamedTuple):
-    """R rows between two tokens. What has ended stays as it is, and is computed once more as it was."""
-
-    tokens: Any  # Int["R L"]
-    lengths: Any  # Int["R"]
-    last: Any  # Int["R"]: what the model computes next
-    position: Any  # Int["R"]: where
-    ended: Any  # Bool["R"]
-    model: Any  # the model's state
-
-
-# (logits Float["R V"], the rows) -> (tokens Int["R"], whether each is one Bool["R"])
-Choose = Callable[[Any, Turn], tuple[Any, Any]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,23 +75,45 @@ class ClosedRow:
     seed: int
     stream: int
     recipe: Recipe
+    negative: np.ndarray | None = None  # Int["N"]: a negative prompt and the row's new tokens
+
+    @property
+    def texts(self) -> list[np.ndarray]:
+        """What the model computes for it."""
+        return [self.tokens] if self.negative is None else [self.tokens, self.negative]
+
+    @property
+    def contrast(self) -> LayerContrast | None:
+        """How it chooses, if not by the last layer alone."""
+        return self.recipe.strategy if isinstance(self.recipe.strategy, LayerContrast) else None
+
+    @property
+    def longest(self) -> int:
+        """How long its texts may become."""
+        return self.recipe.limits.max_length + max(len(text) - len(self.tokens) for text in self.texts)
 
 
 def close(rows: Sequence[ClosedRow], hurried: bool = False) -> tuple[Form, ClosedRows] | None:
-    """The rows as arrays; None where a processor works only on rows of its own or looks at numbers on the host."""
+    """The rows as arrays; None where they choose in different ways, or where one of them needs the host to choose.
+
+    That is so if a processor works only on rows of its own or looks at numbers on the host.
+    """
     found = columns_of([row.recipe.processors for row in rows])
-    if found is None:
+    ways = {(len(row.texts), row.contrast) for row in rows}
+    if found is None or len(ways) > 1:
         return None
-    columns, numbers = found
+    (columns, numbers), (each, contrast) = found, ways.pop()
+    texts = [text for row in rows for text in row.texts]
     seeds = np.array([split_seed(row.seed) for row in rows], np.int32)
     closed = ClosedRows(
         tokens=_matrix([row.tokens[row.hidden :] for row in rows], max(_end(row) for row in rows), 0),
         lengths=_whole(len(row.tokens) - row.hidden for row in rows),
         prompt_lengths=_whole(row.prompt_length - row.hidden for row in rows),
         hidden=_whole(row.hidden for row in rows),
-        last=_whole(row.tokens[-1] for row in rows),
+        last=_whole(text[-1] for text in texts),
+        position=_whole(len(text) - 1 for text in texts),
         room=_whole(row.room for row in rows),
-        longest=_whole(row.recipe.limits.max_length for row in rows),
+        longest=_whole(row.longest for row in rows),
         ends=_matrix([sorted(row.recipe.limits.eos) for row in rows], 1, -1),
         sampled=np.array([row.recipe.sampled for row in rows]),
         seed_low=seeds[:, 0],
@@ -114,7 +122,7 @@ def close(rows: Sequence[ClosedRow], hurried: bool = False) -> tuple[Form, Close
         hurried=np.array([hurried]),
         numbers=numbers,
     )
-    return Form(columns, bool(closed.sampled.any())), closed
+    return Form(columns, bool(closed.sampled.any()), each, contrast), closed
 
 
 def map_arrays(rows: ClosedRows, function: Callable[[np.ndarray], Any]) -> ClosedRows:
@@ -146,64 +154,13 @@ def padded(rows: ClosedRows, count: int, width: int) -> ClosedRows:
         tokens=np.pad(rows.tokens, ((0, 0), (0, width - rows.tokens.shape[1]))),
         ends=np.pad(rows.ends, ((0, 0), (0, most_ends - rows.ends.shape[1])), constant_values=-1),
     )
-    more = count - len(rows.lengths)
+    more, each = count - len(rows.lengths), len(rows.last) // len(rows.lengths)
     if not more:
         return wider
     parts = {name: np.pad(getattr(wider, name), _below(getattr(wider, name), more)) for name in _EACH}
+    parts |= {name: np.pad(getattr(wider, name), (0, more * each)) for name in _COMPUTED}
     numbers = tuple({name: _repeated(value, more) for name, value in own.items()} for own in rows.numbers)
     return replace(wider, numbers=numbers, **parts)
-
-
-def decode(
-    forward: Forward,
-    state: Any,
-    form: Form,
-    rows: ClosedRows,
-    choose: Choose | None = None,
-    loop: Callable[..., Any] | None = None,
-) -> tuple[Any, Any, Any]:
-    """The rows' tokens Int["R L"] and lengths Int["R"] once all have ended or used their room, and the model's state.
-
-    A row also ends before a token whose score is no finite number. The same code runs eagerly and inside a compiled
-    loop: shapes are fixed, and what has ended stays as it is. A backend may `choose` by itself, as the form's rows do,
-    and bring a `loop` of its own in place of the framework's `while_loop`.
-    """
-    xp = arrays.of(rows.tokens)
-    choose = choose or _chooser(xp, form, rows)
-
-    def goes_on(turn: Turn) -> Any:
-        some = xp.any(turn.ended & (rows.room > 0), axis=0)
-        return ~xp.all(turn.ended, axis=0) & ~(some & rows.hurried[0])
-
-    def step(turn: Turn) -> Turn:
-        logits, model = forward(turn.last, turn.position, turn.model)
-        chosen, finite = choose(logits, turn)
-        grows = finite & ~turn.ended
-        lengths = turn.lengths + xp.astype(grows, "int32")
-        tokens = appended(xp, turn.tokens, lengths, grows, chosen)
-        ends = xp.any(chosen[:, None] == rows.ends) | (lengths - rows.lengths >= rows.room)
-        stays = ends | ~grows
-        position = turn.position + xp.astype(~stays, "int32")
-        return Turn(tokens, lengths, xp.where(stays, turn.last, chosen), position, turn.ended | stays, model)
-
-    position = xp.maximum(rows.hidden + rows.lengths - 1, 0)
-    begin = Turn(rows.tokens, rows.lengths, rows.last, position, rows.room <= 0, state)
-    end = (loop or xp.while_loop)(goes_on, step, begin)
-    return end.tokens, end.lengths, end.model
-
-
-def _chooser(xp: Any, form: Form, rows: ClosedRows) -> Choose:
-    """The rows' processors, and then each row's best token or its keyed draw."""
-    process = process_of(form.columns, rows.numbers)
-    keys = row_key(xp, (rows.seed_low, rows.seed_high), rows.stream) if form.draws else None
-
-    def choose(logits: Any, turn: Turn) -> tuple[Any, Any]:
-        context = Context(turn.tokens, turn.lengths, rows.prompt_lengths)
-        scores = process(xp.astype(logits, "float32"), context)
-        chosen = _chosen(xp, scores, rows.sampled, keys, turn.position + 1)
-        return chosen, xp.take_along_axis(scores, chosen[:, None])[:, 0] > -float("inf")
-
-    return choose
 
 
 def new_tokens(rows: ClosedRows, tokens: np.ndarray, lengths: np.ndarray) -> list[np.ndarray]:
@@ -212,29 +169,11 @@ def new_tokens(rows: ClosedRows, tokens: np.ndarray, lengths: np.ndarray) -> lis
     return [row[start:end] for row, start, end in bounds]
 
 
-def _chosen(xp: Any, scores: Any, sampled: Any, keys: Words | None, position: Any) -> Any:
-    """Int["R"]: a keyed draw in rows that draw, else the best token; without keys no row draws."""
-    if keys is None:
-        return best_tokens(xp, scores)
-    tokens, values = xp.survivors(scores)
-    noise = keyed_noise(xp, keys, position, tokens)
-    winner = xp.argmax(xp.where(sampled[:, None], values + noise, values))
-    return xp.take_along_axis(tokens, winner[:, None])[:, 0]
-
-
-def appended(xp: Any, tokens: Any, lengths: Any, grows: Any, chosen: Any) -> Any:
-    """Tokens ["R L"] with the chosen ones as the last of `lengths` where a row grows."""
-    place = xp.maximum(lengths - 1, 0)[:, None]
-    before = xp.take_along_axis(tokens, place)
-    return xp.scatter_set(tokens, place, xp.where(grows[:, None], chosen[:, None], before))
-
-
 _EACH = (  # what has an entry a row, and is 0 or False in a row that has ended
     "tokens",
     "lengths",
     "prompt_lengths",
     "hidden",
-    "last",
     "room",
     "longest",
     "ends",
@@ -243,6 +182,7 @@ _EACH = (  # what has an entry a row, and is 0 or False in a row that has ended
     "seed_high",
     "stream",
 )
+_COMPUTED = ("last", "position")  # what has an entry for each of the model's rows
 
 
 def _below(values: np.ndarray, more: int) -> list[tuple[int, int]]:

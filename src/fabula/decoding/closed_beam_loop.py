@@ -10,8 +10,9 @@ from fabula import arrays
 from fabula.arrays.random import row_key
 from fabula.context import Context
 from fabula.decoding.beam_candidates import PURPOSE_BEAMS, best_candidates, noisy_candidates
-from fabula.decoding.closed import ClosedRows, Forward, appended
+from fabula.decoding.closed import ClosedRows
 from fabula.decoding.closed_beams import BeamForm, ClosedBeams, Found
+from fabula.decoding.closed_loop import Forward, appended
 from fabula.decoding.sample import keyed_noise
 from fabula.processors.columns import process_of
 
@@ -150,7 +151,7 @@ def _begin(xp: Any, form: BeamForm, beams: ClosedBeams, state: Any) -> Turn:
         tokens=rows.tokens,
         lengths=rows.lengths,
         last=rows.last,
-        position=xp.maximum(rows.hidden + rows.lengths - 1, 0),
+        position=rows.position,
         scores=beams.scores,
         pool=beams.pool,
         ended=room <= 0,

@@ -43,8 +43,8 @@ class LayerContrast:
         assert turn.tapped.layer_logits is not None
         early = [xp.astype(turn.tapped.layer_logits[layer], "float32") for layer in self.layers]
         logits = xp.astype(turn.logits, "float32")
-        last, base = xp.log_softmax(logits), xp.log_softmax(_farthest(xp, logits, early))
-        scores = turn.processed(self._contrasted(xp, last, base))
+        last, base = _compared(xp, logits, early)
+        scores = turn.processed(self._likely(xp, last, base))
         lost = xp.max(scores, keepdims=True) == float("-inf")
         if xp.to_host(lost).any():  # what is likely enough is forbidden: then any token that is not will do
             scores = xp.where(lost, turn.processed(last - base), scores)
@@ -52,10 +52,19 @@ class LayerContrast:
         check_chosen(xp, scores, tokens)
         return Choice(tokens, scores)
 
-    def _contrasted(self, xp: Any, last: Any, base: Any) -> Any:
+    def contrasted(self, xp: Any, logits: Any, early: Sequence[Any]) -> Any:
+        """Float32["R V"]: the scores of likely tokens, from float32 logits after the last layer and these layers."""
+        return self._likely(xp, *_compared(xp, logits, early))
+
+    def _likely(self, xp: Any, last: Any, base: Any) -> Any:
         """Float["R V"], from the two layers' log-probabilities."""
         dropped = last < xp.max(last, keepdims=True) + log(self.share)
         return xp.where(dropped, float("-inf"), last) - xp.where(dropped, BASE, base)
+
+
+def _compared(xp: Any, logits: Any, early: Sequence[Any]) -> tuple[Any, Any]:
+    """Float["R V"] twice: the log-probabilities of the last layer, and of the one that each row is contrasted with."""
+    return xp.log_softmax(logits), xp.log_softmax(_farthest(xp, logits, early))
 
 
 def _farthest(xp: Any, logits: Any, early: Sequence[Any]) -> Any:

@@ -47,8 +47,13 @@ def plain_numbers(recipe: Recipe) -> dict[str, float] | None:
 
 def is_plain(form: Form) -> bool:
     """Whether a sampler can choose for the form's rows, as `plain_choices` tells it."""
-    return _in_order([column.kind for column in form.columns]) and all(
-        _is_usual(column.processor) and set(column.names) <= {_NUMBERS[column.kind][1]} for column in form.columns
+    simple = form.each == 1 and form.contrast is None
+    return (
+        simple
+        and _in_order([column.kind for column in form.columns])
+        and all(
+            _is_usual(column.processor) and set(column.names) <= {_NUMBERS[column.kind][1]} for column in form.columns
+        )
     )
 
 

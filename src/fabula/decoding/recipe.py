@@ -86,11 +86,11 @@ class Recipe:
     def is_closed(self) -> bool:
         """Whether nothing but the rows' tokens and numbers decides how they go on.
 
-        Of the processors each says so itself, and of the strategies greedy search, sampling and beam search can.
+        Of the processors each says so itself, and of the strategies greedy search, sampling, DoLa and beam search can.
         """
         limits = self.limits
         ends = limits.stop_strings or limits.ends or limits.max_time is not None
-        return self.is_plain and self.record.is_empty and not ends
+        return self.drafter is None and not self.wants_whole_prompt and self.record.is_empty and not ends
 
     @property
     def wants_outputs(self) -> bool:

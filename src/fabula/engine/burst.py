@@ -13,6 +13,7 @@ from fabula.decoding.beam_candidates import Candidates
 from fabula.decoding.beam_search import BeamSearch
 from fabula.decoding.closed import ClosedRow, ClosedRows, Form, close
 from fabula.decoding.closed_beams import BeamForm, ClosedBeams, ClosedGroup, close_beams
+from fabula.decoding.layer_contrast import LayerContrast
 from fabula.decoding.recipe import Recipe
 from fabula.decoding.sample import SAMPLE
 from fabula.decoding.strategy import FinishReason, Move
@@ -34,9 +35,10 @@ class HasBurst(Protocol):
     """A model that can run many steps by itself; `takes_burst` of recipes may say that it cannot for some."""
 
     def burst(self, batch: Batch, cache: Any, form: Form, rows: ClosedRows) -> Sequence[np.ndarray]:
-        """The new tokens of each row, as `decoding.closed.decode` finds them; the batch is the first step's.
+        """The new tokens of each row, as `decoding.closed_loop.decode` finds them; the batch is the first step's.
 
-        The cache then holds, of each row, one position for each of its new tokens, beginning with the batch's.
+        The cache then holds, of each row and of what is computed after its negative prompt, one position for each of
+        its new tokens, beginning with the batch's.
         """
 
 
@@ -97,7 +99,7 @@ class Bursts:
         self._refused = plan
         if not plan.groups or len(plan.groups) < len(scheduler.running) or not all(map(_is_closed, plan.groups)):
             return None
-        if self.burst is not None and plan.steady and self._takes(plan.groups):
+        if self.burst is not None and _are_rows(plan) and self._takes(plan.groups):
             return self._rows(plan, scheduler)
         if self.burst_beams is not None and _are_beams(plan):
             return self._beams(plan, scheduler)
@@ -107,7 +109,8 @@ class Bursts:
         """Whether the model takes the groups' rows, each of which chooses by itself."""
         recipes = [group.request.recipe for group in groups]
         takes: Callable[[list[Recipe]], bool] = getattr(self.model, "takes_burst", lambda recipes: True)
-        return all(recipe.strategy == SAMPLE for recipe in recipes) and takes(recipes)
+        strategies = [recipe.strategy for recipe in recipes]
+        return all(one == SAMPLE or isinstance(one, LayerContrast) for one in strategies) and takes(recipes)
 
     def _rows(self, plan: Plan, scheduler: Scheduler) -> Prepared | None:
         for rooms in _halved([_room(group) for group in plan.groups]):
@@ -115,7 +118,8 @@ class Bursts:
             closed = close(rows, hurried=bool(scheduler.waiting))
             if closed is None:
                 return None
-            if scheduler.reserve_ahead(plan, rooms):
+            each = [room for group, room in zip(plan.groups, rooms, strict=True) for _ in group.members]
+            if scheduler.reserve_ahead(plan, each):
                 self._refused = None
                 return partial(self._run_rows, plan.groups, *closed)
         return None
@@ -138,7 +142,8 @@ class Bursts:
         assert self.burst is not None
         tokens = self.burst(batch, cache, form, rows)
         for group, new in zip(groups, tokens, strict=True):
-            group.rows[0].advance(len(new))
+            for row in group.members:
+                row.advance(len(new))
         self._paused = not all(map(len, tokens))
         steps = [[Step(token) for token in new.tolist()] for new in tokens]
         return [(group, own) for group, own in zip(groups, steps, strict=True) if own]
@@ -156,13 +161,20 @@ class Bursts:
 def _is_closed(group: Group) -> bool:
     """Whether the group's rows need nobody to go on, and nobody waits for each of its tokens."""
     request, row = group.request, group.rows[0]
-    alone = request.negative is None and request.memory is None and row.vectors is None
+    alone = request.memory is None and row.vectors is None
     return alone and request.recipe.is_closed and not getattr(request.sink, "streams", True)
+
+
+def _are_rows(plan: Plan) -> bool:
+    """Whether each group is a row that computes its last token, there and after a negative prompt, and chooses."""
+    whole = len(plan.work) == sum(len(group.members) for group in plan.groups)
+    ready = len(plan.ready) == len(plan.groups) and not plan.copies
+    return whole and ready and all(count == 1 for _, count in plan.work)
 
 
 def _are_beams(plan: Plan) -> bool:
     """Whether each group is a search behind its first turn, whose rows compute their last tokens and choose."""
-    underway = all(group.search is not None and group.carry is not None for group in plan.groups)
+    underway = all(group.carry is not None and group.request.negative is None for group in plan.groups)
     return underway and len(plan.ready) == len(plan.groups) and all(count == 1 for _, count in plan.work)
 
 
@@ -181,7 +193,9 @@ def _halved(rooms: list[int]) -> Iterator[list[int]]:
 def _closed_row(group: Group, row: Row, room: int) -> ClosedRow:
     """A row of the group; the stream is a search's first row's, which its draws are keyed by."""
     request, tokens = group.request, row.tokens[: row.length]
-    return ClosedRow(tokens, row.prompt_length, row.blind, room, request.seed, group.rows[0].stream, request.recipe)
+    negative = None if row.negative is None else row.negative.tokens[: row.negative.length]
+    place = (row.prompt_length, row.blind, room, request.seed, group.rows[0].stream)
+    return ClosedRow(tokens, *place, request.recipe, negative)
 
 
 def _closed_group(group: Group, room: int) -> ClosedGroup:

@@ -26,7 +26,10 @@ Closed = TypeVar("Closed", ClosedRows, ClosedBeams)
 
 @dataclass(frozen=True, slots=True)
 class Shaped(Generic[Closed]):
-    """R rows over B blocks each: a loop of theirs reads positions [0, B * BLOCK), and writes K of them. On the host."""
+    """R rows over B blocks each: a loop of theirs reads positions [0, B * BLOCK), and writes K of them. On the host.
+
+    They are all the rows that the model computes, those of negative prompts too.
+    """
 
     closed: Closed  # of R rows, of which those behind the batch's have ended, over L = B * BLOCK columns
     tables: np.ndarray  # Int["R B"]: the blocks of each row, in order; unused entries 0
@@ -53,9 +56,10 @@ def shaped(batch: Batch, rows: ClosedRows, compiled: Iterable[tuple[int, int]] =
     A text of up to FEW blocks has all of them from its first burst on, so that one loop serves it to its end; and a
     loop that is `compiled` for some R and B serves fewer rows and blocks too, if not much of it is wasted.
     """
-    height, width = _size(batch, rows, compiled, 1)
+    each = len(rows.last) // len(rows.lengths)
+    height, width = _size(batch, rows, compiled, each)
     tables, first = _tables(batch, height, width)
-    return Shaped(padded(rows, height, width * BLOCK), tables, first, np.zeros_like(first))
+    return Shaped(padded(rows, height // each, width * BLOCK), tables, first, np.zeros_like(first))
 
 
 def shaped_beams(batch: Batch, beams: ClosedBeams, compiled: Iterable[tuple[int, int]] = ()) -> Shaped[ClosedBeams]:
@@ -73,7 +77,8 @@ def shaped_beams(batch: Batch, beams: ClosedBeams, compiled: Iterable[tuple[int,
 def _size(batch: Batch, rows: ClosedRows, compiled: Iterable[tuple[int, int]], each: int) -> tuple[int, int]:
     """R and B of groups of `each` rows."""
     count = len(batch.first)
-    needed, most = blocks_for(int((batch.first + rows.room).max())), blocks_for(int(rows.longest.max()))
+    ends = batch.first + rows.room.repeat(count // len(rows.room))
+    needed, most = blocks_for(int(max(ends.max(), rows.tokens.shape[1]))), blocks_for(int(rows.longest.max()))
     height, width = each * bucket(count // each), bucket(max(needed, min(most, FEW)), LEAST_BLOCKS)
     serving = [pair for pair in compiled if count <= pair[0] <= SPARE * height and needed <= pair[1] <= SPARE * width]
     if (height, width) not in serving and serving:

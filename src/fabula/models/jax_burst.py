@@ -14,9 +14,10 @@ import numpy as np
 from fabula.cache.blocks import BLOCK
 from fabula.cache.jax import JaxCache, State
 from fabula.decoding.beam_candidates import Candidates
-from fabula.decoding.closed import ClosedRows, Form, decode, leaves_of, new_tokens
+from fabula.decoding.closed import ClosedRows, Form, leaves_of, new_tokens
 from fabula.decoding.closed_beam_loop import decode_beams
 from fabula.decoding.closed_beams import BeamForm, ClosedBeams, Found, beam_leaves_of, turns_of
+from fabula.decoding.closed_loop import decode
 from fabula.models.burst_shapes import shaped, shaped_beams
 from fabula.models.jax_pass import Program
 from fabula.models.jax_weights import Weights
@@ -50,8 +51,9 @@ class Bursts:
         program = self._program((*alike, *burst.tables.shape), partial(self._decoded, form, rebuild, burst.steps))
         tokens, lengths, new = program(weights, _dense(cache.state, burst.tables), burst.first, leaves)
         tokens, lengths = np.asarray(tokens), np.asarray(lengths)
-        cache.state = _stored(cache.state, new, burst.slots(lengths - burst.closed.lengths, cache.nowhere))
-        return new_tokens(burst.closed, tokens, lengths)[: len(batch.first)]
+        made = (lengths - burst.closed.lengths).repeat(form.each)
+        cache.state = _stored(cache.state, new, burst.slots(made, cache.nowhere))
+        return new_tokens(burst.closed, tokens, lengths)[: len(rows.lengths)]
 
     def run_beams(
         self, weights: Weights, batch: Batch, cache: JaxCache, form: BeamForm, beams: ClosedBeams
@@ -91,9 +93,9 @@ class Bursts:
     ) -> tuple[Array, Array, State]:
         """Traced: the rows' tokens and lengths, and the keys and values of their new positions."""
         rows, program = rebuild(leaves), self.program
-        if rows.tokens.shape[0] == 1:  # XLA sums along columns where a single row meets a matrix [in, out]: turned once
+        if rows.last.shape[0] == 1:  # XLA sums along columns where a single row meets a matrix [in, out]: turned once
             program, weights = program.turned(weights)
-        tokens, lengths, dense = decode(partial(program.in_dense, weights), dense, form, rows)
+        tokens, lengths, dense = decode(partial(program.in_dense, weights, layers=form.layers), dense, form, rows)
         return tokens, lengths, jax.tree.map(partial(_new, first, steps), dense)
 
     def _searched(

@@ -77,15 +77,17 @@ class Program:
         return self._alone(weights=weights, rows=rows, valid=valid, taps=taps)
 
     def in_dense(
-        self, weights: Weights, tokens: Array, positions: Array, state: tuple[Any, Any]
-    ) -> tuple[Array, tuple[Any, Any]]:
+        self, weights: Weights, tokens: Array, positions: Array, state: tuple[Any, Any], layers: tuple[int, ...] = ()
+    ) -> tuple[Any, tuple[Any, Any]]:
         """Traced: logits Float32["R V"] of one token a row Int["R"] at positions Int["R"], and the state after it.
 
-        `state`: keys and values, each an array a group of layers [layers, R, heads, L, features].
+        `state`: keys and values, each an array a group of layers [layers, R, heads, L, features]. `layers`: after which
+        so many layers the head is asked too; then the logits are a list, the last layer's first.
         """
         rows = Rows(tokens[:, None], positions[:, None])
-        outputs, state = self.traced(weights, rows, DenseSource(state, positions[:, None]))
-        return outputs.logits, state
+        outputs, state = self.traced(weights, rows, DenseSource(state, positions[:, None]), Taps(layer_logits=layers))
+        early = [outputs.layer_logits[layer] for layer in layers]
+        return [outputs.logits, *early] if early else outputs.logits, state
 
     def turned(self, weights: Weights) -> tuple[Program, Weights]:
         """Traced: the same passes with every matrix of a layer as [out, in], and their weights."""

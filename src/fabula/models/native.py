@@ -17,6 +17,7 @@ from fabula.cache.kinds import DYNAMIC, CacheKind
 from fabula.decoding.closed import ClosedRows, Form
 from fabula.decoding.plain_rows import Sampler, plain_choices, plain_numbers
 from fabula.decoding.recipe import Recipe
+from fabula.decoding.sample import SAMPLE
 from fabula.errors import AbsentAttributeError, ArgumentError, NotSupportedError
 from fabula.generation.mixin import GenerationMixin
 from fabula.generation.prompts.rows import check_room, host_array, read_ids
@@ -102,7 +103,8 @@ class NativeCausalLM(GenerationMixin):
 
     def takes_burst(self, recipes: Sequence[Recipe]) -> bool:
         """Whether the kernels can choose for rows of these recipes."""
-        return self.sampler is not None and all(plain_numbers(recipe) is not None for recipe in recipes)
+        plain = all(recipe.strategy == SAMPLE and plain_numbers(recipe) is not None for recipe in recipes)
+        return self.sampler is not None and plain
 
     def burst(self, batch: Batch, cache: Any, form: Form, rows: ClosedRows) -> list[np.ndarray]:
         """The next tokens of each row, Int["K"], as the engine's bursts want them: as many of one row as of another."""

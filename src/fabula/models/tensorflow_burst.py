@@ -12,21 +12,23 @@ import tensorflow as tf
 
 from fabula.cache.tensorflow import TFCache
 from fabula.decoding.beam_candidates import Candidates
-from fabula.decoding.closed import ClosedRows, Form, Forward, decode, leaves_of, new_tokens
+from fabula.decoding.closed import ClosedRows, Form, leaves_of, new_tokens
 from fabula.decoding.closed_beam_loop import decode_beams
 from fabula.decoding.closed_beams import BeamForm, ClosedBeams, beam_leaves_of, turns_of
+from fabula.decoding.closed_loop import Forward, decode
 from fabula.models.burst_shapes import Shaped, shaped, shaped_beams
 from fabula.models.tensorflow_pass import compute
 from fabula.models.tensorflow_weights import Place, Weights, weight_of
-from fabula.ops.protocol import NO_TAPS, Batch
+from fabula.ops.protocol import Batch
 from fabula.ops.rectangles import bucket
 from fabula.ops.tensorflow import Frame
+from fabula.taps import Taps
 
 Tensor = Any  # a tf.Tensor
 Key = tuple[Form | BeamForm, int, int, int]  # of a loop: the form, end tokens, rows R, blocks of a row B
 Dense = tuple[Tensor, Tensor]  # keys and values, Float["R 1 layers L heads features"]
-# (one position further, what is stored, the rows' arrays) -> (what was decoded, what is stored then)
-Loop = Callable[[Forward, Dense, Sequence[Tensor]], tuple[Any, Dense]]
+# (weights in the trace, what is stored, the rows' arrays) -> (what was decoded, what is stored then)
+Loop = Callable[[Any, Dense, Sequence[Tensor]], tuple[Any, Dense]]
 
 KEPT = 64  # compiled loops
 
@@ -44,13 +46,14 @@ class Bursts:
         burst = shaped(batch, rows, self._shapes(alike))
         leaves, rebuild = leaves_of(burst.closed)
 
-        def decoded(forward: Forward, dense: Dense, leaves: Sequence[Tensor]) -> tuple[Any, Dense]:
-            tokens, lengths, dense = decode(forward, dense, form, rebuild(leaves))
+        def decoded(weights: Any, dense: Dense, leaves: Sequence[Tensor]) -> tuple[Any, Dense]:
+            tokens, lengths, dense = decode(forward_of(weights, form.layers), dense, form, rebuild(leaves))
             return (tokens, lengths), dense
 
         (tokens, lengths), new = self._run(alike, burst, cache, leaves, decoded)
-        _store(cache, new, burst.slots(lengths - burst.closed.lengths, cache.nowhere))
-        return new_tokens(burst.closed, tokens, lengths)[: len(batch.first)]
+        made = (lengths - burst.closed.lengths).repeat(form.each)
+        _store(cache, new, burst.slots(made, cache.nowhere))
+        return new_tokens(burst.closed, tokens, lengths)[: len(rows.lengths)]
 
     def run_beams(
         self, batch: Batch, cache: TFCache, form: BeamForm, beams: ClosedBeams
@@ -60,8 +63,8 @@ class Bursts:
         burst = shaped_beams(batch, beams, self._shapes(alike))
         leaves, rebuild = beam_leaves_of(burst.closed)
 
-        def searched(forward: Forward, dense: Dense, leaves: Sequence[Tensor]) -> tuple[Any, Dense]:
-            return decode_beams(forward, _reordered, dense, form, rebuild(leaves))
+        def searched(weights: Any, dense: Dense, leaves: Sequence[Tensor]) -> tuple[Any, Dense]:
+            return decode_beams(forward_of(weights), _reordered, dense, form, rebuild(leaves))
 
         found, new = self._run(alike, burst, cache, leaves, searched)
         _store(cache, new, burst.slots(found.turns.repeat(form.beams), cache.nowhere))
@@ -93,7 +96,7 @@ class Bursts:
         def program(stored: Dense, first: Tensor, leaves: tuple[Tensor, ...]) -> tuple[Any, Dense]:
             dense = _dense(stored[0]), _dense(stored[1])
             weights = Turned(self.weights) if first.shape[0] > 1 else self.weights
-            outcome, dense = loop(forward_of(weights), dense, leaves)
+            outcome, dense = loop(weights, dense, leaves)
             return outcome, (_new(dense[0], first, steps), _new(dense[1], first, steps))
 
         return program
@@ -130,15 +133,16 @@ class Turned:
         return tf.linalg.matrix_transpose(whole)
 
 
-def forward_of(weights: Any) -> Callable[[Tensor, Tensor, Dense], tuple[Tensor, Dense]]:
-    """One position a row over dense keys and values, which the new ones are put into."""
+def forward_of(weights: Any, layers: Sequence[int] = ()) -> Forward:
+    """One position a row over dense keys and values, which the new ones are put into; `layers`: a form's."""
 
-    def forward(last: Tensor, position: Tensor, dense: Dense) -> tuple[Tensor, Dense]:
+    def forward(last: Tensor, position: Tensor, dense: Dense) -> tuple[Any, Dense]:
         frame = Frame(last[:, None], position[:, None], position + 1, tf.range(last.shape[0]))
-        found = compute(weights, frame, dense, NO_TAPS)
+        found = compute(weights, frame, dense, Taps(layer_logits=tuple(layers)))
         new = zip(dense, (found.keys, found.values), strict=True)
         keys, values = (_put(part, position, own[:, :, 0]) for part, own in new)
-        return found.logits, (keys, values)
+        early = [found.early[layer] for layer in layers]
+        return [found.logits, *early] if early else found.logits, (keys, values)
 
     return forward
 

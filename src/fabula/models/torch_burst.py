@@ -14,7 +14,8 @@ import torch
 from fabula.arrays import torch as functions
 from fabula.cache.blocks import BLOCK
 from fabula.cache.torch import TorchCache
-from fabula.decoding.closed import Choose, ClosedRows, Form, Turn, decode, map_arrays, new_tokens
+from fabula.decoding.closed import ClosedRows, Form, map_arrays, new_tokens
+from fabula.decoding.closed_loop import Choose, Turn, decode
 from fabula.decoding.plain_rows import Sampler, is_plain, plain_choices
 from fabula.models.family import Family
 from fabula.models.torch_pass import Weights
@@ -42,13 +43,20 @@ class Frame:
     slots: Tensor  # Int["R K"]: where its K positions from there on lie in the cache, block * BLOCK + place
     reaches: dict[int | None, tuple[Tensor, Tensor]]  # window -> blocks Int["R B"], their positions Int["R B*BLOCK"]
     end: int  # all positions are below it
+    early: tuple[int, ...] = ()  # after which so many layers the head is asked too
 
-    def forward(self, last: Tensor, position: Tensor, state: Any) -> tuple[Tensor, Any]:
-        """Float["R V"] after the tokens `last` Int["R"] at these positions; their keys and values are written."""
+    def forward(self, last: Tensor, position: Tensor, state: Any) -> tuple[Any, Any]:
+        """Float["R V"] after the tokens `last` Int["R"] at these positions; their keys and values are written.
+
+        With early layers a list: the last layer's, and then theirs.
+        """
         ops = TorchOps(self._layout(last, position.long()), self.cache, rotations=self.weights.rotations)
-        outside = self.weights.outside
-        x = unrolled(self.family, ops, self.family.embed(ops, outside), self.weights.layers, lambda layer, x: None)
-        return self.family.logits(ops, self.family.final(ops, x, outside), outside).float(), state
+        family, outside = self.family, self.weights.outside
+        states: dict[int, Tensor] = {}
+        x = unrolled(family, ops, family.embed(ops, outside), self.weights.layers, states.__setitem__)
+        heads = [family.final(ops, x, outside), *(states[layer] for layer in self.early)]
+        logits = [family.logits(ops, head, outside).float() for head in heads]
+        return logits if self.early else logits[0], state
 
     def _layout(self, last: Tensor, position: Tensor) -> Layout:
         queries = position[:, None]
@@ -110,7 +118,7 @@ def run_burst(
 ) -> list[np.ndarray]:
     """The new tokens of each row, whose keys and values are in the cache then; the batch is the first step's."""
     choose = None if sampler is None or not is_plain(form) else sampled_by(sampler, form, rows)
-    frame = frame_of(family, weights, batch, cache, rows.room)
+    frame = frame_of(family, weights, batch, cache, rows.room.repeat(form.each), form.layers)
     there = moved(rows, weights.outside.embed)
     ahead = AHEAD if there.tokens.device.type == "cuda" else 1
     loop = partial(steered, most=int(rows.room.max()), ahead=ahead)
@@ -144,7 +152,9 @@ def sampled_by(sampler: Sampler, form: Form, rows: ClosedRows) -> Choose:
     return choose
 
 
-def frame_of(family: Family, weights: Weights, batch: Batch, cache: TorchCache, room: np.ndarray) -> Frame:
+def frame_of(
+    family: Family, weights: Weights, batch: Batch, cache: TorchCache, room: np.ndarray, early: tuple[int, ...] = ()
+) -> Frame:
     """The frame of a batch whose rows compute so many positions Int["R"] at most; their new blocks are zeroed."""
     windows = tuple(dict.fromkeys(layer.attention.window for layer in family.layers))
     first = batch.first.astype(np.int64)
@@ -160,4 +170,4 @@ def frame_of(family: Family, weights: Weights, batch: Batch, cache: TorchCache, 
         window: (tables, starts + torch.arange(tables.shape[1] * BLOCK, device=tables.device))
         for window, tables, starts in zip(windows, parts[::2], parts[1::2], strict=True)
     }
-    return Frame(family, weights, cache, begin, slots, reaches, int((first + room).max()))
+    return Frame(family, weights, cache, begin, slots, reaches, int((first + room).max()), early)

@@ -5,14 +5,14 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 from fabula import arrays
 from fabula.arrays.ragged import rectangle
 from fabula.context import Context
 from fabula.errors import ArgumentError
 from fabula.processors.arguments import number
-from fabula.processors.processor import LogitsProcessor
+from fabula.processors.processor import LogitsProcessor, column
 
 __all__ = ["ClassifierFreeGuidanceLogitsProcessor", "UnbatchedClassifierFreeGuidanceLogitsProcessor"]
 
@@ -47,7 +47,7 @@ class UnbatchedClassifierFreeGuidanceLogitsProcessor(LogitsProcessor):
     anew, so rows may be exchanged between calls, as beams do. Sanchez et al. 2023, section 2.
     """
 
-    reads_host = True
+    numbers: ClassVar[dict[str, float]] = {"guidance_scale": 1.0}
 
     def __init__(
         self,
@@ -59,6 +59,7 @@ class UnbatchedClassifierFreeGuidanceLogitsProcessor(LogitsProcessor):
     ) -> None:
         self.guidance_scale = number("guidance_scale", guidance_scale, "Use 1.0 to switch it off.")
         self.model = model
+        self.reads_host = model is not None
         self.unconditional_ids = unconditional_ids
         self.unconditional_attention_mask = unconditional_attention_mask
         self.use_cache = use_cache
@@ -66,17 +67,18 @@ class UnbatchedClassifierFreeGuidanceLogitsProcessor(LogitsProcessor):
 
     def process(self, scores: Any, context: Context) -> Any:
         xp = arrays.of(scores)
-        conditional = xp.log_softmax(scores)
-        if self.guidance_scale == 1:
+        conditional, scale = xp.log_softmax(scores), column(xp, self.guidance_scale, "float32", scores)
+        if isinstance(scale, float) and scale == 1:
             return conditional
         logits = context.unconditional
         if logits is None:
             logits = self._run(xp, rectangle(context.tokens, context.lengths, context.padding))
         unconditional = xp.log_softmax(logits)
-        return unconditional + (conditional - unconditional) * self.guidance_scale
+        guided = unconditional + (conditional - unconditional) * scale
+        return guided if isinstance(scale, float) else xp.where(scale == 1, scores, guided)
 
     def stack_key(self) -> Hashable | None:
-        return self.guidance_scale if self.model is None else None
+        return () if self.model is None else None
 
     def _run(self, xp: Any, input_ids: Any) -> Any:
         """Float32["R V"]: the model's logits after the negative prompt and what the rows hold beyond their prompts."""

@@ -1,0 +1,121 @@
+"""The loop of closed rows: forward, processors, choice and append, until nothing but the host can go on."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+from fabula import arrays
+from fabula.arrays.random import Words, row_key
+from fabula.context import Context
+from fabula.decoding.closed import ClosedRows, Form
+from fabula.decoding.sample import best_tokens, keyed_noise
+from fabula.processors.columns import process_of
+
+__all__ = ["Choose", "Forward", "Turn", "appended", "decode"]
+
+# (tokens Int["M"], their positions Int["M"], the model's state) -> (logits Float["M V"], the model's next state)
+# Where the form has layers the logits are a sequence: the last layer's, and then those after each of them.
+Forward = Callable[[Any, Any, Any], tuple[Any, Any]]
+
+
+class Turn(NamedTuple):
+    """R rows between two tokens. What has ended stays as it is, and is computed once more as it was."""
+
+    tokens: Any  # Int["R L"]
+    lengths: Any  # Int["R"]
+    last: Any  # Int["M"]: what the model computes next
+    position: Any  # Int["M"]: where
+    ended: Any  # Bool["R"]
+    model: Any  # the model's state
+
+
+# (what a forward gives, the rows) -> (tokens Int["R"], whether each is one Bool["R"])
+Choose = Callable[[Any, Turn], tuple[Any, Any]]
+
+
+def decode(
+    forward: Forward,
+    state: Any,
+    form: Form,
+    rows: ClosedRows,
+    choose: Choose | None = None,
+    loop: Callable[..., Any] | None = None,
+) -> tuple[Any, Any, Any]:
+    """The rows' tokens Int["R L"] and lengths Int["R"] once all have ended or used their room, and the model's state.
+
+    A row also ends before a token whose score is no finite number. The same code runs eagerly and inside a compiled
+    loop: shapes are fixed, and what has ended stays as it is. A backend may `choose` by itself, as the form's rows do,
+    and bring a `loop` of its own in place of the framework's `while_loop`.
+    """
+    xp = arrays.of(rows.tokens)
+    choose = choose or chooser(xp, form, rows)
+
+    def goes_on(turn: Turn) -> Any:
+        some = xp.any(turn.ended & (rows.room > 0), axis=0)
+        return ~xp.all(turn.ended, axis=0) & ~(some & rows.hurried[0])
+
+    def step(turn: Turn) -> Turn:
+        logits, model = forward(turn.last, turn.position, turn.model)
+        chosen, finite = choose(logits, turn)
+        grows = finite & ~turn.ended
+        lengths = turn.lengths + xp.astype(grows, "int32")
+        tokens = appended(xp, turn.tokens, lengths, grows, chosen)
+        ends = xp.any(chosen[:, None] == rows.ends) | (lengths - rows.lengths >= rows.room)
+        stays = ends | ~grows
+        each_stays, each_chosen = _spread(xp, stays, form.each), _spread(xp, chosen, form.each)
+        last = xp.where(each_stays, turn.last, each_chosen)
+        position = turn.position + xp.astype(~each_stays, "int32")
+        return Turn(tokens, lengths, last, position, turn.ended | stays, model)
+
+    begin = Turn(rows.tokens, rows.lengths, rows.last, rows.position, rows.room <= 0, state)
+    end = (loop or xp.while_loop)(goes_on, step, begin)
+    return end.tokens, end.lengths, end.model
+
+
+def chooser(xp: Any, form: Form, rows: ClosedRows) -> Choose:
+    """The rows' processors, and then each row's best token or its keyed draw."""
+    process = process_of(form.columns, rows.numbers)
+    keys = row_key(xp, (rows.seed_low, rows.seed_high), rows.stream) if form.draws else None
+
+    def choose(logits: Any, turn: Turn) -> tuple[Any, Any]:
+        scores, negative = _told(xp, form, logits)
+        context = Context(turn.tokens, turn.lengths, rows.prompt_lengths, unconditional=negative)
+        scores = process(scores, context)
+        chosen = _chosen(xp, scores, rows.sampled, keys, rows.hidden + turn.lengths)
+        return chosen, xp.take_along_axis(scores, chosen[:, None])[:, 0] > -float("inf")
+
+    return choose
+
+
+def _told(xp: Any, form: Form, logits: Any) -> tuple[Any, Any]:
+    """Float32["R V"]: what the processors are given, and the logits after the negative prompts or None.
+
+    Where they then forbid all that a contrast leaves, the row ends here, and the host asks them about the rest.
+    """
+    heads = [xp.astype(head, "float32") for head in (logits if form.layers else [logits])]
+    negative = None if form.each == 1 else heads[0][1 :: form.each]
+    own, *early = [head[:: form.each] for head in heads]
+    return own if form.contrast is None else form.contrast.contrasted(xp, own, early), negative
+
+
+def _chosen(xp: Any, scores: Any, sampled: Any, keys: Words | None, position: Any) -> Any:
+    """Int["R"]: a keyed draw in rows that draw, else the best token; without keys no row draws."""
+    if keys is None:
+        return best_tokens(xp, scores)
+    tokens, values = xp.survivors(scores)
+    noise = keyed_noise(xp, keys, position, tokens)
+    winner = xp.argmax(xp.where(sampled[:, None], values + noise, values))
+    return xp.take_along_axis(tokens, winner[:, None])[:, 0]
+
+
+def _spread(xp: Any, values: Any, each: int) -> Any:
+    """["M"]: of ["R"], for all rows of the model."""
+    return values if each == 1 else xp.repeat(values, each)
+
+
+def appended(xp: Any, tokens: Any, lengths: Any, grows: Any, chosen: Any) -> Any:
+    """Tokens ["R L"] with the chosen ones as the last of `lengths` where a row grows."""
+    place = xp.maximum(lengths - 1, 0)[:, None]
+    before = xp.take_along_axis(tokens, place)
+    return xp.scatter_set(tokens, place, xp.where(grows[:, None], chosen[:, None], before))
