@@ -108,8 +108,6 @@ def test_each_door_takes_its_own_models(written, tmp_path):
     write_tiny_model(tmp_path)
     with pytest.raises(ArgumentError, match="must be loaded by AutoModelForCausalLM, got AutoModelForSeq2SeqLM"):
         AutoModelForSeq2SeqLM.from_pretrained(tmp_path)
-    with pytest.raises(NotSupportedError, match="`backend` must be 'torch' for t5, got 'native'"):
-        AutoModelForSeq2SeqLM.from_pretrained(folder, backend="native")
     with pytest.raises(ArgumentError, match="`config` must be a ModelConfig"):
         AutoModelForSeq2SeqLM.from_pretrained(folder, config={})
 

@@ -18,6 +18,7 @@ from fabula.models.config import ModelConfig
 from fabula.models.families import family_class, family_for
 from fabula.models.family import EncoderDecoder, Family
 from fabula.models.native import NativeCausalLM
+from fabula.models.native_seq2seq import NativeSeq2SeqLM
 from fabula.models.rounding import RoundedTensors
 from fabula.ops.native_weights import Precision
 from fabula.quant.convert import FLOATS, ConvertedTensors
@@ -37,7 +38,8 @@ def load_model(checkpoint: Checkpoint, options: LoadOptions, config: ModelConfig
     backend = _backend(options, device, family)
     if backend == "native":
         with late_bar("packing weights") as progress:
-            model: Any = NativeCausalLM(family, tensors, precision=precision, threads=options.threads, loaded=progress)
+            native = NativeSeq2SeqLM if isinstance(family, EncoderDecoder) else NativeCausalLM
+            model: Any = native(family, tensors, precision=precision, threads=options.threads, loaded=progress)
     else:
         kind, rounded = BACKENDS[backend].model_class(family), RoundedTensors(family, tensors, precision)
         BACKENDS[backend].devices.check_device(device)
@@ -101,10 +103,6 @@ def _place(options: LoadOptions) -> str:
 def _backend(options: LoadOptions, device: str, family: Family) -> str:
     encodes = isinstance(family, EncoderDecoder)
     backend = options.backend or ("native" if device == "cpu" and not encodes else "torch")
-    if backend == "native" and encodes:
-        raise NotSupportedError(
-            f"`backend` must be 'torch' for {family.config.model_type}, got 'native'. Leave it out."
-        )
     if backend == "native" and device != "cpu":
         raise ArgumentError(f"`backend` 'native' computes on the CPU only, got device {device!r}. Use backend='torch'.")
     if backend != "native":

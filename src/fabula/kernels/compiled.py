@@ -12,7 +12,8 @@ from fabula.errors import OutOfMemoryError
 from fabula.kernels.library import Library
 from fabula.kernels.memory import place_buffers
 from fabula.kernels.program import ACTIVATIONS, FORMAT_NUMBERS, Instruction, Operation, Program, Rope, Value
-from fabula.kernels.structures import CBurst, CInstruction, CMatrix, CRope, CStep, CValue
+from fabula.kernels.stored import LANES
+from fabula.kernels.structures import CBurst, CInstruction, CMatrix, CPositionBias, CRope, CStep, CValue
 
 
 class ThreadPool:
@@ -33,6 +34,7 @@ class CompiledProgram:
         self.program = program
         self._kept: list[Any] = []
         self._ropes: dict[Rope, int] = {}
+        self._biases: dict[int, int] = {}  # id of an array -> its CPositionBias
         self._offsets, row_bytes = place_buffers(program)
         self._values: dict[int, int] = {}
         self._table: list[CValue] = []
@@ -115,12 +117,22 @@ class CompiledProgram:
             offsets = s.key_offset, s.value_offset
             integers = (a.heads, s.kv_heads, s.head_dim, a.window or 0, s.bits, s.group, *offsets)
             lowered.numbers[0], lowered.numbers[1] = a.scale, a.softcap or 0.0
+            lowered.pointers[0] = None if a.bias is None else self._position_bias(a.bias)
         elif instruction.operation == Operation.RMS_NORM:
             integers = (instruction.group,)
         elif instruction.operation in (Operation.ACTIVATE, Operation.GATE, Operation.GATED_MATMUL):
             integers = (ACTIVATIONS[instruction.activation],)
         for i, number in enumerate(integers):
             lowered.integers[i] = number
+
+    def _position_bias(self, bias: np.ndarray) -> int:
+        """Where the numbers of distances lie; layers that share them share their copy."""
+        if id(bias) not in self._biases:
+            wide = np.ascontiguousarray(np.pad(bias, ((0, 0), (LANES, LANES)), mode="edge"), np.float32)
+            lowered = CPositionBias(self._pointer(wide), bias.shape[1] // 2)
+            self._kept += [bias, lowered]
+            self._biases[id(bias)] = ctypes.addressof(lowered)
+        return self._biases[id(bias)]
 
     def _lower_rope(self, rope: Rope) -> CRope:
         frequencies = np.array(rope.inverse_frequencies, np.float64)

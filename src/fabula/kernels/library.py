@@ -13,7 +13,7 @@ from typing import Any
 from fabula.errors import ArgumentError, FabulaError, OutOfMemoryError
 from fabula.kernels.structures import SHARED, CBurst, CInstruction, CRope, CSampleRow, CStep, CValue
 
-VERSION = 4
+VERSION = 5
 ISAS = MappingProxyType({"portable": 0, "avx2": 1, "avx512": 2})  # slowest first
 NO_SUCH_TOKEN, NO_SUCH_BLOCK = 3, 4  # what a step may come to; see cpp/abi.h
 SUFFIXES = MappingProxyType({"win32": "dll", "darwin": "dylib"})

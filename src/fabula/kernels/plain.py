@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
 from types import MappingProxyType
 from typing import Any, Protocol
 
 import numpy as np
 
-from fabula.kernels.plain_attention import attend
+from fabula.kernels.plain_attention import Places, attend, attend_memory, store
 from fabula.kernels.program import GROUP, Buffer, Instruction, Layout, Matrix, Operation, Program, Value
 
 
@@ -28,6 +28,10 @@ class Inputs(Protocol):
     def scored(self) -> np.ndarray: ...
     @property
     def vectors(self) -> Any: ...
+    @property
+    def memories(self) -> Sequence[Any]: ...
+    @property
+    def columns(self) -> np.ndarray | None: ...
 
 
 def positions_of(batch: Inputs) -> np.ndarray:
@@ -102,14 +106,32 @@ def _gated_matmul(step: _Step) -> None:
 
 
 def _attend(step: _Step) -> None:
-    instruction, batch = step.instruction, step.batch
-    assert instruction.attention is not None
-    positions = positions_of(batch)
-    rows = np.repeat(np.arange(len(batch.first)), np.diff(batch.starts))
-    queries = batch.scored if instruction.scored else np.arange(len(positions))
+    attention, places = step.instruction.attention, _places(step)
+    assert attention is not None
     q, k, v = step.inputs
-    attended = attend(instruction.attention, q, k, v, rows, positions, queries, batch.tables, step.cache)
-    step.write(instruction.out, attended)
+    store(attention.stored, k, v, places, step.cache)
+    both = step.instruction.operation == Operation.ATTEND_BOTH
+    step.write(step.instruction.out, attend(attention, q, places, step.cache, both))
+
+
+def _attend_memory(step: _Step) -> None:
+    attention = step.instruction.attention
+    assert attention is not None
+    memories = [(memory.data, memory.length) for memory in step.batch.memories]
+    (q,) = step.inputs
+    step.write(step.instruction.out, attend_memory(attention, q, _places(step), memories))
+
+
+def _store(step: _Step) -> None:
+    assert step.instruction.attention is not None
+    k, v = step.inputs
+    store(step.instruction.attention.stored, k, v, _places(step), step.cache)
+
+
+def _places(step: _Step) -> Places:
+    batch, positions = step.batch, positions_of(step.batch)
+    rows = np.repeat(np.arange(len(batch.first)), np.diff(batch.starts))
+    return Places(rows, positions, step.of_tokens(np.arange(len(positions))), batch.tables, batch.columns)
 
 
 def _embed(step: _Step) -> np.ndarray:
@@ -253,8 +275,16 @@ ROWS: Mapping[Operation, Callable[..., np.ndarray]] = MappingProxyType(
         Operation.GATE: _gate,
         Operation.SOFTCAP: _softcap,
         Operation.COPY: lambda _, x: x,
+        Operation.SCALE: lambda step, x: x * np.float32(step.instruction.number),
     }
 )
 OPERATIONS: Mapping[Operation, Callable[[_Step], None]] = MappingProxyType(
-    {Operation.MATMUL: _matmul, Operation.GATED_MATMUL: _gated_matmul, Operation.ATTEND: _attend}
+    {
+        Operation.MATMUL: _matmul,
+        Operation.GATED_MATMUL: _gated_matmul,
+        Operation.ATTEND: _attend,
+        Operation.ATTEND_BOTH: _attend,
+        Operation.ATTEND_MEMORY: _attend_memory,
+        Operation.STORE: _store,
+    }
 )

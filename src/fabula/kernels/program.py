@@ -52,9 +52,13 @@ class Operation(IntEnum):
     GATE = 8
     SOFTCAP = 9
     COPY = 10
-    MATMUL = 11
-    GATED_MATMUL = 12
-    ATTEND = 13
+    SCALE = 11
+    MATMUL = 12
+    GATED_MATMUL = 13
+    ATTEND = 14
+    ATTEND_BOTH = 15
+    ATTEND_MEMORY = 16
+    STORE = 17
 
 
 @dataclass(eq=False, slots=True)
@@ -129,6 +133,7 @@ class Attention:
     window: int | None
     softcap: float | None
     stored: Stored
+    bias: np.ndarray | None = None  # Float32["heads 2 * far + 1"]: what distances, key less query, from -far on add
 
 
 @dataclass(frozen=True, eq=False, slots=True)

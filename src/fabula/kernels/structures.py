@@ -60,6 +60,10 @@ class CInstruction(ctypes.Structure):
     ]
 
 
+class CPositionBias(ctypes.Structure):
+    _fields_ = [("values", c_void_p), ("far", c_int32), ("reserved", c_int32)]
+
+
 class CRope(ctypes.Structure):
     _fields_ = [("inverse_frequencies", ctypes.POINTER(c_double)), ("half", c_int32), ("factor", c_float)]
 
@@ -79,6 +83,10 @@ class CStep(ctypes.Structure):
         ("cache", c_void_p),
         ("block_bytes", c_int64),
         ("blocks", c_int64),
+        ("memories", c_void_p),
+        ("memory_lengths", c_void_p),
+        ("memory_block_bytes", c_int64),
+        ("columns", c_void_p),
         ("outputs", c_void_p * OUTPUTS),
     ]
 
@@ -112,4 +120,5 @@ class CBurst(ctypes.Structure):
     ]
 
 
-SHARED = (CMatrix, CValue, CSegment, CInstruction, CStep, CSampleRow, CBurst)  # those whose sizes the library tells
+# Those whose sizes the library tells.
+SHARED = (CMatrix, CValue, CSegment, CInstruction, CStep, CSampleRow, CBurst, CPositionBias)

@@ -32,7 +32,7 @@ from fabula.models.place import Place
 from fabula.models.rectangle import column_mask, ragged_batch
 from fabula.models.rounding import RoundedTensors
 from fabula.models.weights import count_numbers
-from fabula.ops.native import NativeModel, native_library
+from fabula.ops.native import NativeModel, Placed, native_library
 from fabula.ops.native_weights import Precision
 from fabula.ops.protocol import NO_TAPS, Batch, Forward, Taps
 from fabula.quant.formats import StoredTensor
@@ -67,9 +67,13 @@ class NativeCausalLM(GenerationMixin):
         self._precision: Precision = precision
         placed = placed_tensors(family, tensors)
         self._embedding = placed[None, "embed"]
-        self._native = NativeModel(
-            family, placed, precision=precision, threads=threads, library=native_library(), loaded=loaded
+        self._native = self._programs(
+            placed, precision=precision, threads=threads, library=native_library(), loaded=loaded
         )
+
+    def _programs(self, placed: Placed, **options: Any) -> NativeModel:
+        """What computes the model, of the weights for its family's fields."""
+        return NativeModel(self.family, placed, **options)
 
     @property
     def dtype(self) -> str:
@@ -160,15 +164,18 @@ class NativeCausalLM(GenerationMixin):
         check_past(past_key_values, len(ids), self.new_cache(0))
         past = past_key_values or Past(self.new_cache(len(ids) * blocks_for(ids.shape[1] + 1)), len(ids))
         host = None if attention_mask is None else host_array(attention_mask, "attention_mask")
-        mask = column_mask(host, ids.shape, past)
-        check_room(int((past.lengths + mask.sum(1)).max()), self.context_length)
-        forward = self.step_apart(ragged_batch(ids, mask, past), past.cache)
-        logits = np.zeros((*ids.shape, self.vocabulary_size), np.float32)
-        logits[mask] = forward.logits
-        like = input_ids if hasattr(input_ids, "shape") else logits
-        given = arrays.of(like).asarray(logits, "float32", like=like)
+        given = as_given(self._scores(ids, host, past), input_ids)
         output = CausalLMOutput(logits=given, past_key_values=None if use_cache is False else past)
         return output if return_dict else output.to_tuple()
+
+    def _scores(self, ids: np.ndarray, mask: np.ndarray | None, past: Past, memories: Sequence[Any] = ()) -> np.ndarray:
+        """Float32["R L V"]: the logits of a rectangle that goes on from a past, zero where there is padding."""
+        kept = column_mask(mask, (ids.shape[0], ids.shape[1]), past)
+        check_room(int((past.lengths + kept.sum(1)).max()), self.context_length)
+        forward = self.step_apart(replace(ragged_batch(ids, kept, past), memories=memories), past.cache)
+        logits = np.zeros((*ids.shape, self.vocabulary_size), np.float32)
+        logits[kept] = forward.logits
+        return logits
 
     forward = __call__
 
@@ -200,7 +207,8 @@ class NativeCausalLM(GenerationMixin):
         return count_numbers(self.family, self._tensors, exclude_embeddings)
 
     def __repr__(self) -> str:
-        return f"NativeCausalLM({self.name_or_path!r}, {self.config.model_type}, {self.num_parameters():,} parameters)"
+        name = type(self).__name__
+        return f"{name}({self.name_or_path!r}, {self.config.model_type}, {self.num_parameters():,} parameters)"
 
     def __getstate__(self) -> Any:
         raise NotSupportedError("a native model is not copied or pickled: load it again, or use backend='torch'.")
@@ -208,4 +216,10 @@ class NativeCausalLM(GenerationMixin):
     def __getattr__(self, name: str) -> Any:
         if name in MODULE_METHODS:
             raise AbsentAttributeError(f"a native model has no {name}(): load with backend='torch'.")
-        raise AttributeError(f"NativeCausalLM has no attribute {name!r}")
+        raise AttributeError(f"{type(self).__name__} has no attribute {name!r}")
+
+
+def as_given(x: np.ndarray, like: Any) -> Any:
+    """Float32 numbers as an array of the framework, and at the place, of what a caller gave; of NumPy for lists."""
+    like = like if hasattr(like, "shape") else x
+    return arrays.of(like).asarray(x, "float32", like=like)

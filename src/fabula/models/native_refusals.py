@@ -25,21 +25,50 @@ CALL_ARGUMENTS = (
     *("position_ids", "inputs_embeds", "labels", "logits_to_keep", "num_logits_to_keep", "cache_position"),
     *("output_hidden_states", "output_attentions"),
 )
-KNOWN = ("input_ids", "attention_mask", "past_key_values", "use_cache", "return_dict", *CALL_ARGUMENTS)
+SEQ2SEQ_ARGUMENTS = (
+    *("inputs_embeds", "decoder_inputs_embeds", "labels", "cache_position"),
+    *("output_hidden_states", "output_attentions"),
+)
+TAKEN = ("input_ids", "attention_mask", "past_key_values", "use_cache", "return_dict")
+SEQ2SEQ_TAKEN = (*TAKEN, "decoder_input_ids", "decoder_attention_mask", "encoder_outputs")
 
 
 def refuse(arguments: Mapping[str, Any], input_ids: Any) -> None:
     """Raises for what a call of the model was given and a native one would ignore, and where there are no ids."""
+    _refuse(arguments, CALL_ARGUMENTS, TAKEN)
+    if input_ids is None:
+        raise ArgumentError("`input_ids` must be given, got None. Pass what the tokenizer returns.")
+
+
+def refuse_seq2seq(arguments: Mapping[str, Any], decoder_input_ids: Any, has_text: bool) -> None:
+    """The same of a model with an encoder; `has_text`: there is something to encode, or that was."""
+    _refuse(arguments, SEQ2SEQ_ARGUMENTS, SEQ2SEQ_TAKEN)
+    if not has_text:
+        raise ArgumentError("`input_ids` must be given, got None. Pass what the tokenizer returns.")
+    if decoder_input_ids is None:
+        raise ArgumentError(
+            "`decoder_input_ids` must be given, got None. Pass the decoder's start token, or use generate()."
+        )
+
+
+def _refuse(arguments: Mapping[str, Any], refused: Sequence[str], taken: Sequence[str]) -> None:
     for name, value in arguments.items():
-        if name not in CALL_ARGUMENTS:
-            near = difflib.get_close_matches(name, KNOWN, n=1)
+        if name not in refused:
+            near = difflib.get_close_matches(name, (*taken, *refused), n=1)
             raise UnknownArgumentError(
                 f"a model's call has no argument `{name}`.{f' Did you mean `{near[0]}`?' if near else ''}"
             )
         if value is not None and value is not False:
             raise NotSupportedError(f"a native model's call takes no `{name}`: load with backend='torch'.")
-    if input_ids is None:
-        raise ArgumentError("`input_ids` must be given, got None. Pass what the tokenizer returns.")
+
+
+def refuse_weights(output_attentions: bool) -> None:
+    """Raises NotSupportedError where an encoder's attention weights are asked for."""
+    if output_attentions:
+        raise NotSupportedError(
+            "`output_attentions` must be False for a native model: its kernels keep no attention weights. "
+            "Load with backend='torch'."
+        )
 
 
 def check_coded(kind: CacheKind, layers: Sequence[LayerSpec]) -> None:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from fabula.models.family import Family
+from fabula.models.family import Stack
 from fabula.models.weights import find_tensor, placed_entries, served_by_another
 from fabula.quant.formats import StoredTensor
 
 
 def placed_tensors(
-    family: Family, tensors: Mapping[str, StoredTensor]
+    family: Stack, tensors: Mapping[str, StoredTensor]
 ) -> dict[tuple[int | None, str], StoredTensor | None]:
     """(layer or None, field) -> the stored weight, None for an optional one that is absent. Raises ModelFileError."""
     placed: dict[tuple[int | None, str], StoredTensor | None] = {}

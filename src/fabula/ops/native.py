@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from fabula.cache.native import NativeCache, NativeLayout, native_layout
+from fabula.cache.native_memory import lowered_memories
 from fabula.errors import NotSupportedError
 from fabula.kernels.compiled import CompiledProgram, ThreadPool
 from fabula.kernels.library import Library, load_library
@@ -30,8 +31,9 @@ from fabula.quant.formats import StoredTensor
 
 EARLY = 20  # one layer of so many is an early one
 SECONDS = 0.1  # of a burst: so long waits who wants to cancel a request, or brings another
+AnyProgram = CompiledProgram | PlainProgram
+Buffers = Callable[[int, int, int], np.ndarray]  # (output's number, rows, features) -> where it is written
 _Use = tuple[Taps, NativeLayout]  # what a program is for
-_Buffer = Callable[[int, int, int], np.ndarray]  # (output's number, rows, features) -> where it is written
 Placed = Mapping[tuple[int | None, str], StoredTensor | None]  # (layer or None, field) -> the stored weight
 
 
@@ -55,14 +57,14 @@ class NativeModel:
         self.family = family
         self.threads = threads or available_threads()
         self.library = library
-        self._weights = _namespaces(family, tensors)
-        graph = self._record(NO_TAPS)
-        self.weights = NativeWeights(library, linear_weights(graph), precision, self.threads, loaded)
-        single = all(self.weights.matrix(each).layout == Layout.FLOAT32 for each in linear_weights(graph))
+        self._weights = namespaces(family, tensors)
+        matrices = linear_weights(self._everything())
+        self.weights = NativeWeights(library, matrices, precision, self.threads, loaded)
+        single = all(self.weights.matrix(each).layout == Layout.FLOAT32 for each in matrices)
         self._float_bits = 32 if single else 16
         self._layouts: dict[tuple[int, int], NativeLayout] = {}  # of caches, by the bits of a number and its group
         self._pool = None if library is None else ThreadPool(library, self.threads)
-        self._programs: dict[_Use, CompiledProgram | PlainProgram] = {}
+        self._programs: dict[_Use, AnyProgram] = {}
         self._buffers: dict[tuple[_Use, int], np.ndarray] = {}
         self._program((NO_TAPS, self._layout(self._float_bits, 0)))
 
@@ -89,15 +91,18 @@ class NativeModel:
 
     def step_apart(self, batch: Batch, cache: NativeCache, taps: Taps = NO_TAPS) -> Forward:
         """The same, with outputs that are the caller's to keep."""
-        return self._step(batch, cache, taps, lambda number, rows, width: np.empty((rows, width), np.float32))
+        return self._step(batch, cache, taps, callers_own)
 
-    def _step(self, batch: Batch, cache: NativeCache, taps: Taps, buffer: _Buffer) -> Forward:
-        program = self._program((taps, cache.layout))
-        if isinstance(program, PlainProgram):
-            outputs = program.run(batch, cache.data)
-        else:
-            outputs = self._run(program, batch, cache, buffer)
-        return _forward(taps, outputs)
+    def _step(self, batch: Batch, cache: NativeCache, taps: Taps, buffer: Buffers) -> Forward:
+        return _forward(taps, self._execute(self._program((taps, cache.layout)), batch, cache, buffer))
+
+    def _everything(self) -> list[Node]:
+        """What uses all weights that are to be packed."""
+        return self._record(NO_TAPS)
+
+    def _memory_layout(self) -> NativeLayout | None:
+        """How what an encoder left lies in memory; None: there is no encoder."""
+        return None
 
     def _record(self, taps: Taps) -> list[Node]:
         """The nodes of the logits and of what is tapped, in the order that `_forward` reads them."""
@@ -111,16 +116,21 @@ class NativeModel:
         early = [family.logits(ops, ops.scored(states[index]), outer) for index in taps.layer_logits]
         return [family.logits(ops, hidden, outer), *([hidden] if taps.final_hidden else []), *tapped, *early]
 
-    def _program(self, use: _Use) -> CompiledProgram | PlainProgram:
+    def _program(self, use: _Use) -> AnyProgram:
         if use not in self._programs:
             taps, layout = use
-            program = schedule(self._record(taps), self.weights, layout)
-            self._programs[use] = (
-                PlainProgram(program) if self.library is None else CompiledProgram(self.library, program)
-            )
+            self._programs[use] = self._scheduled(self._record(taps), layout, self._memory_layout())
         return self._programs[use]
 
-    def _run(self, program: CompiledProgram, batch: Batch, cache: NativeCache, buffer: _Buffer) -> list[np.ndarray]:
+    def _scheduled(
+        self, outputs: Sequence[Node], cache: NativeLayout, memory: NativeLayout | None = None
+    ) -> AnyProgram:
+        program = schedule(outputs, self.weights, cache, memory)
+        return PlainProgram(program) if self.library is None else CompiledProgram(self.library, program)
+
+    def _execute(self, program: AnyProgram, batch: Batch, cache: NativeCache, buffer: Buffers) -> list[np.ndarray]:
+        if isinstance(program, PlainProgram):
+            return program.run(batch, cache.data)
         assert self._pool is not None
         outputs = [
             buffer(number, len(batch.scored), output.width) for number, output in enumerate(program.program.outputs)
@@ -166,12 +176,24 @@ def _lowered(batch: Batch, cache: NativeCache, outputs: Sequence[np.ndarray]) ->
     step = CStep(int(batch.starts[-1]), len(batch.first), batch.tables.shape[1], len(batch.scored))
     step.tokens, step.starts, step.first, step.tables, step.scored = (each.ctypes.data for each in arrays)
     step.vectors = None if vectors is None else vectors.ctypes.data
+    if batch.columns is not None:
+        arrays.append(np.ascontiguousarray(batch.columns, np.int32))
+        step.columns = arrays[-1].ctypes.data
     step.cache, (step.blocks, step.block_bytes) = cache.data.ctypes.data, cache.data.shape
+    if batch.memories:
+        arrays += list(lowered_memories(batch.memories))
+        step.memories, step.memory_lengths = (each.ctypes.data for each in arrays[-2:])
+        step.memory_block_bytes = batch.memories[0].layout.block_bytes
     step.outputs = (ctypes.c_void_p * len(step.outputs))(*(each.ctypes.data for each in outputs))
     return step, [arrays, vectors]
 
 
-def _namespaces(family: Any, tensors: Placed) -> tuple[SimpleNamespace, list[SimpleNamespace]]:
+def callers_own(number: int, rows: int, width: int) -> np.ndarray:
+    """A buffer for an output that the caller keeps."""
+    return np.empty((rows, width), np.float32)
+
+
+def namespaces(family: Any, tensors: Placed) -> tuple[SimpleNamespace, list[SimpleNamespace]]:
     """The weights as the family's code names them: outside the layers, and layer by layer."""
     outer = SimpleNamespace()
     layers = [SimpleNamespace() for _ in family.layers]

@@ -13,7 +13,10 @@ from fabula.quant.formats import StoredTensor
 
 NORMS = ("rms_norm", "layer_norm")
 ROW_WISE = frozenset(
-    ("embed", "embed_positions", "linear", *NORMS, "slice", "add", "rope", "activate", "gate", "softcap")
+    (
+        *("embed", "embed_positions", "linear", *NORMS, "slice", "add", "scale"),
+        *("rope", "activate", "gate", "softcap", "attend_memory"),
+    )
 )
 
 
@@ -75,18 +78,20 @@ class RecordingOps:
         return Node("rope", (x,), x.width, x.scored, {"rope": rope})
 
     def scale(self, x: Node, factor: float) -> Node:
-        raise NotSupportedError("the native backend scales no activations. Load with backend='torch'.")
+        return Node("scale", (x,), x.width, x.scored, {"factor": factor})
 
     def attend_memory(self, layer: LayerSpec, q: Node) -> Node:
-        raise NotSupportedError("the native backend has no encoder's memory. Load with backend='torch'.")
+        return Node("attend_memory", (q,), q.width, q.scored, {"layer": layer})
+
+    def store(self, layer: LayerSpec, k: Node, v: Node) -> Node:
+        """Writes k and v to a memory: nothing that another node reads."""
+        return Node("store", (k, v), 0, details={"layer": layer})
 
     def attend(self, layer: LayerSpec, q: Node, k: Node, v: Node, bias: StoredWeight | None = None) -> Node:
-        if not layer.attention.causal or bias is not None:
-            raise NotSupportedError(
-                "the native backend attends causally, and distances add nothing. Load with backend='torch'."
-            )
+        if not layer.attention.causal and layer.attention.window is not None:
+            raise NotSupportedError("the native backend has windows in causal layers only. Load with backend='torch'.")
         width = layer.attention.heads * layer.attention.head_dim
-        return Node("attend", (q, k, v), width, q.scored, {"layer": layer})
+        return Node("attend", (q, k, v), width, q.scored, {"layer": layer, "bias": bias})
 
     def activate(self, x: Node, kind: Activation) -> Node:
         return Node("activate", (x,), x.width, x.scored, {"kind": kind})

@@ -20,18 +20,24 @@ from fabula.kernels.program import (
     Segment,
     Value,
 )
+from fabula.kernels.stored import Stored
 from fabula.kernels.structures import SEGMENTS
 from fabula.ops.native_graph import Node, StoredWeight, ancestors, gather_early, users_of
 from fabula.ops.native_weights import NativeWeights
-from fabula.ops.specs import RopeSpec
+from fabula.ops.specs import AttentionSpec, RopeSpec
 
 OUTLIER = 6.0  # times a row's root mean square: from there a group of activations has second codes
 EVERYWHERE = 0.0  # every group has
 
 
-def schedule(outputs: Sequence[Node], weights: NativeWeights, cache: NativeLayout) -> Program:
-    """The program that computes these nodes at the scored positions, in this order of outputs."""
-    return Scheduler(gather_early(outputs), weights, cache).program()
+def schedule(
+    outputs: Sequence[Node], weights: NativeWeights, cache: NativeLayout, memory: NativeLayout | None = None
+) -> Program:
+    """The program that computes these nodes at the scored positions, in this order of outputs.
+
+    `cache`: what is written to; `memory`: what is only read of an encoder.
+    """
+    return Scheduler(gather_early(outputs), weights, cache, memory).program()
 
 
 class Scheduler:
@@ -41,10 +47,13 @@ class Scheduler:
     linears gives the quantized row that the next packed linear reads.
     """
 
-    def __init__(self, outputs: Sequence[Node], weights: NativeWeights, cache: NativeLayout) -> None:
+    def __init__(
+        self, outputs: Sequence[Node], weights: NativeWeights, cache: NativeLayout, memory: NativeLayout | None
+    ) -> None:
         self.outputs = outputs
         self.weights = weights
         self.cache = cache
+        self.memory = memory
         self.order = list(ancestors(outputs))
         self.users = users_of(self.order)
         self.instructions: list[Instruction] = []
@@ -58,7 +67,7 @@ class Scheduler:
         for node in self.order:
             if node not in self.values and node not in self.waiting:
                 self._emitters().get(node.operation, self._emit_rows)(node)
-        results = [self._output(node) for node in self.outputs]
+        results = [self._output(node) for node in self.outputs if node.operation != "store"]
         return Program(tuple(self.instructions), tuple(value.buffer for value in results))
 
     def _emitters(self) -> Mapping[str, Callable[[Node], None]]:
@@ -69,6 +78,8 @@ class Scheduler:
             "slice": self._emit_slice,
             "gather": self._emit_gather,
             "attend": self._emit_attend,
+            "attend_memory": self._emit_attend_memory,
+            "store": self._emit_store,
         }
 
     def _value(self, node: Node, by_rows: bool = True) -> Value:
@@ -206,11 +217,26 @@ class Scheduler:
 
     def _emit_attend(self, node: Node) -> None:
         layer = node.details["layer"]
-        spec = layer.attention
-        attention = Attention(spec.heads, spec.scale, spec.window, spec.softcap, self.cache.layers[layer.index])
+        spec, weight = layer.attention, node.details["bias"]
+        bias = None if weight is None else self.weights.distances(weight, spec)
+        attention = _attention(spec, self.cache.layers[layer.index], bias)
         inputs = tuple(self.values[each] for each in node.inputs)
         out = self._value(node, by_rows=False)
-        self.instructions.append(Instruction(Operation.ATTEND, node.scored, inputs, out, attention=attention))
+        operation = Operation.ATTEND if spec.causal else Operation.ATTEND_BOTH
+        self.instructions.append(Instruction(operation, node.scored, inputs, out, attention=attention))
+
+    def _emit_attend_memory(self, node: Node) -> None:
+        layer = node.details["layer"]
+        assert self.memory is not None
+        attention = _attention(layer.memory, self.memory.layers[layer.index])
+        query, out = self.values[node.inputs[0]], self._value(node, by_rows=False)
+        self.instructions.append(Instruction(Operation.ATTEND_MEMORY, node.scored, (query,), out, attention=attention))
+
+    def _emit_store(self, node: Node) -> None:
+        layer = node.details["layer"]
+        attention = _attention(layer.memory, self.cache.layers[layer.index])
+        inputs = tuple(self.values[each] for each in node.inputs)
+        self.instructions.append(Instruction(Operation.STORE, node.scored, inputs, attention=attention))
 
     def _emit_rows(self, node: Node) -> None:
         inputs = tuple(self.values[each] for each in node.inputs)
@@ -235,12 +261,18 @@ class Scheduler:
                 return {"activation": details["kind"]}
             case "softcap":
                 return {"number": details["cap"]}
+            case "scale":
+                return {"number": details["factor"]}
         return {}
 
     def _rope(self, spec: RopeSpec) -> Rope:
         if spec not in self.ropes:
             self.ropes[spec] = Rope(spec.head_dim, spec.inverse_frequencies, spec.attention_factor)
         return self.ropes[spec]
+
+
+def _attention(spec: AttentionSpec, stored: Stored, bias: np.ndarray | None = None) -> Attention:
+    return Attention(spec.heads, spec.scale, spec.window, spec.softcap, stored, bias)
 
 
 def linear_weights(outputs: Sequence[Node]) -> list[StoredWeight]:

@@ -15,6 +15,8 @@ from fabula.kernels.packing import LAYOUTS, Source, WeightArena, packed_bytes, u
 from fabula.kernels.plain import rounded_to
 from fabula.kernels.program import Layout, Matrix, RowTable
 from fabula.ops.native_graph import StoredWeight
+from fabula.ops.position_buckets import bucket_table
+from fabula.ops.specs import AttentionSpec
 from fabula.quant.convert import FLOATS, check_packable
 from fabula.quant.formats import StoredTensor, stored
 
@@ -53,6 +55,7 @@ class NativeWeights:
         self.precision = precision
         self._vectors: dict[tuple[int, float], np.ndarray] = {}
         self._tables: dict[int, RowTable] = {}
+        self._distances: dict[tuple[int, AttentionSpec], np.ndarray] = {}
         self._kept: list[StoredWeight] = []
         unique = {_key(weight): weight for weight in matrices}
         sizes = _sizes(library, list(unique.values()), precision)
@@ -79,6 +82,16 @@ class NativeWeights:
             values = weight.tensor.dequantize().reshape(-1)
             self._vectors[key] = np.ascontiguousarray(values + np.float32(offset), np.float32)
         return self._vectors[key]
+
+    def distances(self, weight: StoredWeight, spec: AttentionSpec) -> np.ndarray:
+        """Float32["heads 2 * far + 1"]: what each distance from -far on adds, of a weight [buckets, heads]."""
+        key = (id(weight.tensor), spec)
+        if key not in self._distances:
+            assert spec.bias is not None
+            self._kept.append(weight)
+            table = bucket_table(spec.bias, spec.causal)
+            self._distances[key] = np.ascontiguousarray(weight.tensor.dequantize()[table].T, np.float32)
+        return self._distances[key]
 
     def table(self, weight: StoredWeight) -> RowTable:
         """A weight whose rows are looked up."""

@@ -92,6 +92,7 @@ class Batch:
     vectors: Any = None  # Float["T D"]: inputs in place of token ids; of those at `places` alone, if it is given
     places: np.ndarray | None = None  # Int["N"]: indices into [0, T), rising; then `vectors` are Float["N D"]
     memories: Sequence[Any] = ()  # what each row's encoder made of its input; (): a model without one
+    columns: np.ndarray | None = None  # Int["T"]: what an encoder's distances are counted in; None: positions
 
 
 @dataclass(frozen=True, slots=True)

@@ -31,7 +31,11 @@ enum Layout : int32_t {
 
 enum Operation : int32_t {
   kEmbed = 0, kEmbedPositions = 1, kRmsNorm = 2, kLayerNorm = 3, kQuantize = 4, kAdd = 5, kRope = 6,
-  kActivate = 7, kGate = 8, kSoftcap = 9, kCopy = 10, kMatmul = 11, kGatedMatmul = 12, kAttend = 13,
+  kActivate = 7, kGate = 8, kSoftcap = 9, kCopy = 10, kScale = 11, kMatmul = 12, kGatedMatmul = 13,
+  kAttend = 14,        // each position to those of its row up to itself
+  kAttendBoth = 15,    // to all of its row, in this step
+  kAttendMemory = 16,  // to its row's memory, which nothing is written to
+  kStore = 17,         // keys and values are written, and nobody attends
 };
 
 enum Activation : int32_t { kSilu = 0, kGelu = 1, kGeluTanh = 2, kRelu = 3 };
@@ -78,6 +82,13 @@ struct Instruction {
   Segment segment[kSegments];
 };
 
+// What distances add to the scores of each head: an attention's first pointer, or null.
+struct PositionBias {
+  const float* values;   // [heads, 2 * far + 1 + 2 * kPanel]: of distances, key less query, -far - kPanel .. far + kPanel
+  int32_t far;           // distances beyond it, either way, add what it does
+  int32_t reserved;
+};
+
 struct RopeTable {
   const double* inverse_frequencies;
   int32_t half;          // pairs of features that turn
@@ -98,6 +109,10 @@ struct Step {
   uint8_t* cache;
   int64_t block_bytes;      // of all layers
   int64_t blocks;           // in the cache
+  const uint8_t* const* memories;   // [R]: blocks, one behind the other, of what each row's encoder left; or null
+  const int32_t* memory_lengths;    // [R]: positions
+  int64_t memory_block_bytes;       // of all layers
+  const int32_t* columns;           // [T]: what distances are counted in, of rows from their starts; or null: positions
   float* outputs[kOutputs];
 };
 

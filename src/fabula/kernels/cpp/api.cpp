@@ -28,7 +28,7 @@ const Kernels* kernels_for(int isa) {
 
 }  // namespace
 
-FABULA_API int32_t fabula_version() { return 4; }
+FABULA_API int32_t fabula_version() { return 5; }
 
 // A bit for each instruction set that this machine has.
 FABULA_API int32_t fabula_isas() {
@@ -44,7 +44,7 @@ FABULA_API int32_t fabula_isas() {
 }
 
 FABULA_API void fabula_sizes(int32_t* out) {
-  out[0] = sizeof(Matrix), out[1] = sizeof(Value), out[2] = sizeof(Segment), out[3] = sizeof(Instruction), out[4] = sizeof(Step), out[5] = sizeof(SampleRow), out[6] = sizeof(Burst);
+  out[0] = sizeof(Matrix), out[1] = sizeof(Value), out[2] = sizeof(Segment), out[3] = sizeof(Instruction), out[4] = sizeof(Step), out[5] = sizeof(SampleRow), out[6] = sizeof(Burst), out[7] = sizeof(PositionBias);
 }
 
 FABULA_API void* fabula_arena_new(int64_t bytes) {

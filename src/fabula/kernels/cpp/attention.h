@@ -142,7 +142,8 @@ static void attend_to(const Source& source, const Attention& a, const AttendTask
   for (int m = 0; m < rows; m++) {
     int position = task.positions[m / group];
     first[m] = a.window > 0 && position - a.window + 1 > start ? position - a.window + 1 : start;
-    last[m] = position + 1 < start + kRange ? position + 1 : start + kRange;
+    int end = task.seen > 0 ? task.seen : position + 1;
+    last[m] = end < start + kRange ? end : start + kRange;
     if (first[m] < last[m]) {
       from = first[m] < from ? first[m] : from;
       to = last[m] > to ? last[m] : to;
@@ -176,6 +177,9 @@ static void attend_to(const Source& source, const Attention& a, const AttendTask
       out.maxima[m] = -3.0e38f, out.sums[m] = 0.0f;
       continue;
     }
+    int position = task.positions[m / group], head = task.head + m % group;
+    if (a.bias && task.columns) add_bias_at(*a.bias, head, task.columns + start, task.columns[position], scores + m * kRange, last[m] - start);
+    else if (a.bias) add_bias(*a.bias, head, start - position, scores + m * kRange, begin, end);
     soften(scores + m * kRange, begin, end, first[m] - start, last[m] - start, a.softcap, out.maxima + m, out.sums + m);
   }
   source.read_values(from, to);

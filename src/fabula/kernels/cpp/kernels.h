@@ -44,13 +44,16 @@ struct Attention {
   int bits, group;  // of a number in the cache: 32 or 16 for floats, 8 or 4 for codes, of which so many share a scale
   int64_t key_offset, value_offset;                       // bytes into a block
   float scale, softcap;                                   // softcap 0: none
+  const PositionBias* bias;                               // null: distances add nothing
 };
 
 // Some queries of one row, and some of the heads that share one head of keys.
 struct AttendTask {
   const float* const* queries;  // [tokens]: each query token's features, at the first of the heads
   const int32_t* positions;     // [tokens]: rising
-  int tokens, heads, kv_head;
+  int tokens, heads, kv_head, head;  // `head` is the first
+  int seen;                     // positions that each query sees; 0: those up to its own
+  const int32_t* columns;       // [positions]: what distances are counted in; null: positions
   const int32_t* table;         // the row's blocks
   const uint8_t* cache;
   int64_t block_bytes;

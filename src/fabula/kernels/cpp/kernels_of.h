@@ -3,6 +3,7 @@
 #include "rows.h"
 #include "matmul.h"
 #include "coded_cache.h"
+#include "position_bias.h"
 #include "attention.h"
 #include "sample.h"
 

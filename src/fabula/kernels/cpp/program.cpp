@@ -118,6 +118,8 @@ void Program::plan(int small_positions, int small_scored, int threads) {
 
 namespace {
 
+bool attends(const Instruction& in) { return in.operation >= kAttend && in.operation != kStore; }
+
 int tile_tokens(const Instruction& in) { return std::max(1, kAttendRows / (in.integers[0] / in.integers[1])); }
 
 }  // namespace
@@ -131,6 +133,7 @@ Status Program::check(const Step& step) const {
     if (in.operation == kEmbedPositions)
       for (int r = 0; r < step.rows; r++)
         if (step.first[r] + step.starts[r + 1] - step.starts[r] > in.integers[3]) return kNoSuchToken;
+    if (in.operation == kAttendMemory && !step.memories) return kNoSuchBlock;
   }
   for (int r = 0; r < step.rows; r++) {
     int used = (step.first[r] + step.starts[r + 1] - step.starts[r] + kBlock - 1) / kBlock;
@@ -159,6 +162,8 @@ bool Program::prepare(const Step& step, int threads) {
     scored_position_[s] = position_of_[size_t(step.scored[s])];
   }
   for (Rope& rope : ropes_) rope.cover(furthest + 1);
+  for (int r = 0; step.memories && r < step.rows; r++)
+    while (int(in_order_.size()) * kBlock < step.memory_lengths[r]) in_order_.push_back(int32_t(in_order_.size()));
   if (step.positions > capacity_) {
     int64_t capacity = (step.positions + 15) / 16 * 16;
     if (!shared_.reserve(capacity * bytes_per_token_)) return false;
@@ -183,7 +188,7 @@ bool Program::prepare(const Step& step, int threads) {
   int last_tokens = 0, last_scored = -1;
   for (size_t i = 0; i < instructions_.size(); i++) {
     const Instruction& in = instructions_[i];
-    if (in.operation != kAttend) continue;
+    if (!attends(in)) continue;
     int tokens = tile_tokens(in);
     if (last && last_tokens == tokens && last_scored == in.scored) {
       tiles_[i] = *last;

@@ -66,6 +66,7 @@ class Program {
   std::vector<std::vector<Tile>> tiles_;                   // one list an attention instruction
   std::vector<std::vector<float>> scratch_;                // one a thread
   std::vector<float> partials_;
+  std::vector<int32_t> in_order_;  // 0, 1, ..: the table of a memory
   struct alignas(64) Cursor {
     std::atomic<int> taken{0};
     std::atomic<int> done{0};  // of the first thread's: units of all threads that have ended

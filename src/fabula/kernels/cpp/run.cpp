@@ -9,7 +9,7 @@ namespace {
 
 Attention attention_of(const Instruction& in) {
   return {in.integers[0], in.integers[1], in.integers[2], in.integers[3], in.integers[4], in.integers[5],
-          in.integers[6], in.integers[7], in.numbers[0], in.numbers[1]};
+          in.integers[6], in.integers[7], in.numbers[0], in.numbers[1], (const PositionBias*)in.pointers[0]};
 }
 
 }  // namespace
@@ -50,7 +50,8 @@ struct Run {
       if (meet[i]) pool.barrier();
       if (in.operation == kMatmul) matmul(i, in);
       else if (in.operation == kGatedMatmul) gated_matmul(i, in);
-      else if (in.operation == kAttend) attend(in, p.tiles_[i]);
+      else if (in.operation == kStore) write_all(in.a, in.b, attention_of(in));
+      else if (in.operation >= kAttend) attend(in, p.tiles_[i]);
       else rows(in);
     }
   }
@@ -94,6 +95,7 @@ struct Run {
       case kActivate: return k.activate_row(a, out, width, in.integers[0]);
       case kGate: return k.gate_row(a, b, out, width, in.integers[0]);
       case kSoftcap: return k.softcap_row(a, out, width, in.numbers[0]);
+      case kScale: return k.scale_row(a, out, width, in.numbers[0]);
       default: std::memcpy(out, a, size_t(width) * 4);
     }
   }
@@ -241,10 +243,32 @@ struct Run {
     if (n <= kSmall) look_ahead(i);
   }
 
-  void write(const Instruction& in, const Attention& a, int token, int head, int heads) {
+  void write(int key, int value, const Attention& a, int token, int head, int heads) {
     int position = p.position_of_[size_t(token)], row = p.row_of_[size_t(token)];
     int32_t block = step.tables[int64_t(row) * step.table_width + position / kBlock];
-    k.write_cache(a, (const float*)at(in.b, token), (const float*)at(in.c, token), position % kBlock, head, heads, step.cache + block * step.block_bytes);
+    k.write_cache(a, (const float*)at(key, token), (const float*)at(value, token), position % kBlock, head, heads, step.cache + block * step.block_bytes);
+  }
+
+  // This thread's share of a step's keys and values.
+  void write_all(int key, int value, const Attention& a) {
+    int64_t n = step.positions;
+    for (int t = int(n * thread / threads); t < int(n * (thread + 1) / threads); t++) write(key, value, a, t, 0, a.kv_heads);
+  }
+
+  // How many positions of a row every query of it sees; 0: those up to its own.
+  int seen_by(const Instruction& in, int row) const {
+    if (in.operation == kAttendMemory) return step.memory_lengths[row];
+    return in.operation == kAttendBoth ? step.first[row] + step.starts[row + 1] - step.starts[row] : 0;
+  }
+
+  // Where the keys lie that a row's queries see.
+  void look_at(const Instruction& in, int row, AttendTask& task) const {
+    bool memory = in.operation == kAttendMemory;
+    task.seen = seen_by(in, row);
+    task.columns = step.columns && in.operation == kAttendBoth ? step.columns + step.starts[row] : nullptr;
+    task.table = memory ? p.in_order_.data() : step.tables + int64_t(row) * step.table_width;
+    task.cache = memory ? step.memories[row] : step.cache;
+    task.block_bytes = memory ? step.memory_block_bytes : step.block_bytes;
   }
 
   void attend(const Instruction& in, const std::vector<Tile>& tiles) {
@@ -252,14 +276,18 @@ struct Run {
     int group = a.heads / a.kv_heads, splits = (group + kAttendRows - 1) / kAttendRows, each = (group + splits - 1) / splits;
     int units = int(tiles.size()) * a.kv_heads * splits, padded = (a.head_dim + kPanel - 1) / kPanel * kPanel;
     const std::vector<int32_t>& positions = in.scored ? p.scored_position_ : p.position_of_;
-    int longest = 0;
-    for (int32_t position : positions) longest = std::max(longest, position);
-    int ranges = longest / kRange + 1;
+    auto end_of = [&](const Tile& t, int query) {  // of the positions that a tile's query sees
+      int seen = seen_by(in, t.row);
+      return seen > 0 ? seen : positions[size_t(t.first + query)] + 1;
+    };
+    int longest = 1;
+    for (const Tile& t : tiles) longest = std::max(longest, end_of(t, t.count - 1));
+    int ranges = (longest - 1) / kRange + 1;
     bool split = ranges > 1 && units < 4 * threads;
-    bool alone = !split && step.positions == step.rows && splits == 1 && units > 0 && int(tiles.size()) == step.rows;
-    if (!alone) {
-      int n = step.positions;
-      for (int t = int(int64_t(n) * thread / threads); t < int(int64_t(n) * (thread + 1) / threads); t++) write(in, a, t, 0, a.kv_heads);
+    bool writes = in.operation != kAttendMemory;
+    bool alone = writes && !split && step.positions == step.rows && splits == 1 && units > 0 && int(tiles.size()) == step.rows;
+    if (writes && !alone) {
+      write_all(in.b, in.c, a);
       if (threads > 1) pool.barrier();
     }
     int64_t partial_floats = int64_t(kAttendRows) * (2 + padded);
@@ -269,19 +297,18 @@ struct Run {
       int part = unit % splits;
       task.kv_head = unit / splits % a.kv_heads;
       task.heads = std::min(each, group - part * each);
-      head = task.kv_head * group + part * each;
+      task.head = head = task.kv_head * group + part * each;
       queries.resize(size_t(tile.count));
       for (int q = 0; q < tile.count; q++) queries[size_t(q)] = (const float*)at(in.a, gather(tile.first + q, in.gathered & 1)) + head * a.head_dim;
       task.queries = queries.data();
       task.positions = positions.data() + tile.first;
       task.tokens = tile.count;
-      task.table = step.tables + int64_t(tile.row) * step.table_width;
-      task.cache = step.cache;
-      task.block_bytes = step.block_bytes;
+      look_at(in, tile.row, task);
     };
     auto first_range = [&](const AttendTask& task) {
       return a.window > 0 ? std::max(0, task.positions[0] - a.window + 1) / kRange : 0;
     };
+    auto last_range = [&](const AttendTask& task) { return ((task.seen > 0 ? task.seen : task.positions[task.tokens - 1] + 1) - 1) / kRange; };
     auto finish = [&](const AttendTask& task, const Tile& tile, int head, const Partial& done) {
       for (int m = 0; m < tile.count * task.heads; m++)
         k.divide(done, m, (float*)at(in.out, tile.first + m / task.heads) + (head + m % task.heads) * a.head_dim, a.head_dim);
@@ -294,17 +321,17 @@ struct Run {
     int head;
     if (!split) {
       int64_t total = 0, before = 0;
-      for (const Tile& t : tiles) total += int64_t(t.count) * (positions[size_t(t.first)] + 64);
+      for (const Tile& t : tiles) total += int64_t(t.count) * (end_of(t, 0) + 63);
       total *= a.kv_heads * splits;
       for (int unit = 0; unit < units; unit++) {
         const Tile& t = tiles[size_t(unit / (a.kv_heads * splits))];
-        int64_t cost = int64_t(t.count) * (positions[size_t(t.first)] + 64), middle = before + cost / 2;
+        int64_t cost = int64_t(t.count) * (end_of(t, 0) + 63), middle = before + cost / 2;
         before += cost;
         if (middle * threads / total != thread) continue;
         describe(unit, task, tile, head);
-        if (alone) write(in, a, in.scored ? step.scored[tile.first] : tile.first, task.kv_head, 1);
+        if (alone) write(in.b, in.c, a, in.scored ? step.scored[tile.first] : tile.first, task.kv_head, 1);
         Partial sum = partial_at(own), next = partial_at(own + partial_floats);
-        int range = first_range(task), last = task.positions[task.tokens - 1] / kRange, rows = task.tokens * task.heads;
+        int range = first_range(task), last = last_range(task), rows = task.tokens * task.heads;
         k.attend_range(a, task, range, work, sum);
         for (range++; range <= last; range++) {
           k.attend_range(a, task, range, work, next);
@@ -319,13 +346,13 @@ struct Run {
     for (int job = thread; job < units * ranges; job += threads) {
       int unit = job / ranges, range = job % ranges;
       describe(unit, task, tile, head);
-      if (range < first_range(task) || range > task.positions[task.tokens - 1] / kRange) continue;
+      if (range < first_range(task) || range > last_range(task)) continue;
       k.attend_range(a, task, range, work, partial_at(p.partials_.data() + job * partial_floats));
     }
     if (threads > 1) pool.barrier();
     for (int unit = thread; unit < units; unit += threads) {
       describe(unit, task, tile, head);
-      int range = first_range(task), last = task.positions[task.tokens - 1] / kRange;
+      int range = first_range(task), last = last_range(task);
       Partial sum = partial_at(p.partials_.data() + (int64_t(unit) * ranges + range) * partial_floats);
       for (range++; range <= last; range++)
         k.fold(sum, partial_at(p.partials_.data() + (int64_t(unit) * ranges + range) * partial_floats), task.tokens * task.heads, padded);
