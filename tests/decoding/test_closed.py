@@ -11,8 +11,9 @@ import pytest
 
 from fabula.arrays import numpy as host
 from fabula.context import Context
-from fabula.decoding.closed import ClosedRow, close, leaves_of, new_tokens, padded
+from fabula.decoding.closed import ClosedRow, close, leaves_of, padded
 from fabula.decoding.closed_loop import decode
+from fabula.decoding.closed_record import gained_of
 from fabula.decoding.layer_contrast import LayerContrast
 from fabula.decoding.recipe import Limits, Recipe
 from fabula.decoding.sample import SAMPLE
@@ -105,12 +106,13 @@ def run(xp, form, rows, table=TABLE):
     parts, rebuild = leaves_of(rows)
 
     def loop(count, *leaves):
-        return decode(forward_of(xp, table, form.layers), count, form, rebuild(leaves))
+        end = decode(forward_of(xp, table, form.layers), count, form, rebuild(leaves))
+        return end.tokens, end.lengths, end.model
 
     leaves = [xp.asarray(part, str(part.dtype)) for part in parts]
     tokens, lengths, turns = compiled(xp, loop)(xp.asarray(0, "int32"), *leaves)
-    new = new_tokens(rows, xp.to_host(tokens), xp.to_host(lengths))
-    return [part.tolist() for part in new], int(turns)
+    new = gained_of(rows, xp.to_host(tokens), xp.to_host(lengths), (), len(rows.lengths))
+    return [part.tokens.tolist() for part in new], int(turns)
 
 
 def one_by_one(xp, row):

@@ -7,10 +7,11 @@ from importlib import import_module
 import numpy as np
 
 from fabula.cache.blocks import BLOCK
-from fabula.decoding.closed import map_arrays, new_tokens
+from fabula.decoding.closed import map_arrays
 from fabula.decoding.closed_beam_loop import decode_beams
 from fabula.decoding.closed_beams import Found, beam_leaves_of, turns_of
 from fabula.decoding.closed_loop import decode
+from fabula.decoding.closed_record import Recorded, blank, gained_of
 from fabula.ops.protocol import NO_TAPS, Forward
 from fabula.testing.hash_model import HashModel
 
@@ -50,8 +51,11 @@ class BurstModel(HashModel):
             return heads if form.layers else heads[0], computed + 1
 
         here = map_arrays(rows, lambda part: self.xp.asarray(part, str(part.dtype)))
-        tokens, lengths, self.turns = decode(forward, 0, form, here)
-        new = new_tokens(rows, self.xp.to_host(tokens), self.xp.to_host(lengths))
+        kept = blank(self.xp, form, here, int(rows.room.max()), self.vocabulary)
+        end = decode(forward, 0, form, here, kept=kept)
+        if kept:
+            kept = Recorded(*(part if isinstance(part, tuple) else self.xp.to_host(part) for part in end.kept))
+        new = gained_of(rows, self.xp.to_host(end.tokens), self.xp.to_host(end.lengths), kept, len(rows.lengths))
         self.bursts.append([len(part) for part in new])
         return new
 

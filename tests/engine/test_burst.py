@@ -1,5 +1,7 @@
 """A burst gives the same texts as its steps one by one, and happens only where nobody can tell the difference."""
 
+from itertools import chain as flat
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -52,12 +54,14 @@ class Gathered:
 
     def __init__(self, rows=1, streams=False):
         self.tokens = [[] for _ in range(rows)]
+        self.steps = [[] for _ in range(rows)]
         self.reasons = [None] * rows
         self.error = None
         self.streams = streams
 
     def put(self, row, step):
         self.tokens[row].append(step.token)
+        self.steps[row].append(step)
 
     def end(self, row, reason):
         assert self.reasons[row] is None
@@ -207,6 +211,51 @@ def test_rows_that_choose_in_different_ways_share_steps_and_no_burst():
     assert not model.bursts
 
 
+@pytest.mark.parametrize("scale", [0, 15])
+@pytest.mark.parametrize("framework", ["numpy", "torch"])
+def test_what_is_kept_of_each_step_is_what_single_steps_keep(framework, scale):
+    if framework == "torch":
+        pytest.importorskip("torch")
+    records = [
+        Record(log_probabilities=2, scores=True, logits=True),
+        Record(scores=True),
+        Record(log_probabilities=0),
+        NOTHING,
+        Record(log_probabilities=70, logits=True),
+    ]
+    found = []
+    for kind in (Stepped, BurstModel):
+        requests = [
+            request([1 + place, 2], 30 + place, 1 + place % 2, place + 1, (3,), scale=scale, record=record)
+            for place, record in enumerate(records)
+        ]
+        model = kind(framework=framework)
+        run(model, requests)
+        found.append([one.sink for one in requests])
+    assert model.bursts
+    for record, single, burst in zip(records, *found, strict=True):
+        assert single.everything == burst.everything
+        for one, other in zip(flat.from_iterable(single.steps), flat.from_iterable(burst.steps), strict=True):
+            hold_step(one, other)
+            assert (other.log_probability is None) == (record.log_probabilities is None)
+            assert len(other.top) == min(record.log_probabilities or 0, model.vocabulary)
+            assert (other.kept is not None) == record.keeps
+
+
+def hold_step(one, other):
+    """The same tokens and numbers."""
+    assert [token for token, _ in one.top] == [token for token, _ in other.top]
+    numbers = [(one.log_probability, other.log_probability)] if one.log_probability is not None else []
+    numbers += [(mine, yours) for (_, mine), (_, yours) in zip(one.top, other.top, strict=True)]
+    if one.kept is not None:
+        for name in ("scores", "logits"):
+            mine, yours = getattr(one.kept, name), getattr(other.kept, name)
+            assert (mine is None) == (yours is None)
+            numbers += [] if mine is None else [(mine, yours)]
+    for mine, yours in numbers:
+        np.testing.assert_allclose(np.asarray(mine), np.asarray(yours), rtol=0, atol=1e-5)
+
+
 def test_a_closed_row_takes_two_steps_and_few_bursts():
     model = BurstModel()
     one = request([1, 2, 3], new=130)
@@ -228,8 +277,6 @@ def test_a_row_that_ends_early_leaves_the_others_alone():
         {"streams": True},
         {"max_time": 1000.0},
         {"ends": (lambda tokens, prompt: False,)},
-        {"record": Record(scores=True)},
-        {"record": Record(log_probabilities=2)},
     ],
 )
 def test_there_is_no_burst_where_somebody_looks_at_each_token(open_one):

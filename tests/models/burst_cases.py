@@ -52,6 +52,59 @@ def generate(model, convert, rows=3, **call):
     return np.asarray(model.generate(convert(ids), attention_mask=convert(mask), **ASK, **call))
 
 
+RECORDED = {  # temperature, so that scores are not logits
+    "max_new_tokens": 70,
+    "do_sample": True,
+    "temperature": 0.7,
+    "top_k": 20,
+    "seed": 4,
+    "return_dict_in_generate": True,
+    "output_scores": True,
+    "output_logits": True,
+    "output_log_probabilities": True,
+    "top_log_probabilities": 3,
+}
+
+
+def recorded(model, convert, rows=3, **call):
+    """A call's output with its arrays on the host."""
+    ids, mask = (part[:rows] for part in prompts())
+    output = model.generate(convert(ids), attention_mask=convert(mask), **{**ASK, **RECORDED, **call})
+    kept = {name: getattr(output, name) for name in ("scores", "logits")}
+    numbers = {name: np.stack([np.asarray(step) for step in steps]) for name, steps in kept.items() if steps}
+    numbers["log_probabilities"] = np.asarray(output.log_probabilities)
+    return np.asarray(output.sequences).tolist(), numbers, output.top_log_probabilities
+
+
+def hold_recorded(found, expected):
+    """The same tokens, numbers within 1e-5, and the same likeliest tokens."""
+    (tokens, numbers, top), (their_tokens, their_numbers, their_top) = found, expected
+    assert tokens == their_tokens
+    for name, mine in numbers.items():
+        np.testing.assert_allclose(mine, their_numbers[name], rtol=1e-5, atol=1e-5, err_msg=name)
+    for mine, yours in zip(top, their_top, strict=True):
+        for (tokens, values), (their_tokens, their_values) in zip(map(split, mine), map(split, yours), strict=True):
+            assert tokens == their_tokens
+            np.testing.assert_allclose(values, their_values, rtol=1e-5, atol=1e-5)
+
+
+def noted_bursts(model):
+    """Where it is noted of each burst how many tokens the row got that got most."""
+    counts, run = [], model.bursts.run
+
+    def counted(*arguments):
+        found = run(*arguments)
+        counts.append(max(map(len, found)))
+        return found
+
+    model.bursts.run = counted
+    return counts
+
+
+def split(pairs):
+    return tuple(zip(*pairs, strict=True))
+
+
 def search(model, convert, rows=3, **call):
     """The same as lists, and the beams that each token was chosen after."""
     ids, mask = (part[:rows] for part in prompts())

@@ -9,12 +9,29 @@ pytest.importorskip("flax")
 torch = pytest.importorskip("torch")
 pytest.importorskip("transformers")
 
+from fabula.decoding import closed_record  # noqa: E402
 from fabula.models.jax import JaxCausalLM  # noqa: E402  # needs jax
 from fabula.models.torch import TorchCausalLM  # noqa: E402  # needs torch
-from tests.models.burst_cases import BEAMS, CONTRASTED, DRAWN_BEAMS, GUIDED, PLAIN, SAMPLED, generate, search  # noqa: E402
+from tests.models.burst_cases import (  # noqa: E402  # noqa: E402
+    BEAMS,
+    CONTRASTED,
+    DRAWN_BEAMS,
+    GUIDED,
+    PLAIN,
+    SAMPLED,
+    generate,
+    hold_recorded,
+    noted_bursts,
+    recorded,
+    search,
+)
 from tests.models.configurations import CASES, read_family, read_tensors, write  # noqa: E402
 
 NAMES = ("llama", "gemma3", "gpt2")
+
+
+class StepByStep(TorchCausalLM):
+    burst = None
 
 
 @pytest.fixture(scope="module")
@@ -66,6 +83,15 @@ def test_another_guidance_scale_compiles_nothing_and_guides(written):
         generate(model, jnp.asarray, rows=1, **{**alone, "guidance_scale": scale}).tolist() for scale in (0.5, 4.0)
     ]
     assert found[0] != found[1] and len(model.bursts.compiled) == 1
+
+
+def test_what_is_kept_of_each_step_is_that_of_pytorch(written, monkeypatch):
+    model, reference = JaxCausalLM.from_tensors(*written["llama"]), StepByStep.from_tensors(*written["llama"])
+    monkeypatch.setattr(closed_record, "MOST", 20 * 2 * 4 * 4 * 101)
+    counts = noted_bursts(model)
+    hold_recorded(recorded(model, jnp.asarray), recorded(reference, torch.as_tensor))
+    assert len(model.bursts.compiled) == 1
+    assert counts[:3] == [20, 20, 20], "of four rows, one of them padding, so many turns take that much"
 
 
 def test_other_numbers_compile_nothing_for_beams(written):

@@ -8,12 +8,28 @@ tf = pytest.importorskip("tensorflow")
 torch = pytest.importorskip("torch")
 pytest.importorskip("transformers")
 
+from fabula.decoding import closed_record  # noqa: E402
 from fabula.models.tensorflow import TFCausalLM  # noqa: E402  # needs tensorflow
 from fabula.models.torch import TorchCausalLM  # noqa: E402  # needs torch
-from tests.models.burst_cases import CONTRASTED, DRAWN_BEAMS, GUIDED, PLAIN, SAMPLED, generate, search  # noqa: E402
+from tests.models.burst_cases import (  # noqa: E402  # noqa: E402
+    CONTRASTED,
+    DRAWN_BEAMS,
+    GUIDED,
+    PLAIN,
+    SAMPLED,
+    generate,
+    hold_recorded,
+    noted_bursts,
+    recorded,
+    search,
+)
 from tests.models.configurations import CASES, read_family, read_tensors, write  # noqa: E402
 
 NAMES = ("llama", "gemma3", "gpt2")
+
+
+class StepByStep(TorchCausalLM):
+    burst = None
 
 
 @pytest.fixture(scope="module")
@@ -50,6 +66,15 @@ def test_other_numbers_compile_nothing(written):
     assert len(model.bursts.compiled) == 1, "it serves two rows as well"
     generate(model, tf.constant, rows=1, **{**SAMPLED, "num_return_sequences": 1})
     assert len(model.bursts.compiled) == 2, "one row is another bucket"
+
+
+def test_what_is_kept_of_each_step_is_that_of_pytorch(written, monkeypatch):
+    model, reference = TFCausalLM.from_tensors(*written["llama"]), StepByStep.from_tensors(*written["llama"])
+    monkeypatch.setattr(closed_record, "MOST", 20 * 2 * 4 * 4 * 101)
+    counts = noted_bursts(model)
+    hold_recorded(recorded(model, tf.constant), recorded(reference, torch.as_tensor))
+    assert len(model.bursts.compiled) == 1
+    assert counts[:3] == [20, 20, 20], "of four rows, one of them padding, so many turns take that much"
 
 
 def test_other_numbers_compile_nothing_for_beams(written):

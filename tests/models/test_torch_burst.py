@@ -21,7 +21,7 @@ from fabula.models import torch_burst  # noqa: E402  # needs torch
 from fabula.models.torch import TorchCausalLM  # noqa: E402  # needs torch
 from fabula.ops.protocol import Batch  # noqa: E402
 from tests.engine.test_burst import request, run  # noqa: E402
-from tests.models.burst_cases import ASK, CONTRASTED, GUIDED, PLAIN, SAMPLED, prompts  # noqa: E402
+from tests.models.burst_cases import ASK, CONTRASTED, GUIDED, PLAIN, SAMPLED, hold_recorded, prompts, recorded  # noqa: E402
 from tests.models.configurations import CASES, FIRST, read_family, read_tensors, write  # noqa: E402
 
 WINDOWS = ("mistral-window-of-blocks", "gemma3-pattern")
@@ -138,6 +138,16 @@ def test_rows_of_a_batch_may_differ(written, monkeypatch, kernels, ahead):
     assert max(map(max, model.bursts)) > 1
 
 
+def test_likelihoods_go_on_in_bursts_and_what_is_large_step_by_step(written):
+    model, reference = both(written["llama"])
+    call = {"output_scores": False, "output_logits": False}
+    hold_recorded(recorded(model, torch.as_tensor, **call), recorded(reference, torch.as_tensor, **call))
+    assert model.bursts
+    model.bursts.clear()
+    recorded(model, torch.as_tensor)
+    assert not model.bursts
+
+
 def test_what_a_burst_left_in_the_cache_serves_later_calls(written):
     model, reference = both(written["gemma3-pattern"])
     ids, _ = prompts()
@@ -232,8 +242,8 @@ def test_a_device_that_has_no_numbers_runs_a_burst(written, monkeypatch, name, m
     frame.forward(there.last, there.lengths - 1, None)  # what a model makes once, for all steps
     monkeypatch.setattr(functions, "asarray", unwaited_asarray)
     with torch.no_grad(), Unwaited():
-        tokens, lengths, _ = decode(frame.forward, None, form, there, loop=never_looking)
-    assert tokens.shape == host.tokens.shape and lengths.shape == (2,) and tokens.device.type == "meta"
+        end = decode(frame.forward, None, form, there, loop=never_looking)
+    assert end.tokens.shape == host.tokens.shape and end.lengths.shape == (2,) and end.tokens.device.type == "meta"
 
 
 @pytest.mark.gpu

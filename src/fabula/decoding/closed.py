@@ -10,7 +10,7 @@ import numpy as np
 
 from fabula.arrays.random import split_seed
 from fabula.decoding.layer_contrast import LayerContrast
-from fabula.decoding.recipe import Recipe
+from fabula.decoding.recipe import Recipe, Record
 from fabula.processors.columns import Column, Numbers, columns_of
 
 __all__ = [
@@ -20,7 +20,6 @@ __all__ = [
     "close",
     "leaves_of",
     "map_arrays",
-    "new_tokens",
     "padded",
 ]
 
@@ -31,8 +30,9 @@ class Form:
 
     columns: tuple[Column, ...]  # the rows' processors
     draws: bool  # whether some row draws
-    each: int = 1  # rows of the model's to each row: two where there is the same text after a negative prompt
-    contrast: LayerContrast | None = None  # how all rows choose, if not by the last layer alone
+    each: int  # rows of the model's to each row: two where there is the same text after a negative prompt
+    contrast: LayerContrast | None  # how all rows choose, if not by the last layer alone
+    record: Record  # of log-probabilities, scores and logits: what is kept of some row's turns
 
     @property
     def layers(self) -> tuple[int, ...]:
@@ -122,7 +122,8 @@ def close(rows: Sequence[ClosedRow], hurried: bool = False) -> tuple[Form, Close
         hurried=np.array([hurried]),
         numbers=numbers,
     )
-    return Form(columns, bool(closed.sampled.any()), each, contrast), closed
+    record = _together([row.recipe.record for row in rows])
+    return Form(columns, bool(closed.sampled.any()), each, contrast, record), closed
 
 
 def map_arrays(rows: ClosedRows, function: Callable[[np.ndarray], Any]) -> ClosedRows:
@@ -163,12 +164,6 @@ def padded(rows: ClosedRows, count: int, width: int) -> ClosedRows:
     return replace(wider, numbers=numbers, **parts)
 
 
-def new_tokens(rows: ClosedRows, tokens: np.ndarray, lengths: np.ndarray) -> list[np.ndarray]:
-    """For each row the tokens that it gained, from what `decode` made, on the host; what was padded is left out."""
-    bounds = zip(tokens, rows.lengths.tolist(), lengths.tolist(), strict=False)
-    return [row[start:end] for row, start, end in bounds]
-
-
 _EACH = (  # what has an entry a row, and is 0 or False in a row that has ended
     "tokens",
     "lengths",
@@ -183,6 +178,13 @@ _EACH = (  # what has an entry a row, and is 0 or False in a row that has ended
     "stream",
 )
 _COMPUTED = ("last", "position")  # what has an entry for each of the model's rows
+
+
+def _together(records: Sequence[Record]) -> Record:
+    """What some of them want of new tokens."""
+    counts = [record.log_probabilities for record in records if record.log_probabilities is not None]
+    scores, logits = any(record.scores for record in records), any(record.logits for record in records)
+    return Record(max(counts, default=None), scores, logits)
 
 
 def _below(values: np.ndarray, more: int) -> list[tuple[int, int]]:

@@ -9,6 +9,7 @@ from fabula import arrays
 from fabula.arrays.random import Words, row_key
 from fabula.context import Context
 from fabula.decoding.closed import ClosedRows, Form
+from fabula.decoding.closed_record import Recorded, noted
 from fabula.decoding.sample import best_tokens, keyed_noise
 from fabula.processors.columns import process_of
 
@@ -28,10 +29,11 @@ class Turn(NamedTuple):
     position: Any  # Int["M"]: where
     ended: Any  # Bool["R"]
     model: Any  # the model's state
+    kept: Any  # a Recorded; () where nothing is
 
 
-# (what a forward gives, the rows) -> (tokens Int["R"], whether each is one Bool["R"])
-Choose = Callable[[Any, Turn], tuple[Any, Any]]
+# (what a forward gives, the rows) -> (tokens Int["R"], whether each is one Bool["R"], their scores Float["R V"])
+Choose = Callable[[Any, Turn], tuple[Any, Any, Any]]
 
 
 def decode(
@@ -41,12 +43,14 @@ def decode(
     rows: ClosedRows,
     choose: Choose | None = None,
     loop: Callable[..., Any] | None = None,
-) -> tuple[Any, Any, Any]:
-    """The rows' tokens Int["R L"] and lengths Int["R"] once all have ended or used their room, and the model's state.
+    kept: Recorded | tuple[()] = (),
+) -> Turn:
+    """The rows once all have ended or used their room.
 
     A row also ends before a token whose score is no finite number. The same code runs eagerly and inside a compiled
     loop: shapes are fixed, and what has ended stays as it is. A backend may `choose` by itself, as the form's rows do,
-    and bring a `loop` of its own in place of the framework's `while_loop`.
+    and bring a `loop` of its own in place of the framework's `while_loop`. Where the form's record wants
+    something, `kept` is what `blank` makes.
     """
     xp = arrays.of(rows.tokens)
     choose = choose or chooser(xp, form, rows)
@@ -57,7 +61,7 @@ def decode(
 
     def step(turn: Turn) -> Turn:
         logits, model = forward(turn.last, turn.position, turn.model)
-        chosen, finite = choose(logits, turn)
+        chosen, finite, scores = choose(logits, turn)
         grows = finite & ~turn.ended
         lengths = turn.lengths + xp.astype(grows, "int32")
         tokens = appended(xp, turn.tokens, lengths, grows, chosen)
@@ -66,11 +70,12 @@ def decode(
         each_stays, each_chosen = _spread(xp, stays, form.each), _spread(xp, chosen, form.each)
         last = xp.where(each_stays, turn.last, each_chosen)
         position = turn.position + xp.astype(~each_stays, "int32")
-        return Turn(tokens, lengths, last, position, turn.ended | stays, model)
+        found = noted(xp, form, turn.kept, _heads(xp, form, logits)[0], scores, chosen)
+        return Turn(tokens, lengths, last, position, turn.ended | stays, model, found)
 
-    begin = Turn(rows.tokens, rows.lengths, rows.last, rows.position, rows.room <= 0, state)
-    end = (loop or xp.while_loop)(goes_on, step, begin)
-    return end.tokens, end.lengths, end.model
+    begin = Turn(rows.tokens, rows.lengths, rows.last, rows.position, rows.room <= 0, state, kept)
+    end: Turn = (loop or xp.while_loop)(goes_on, step, begin)
+    return end
 
 
 def chooser(xp: Any, form: Form, rows: ClosedRows) -> Choose:
@@ -78,12 +83,12 @@ def chooser(xp: Any, form: Form, rows: ClosedRows) -> Choose:
     process = process_of(form.columns, rows.numbers)
     keys = row_key(xp, (rows.seed_low, rows.seed_high), rows.stream) if form.draws else None
 
-    def choose(logits: Any, turn: Turn) -> tuple[Any, Any]:
+    def choose(logits: Any, turn: Turn) -> tuple[Any, Any, Any]:
         scores, negative = _told(xp, form, logits)
         context = Context(turn.tokens, turn.lengths, rows.prompt_lengths, unconditional=negative)
         scores = process(scores, context)
         chosen = _chosen(xp, scores, rows.sampled, keys, rows.hidden + turn.lengths)
-        return chosen, xp.take_along_axis(scores, chosen[:, None])[:, 0] > -float("inf")
+        return chosen, xp.take_along_axis(scores, chosen[:, None])[:, 0] > -float("inf"), scores
 
     return choose
 
@@ -93,10 +98,14 @@ def _told(xp: Any, form: Form, logits: Any) -> tuple[Any, Any]:
 
     Where they then forbid all that a contrast leaves, the row ends here, and the host asks them about the rest.
     """
-    heads = [xp.astype(head, "float32") for head in (logits if form.layers else [logits])]
-    negative = None if form.each == 1 else heads[0][1 :: form.each]
-    own, *early = [head[:: form.each] for head in heads]
+    own, *early = _heads(xp, form, logits)
+    negative = None if form.each == 1 else _heads(xp, form, logits, 1)[0]
     return own if form.contrast is None else form.contrast.contrasted(xp, own, early), negative
+
+
+def _heads(xp: Any, form: Form, logits: Any, place: int = 0) -> list[Any]:
+    """Float32["R V"] for the last layer and each of the form's; `place`: of which of the model's rows of each row."""
+    return [xp.astype(head[place :: form.each], "float32") for head in (logits if form.layers else [logits])]
 
 
 def _chosen(xp: Any, scores: Any, sampled: Any, keys: Words | None, position: Any) -> Any:

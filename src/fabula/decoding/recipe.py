@@ -88,9 +88,10 @@ class Recipe:
 
         Of the processors each says so itself, and of the strategies greedy search, sampling, DoLa and beam search can.
         """
-        limits = self.limits
+        limits, record = self.limits, self.record
         ends = limits.stop_strings or limits.ends or limits.max_time is not None
-        return self.drafter is None and not self.wants_whole_prompt and self.record.is_empty and not ends
+        shown = record.hidden_states or record.attentions
+        return self.drafter is None and not self.wants_whole_prompt and not shown and not ends
 
     @property
     def wants_outputs(self) -> bool:

@@ -6,18 +6,18 @@ from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import Any, Protocol
 
-import numpy as np
-
 from fabula.cache.blocks import BLOCK
 from fabula.decoding.beam_candidates import Candidates
 from fabula.decoding.beam_search import BeamSearch
 from fabula.decoding.closed import ClosedRow, ClosedRows, Form, close
 from fabula.decoding.closed_beams import BeamForm, ClosedBeams, ClosedGroup, close_beams
+from fabula.decoding.closed_record import Gained
 from fabula.decoding.layer_contrast import LayerContrast
 from fabula.decoding.recipe import Recipe
 from fabula.decoding.sample import SAMPLE
 from fabula.decoding.strategy import FinishReason, Move
 from fabula.engine.group import Group
+from fabula.engine.recording import steps_of_burst
 from fabula.engine.request import Step
 from fabula.engine.row import Row
 from fabula.engine.scheduler import Plan, Scheduler
@@ -34,8 +34,8 @@ Prepared = Callable[[Batch, Any], list[Chosen]]  # of the first step's batch and
 class HasBurst(Protocol):
     """A model that can run many steps by itself; `takes_burst` of recipes may say that it cannot for some."""
 
-    def burst(self, batch: Batch, cache: Any, form: Form, rows: ClosedRows) -> Sequence[np.ndarray]:
-        """The new tokens of each row, as `decoding.closed_loop.decode` finds them; the batch is the first step's.
+    def burst(self, batch: Batch, cache: Any, form: Form, rows: ClosedRows) -> Sequence[Gained]:
+        """What each row got, as `decoding.closed_loop.decode` finds it; the batch is the first step's.
 
         The cache then holds, of each row and of what is computed after its negative prompt, one position for each of
         its new tokens, beginning with the batch's.
@@ -58,7 +58,7 @@ class HasBurstOfBeams(Protocol):
 class Burst(Protocol):
     """`HasBurst.burst` of a model."""
 
-    def __call__(self, batch: Batch, cache: Any, form: Form, rows: ClosedRows) -> Sequence[np.ndarray]: ...
+    def __call__(self, batch: Batch, cache: Any, form: Form, rows: ClosedRows) -> Sequence[Gained]: ...
 
 
 class BurstOfBeams(Protocol):
@@ -140,13 +140,13 @@ class Bursts:
     def _run_rows(self, groups: list[Group], form: Form, rows: ClosedRows, batch: Batch, cache: Any) -> list[Chosen]:
         """What each row got; where one got nothing the next step is no burst: an ordinary step says why."""
         assert self.burst is not None
-        tokens = self.burst(batch, cache, form, rows)
-        for group, new in zip(groups, tokens, strict=True):
+        gained = self.burst(batch, cache, form, rows)
+        for group, new in zip(groups, gained, strict=True):
             for row in group.members:
                 row.advance(len(new))
-        self._paused = not all(map(len, tokens))
-        steps = [[Step(token) for token in new.tolist()] for new in tokens]
-        return [(group, own) for group, own in zip(groups, steps, strict=True) if own]
+        self._paused = not all(map(len, gained))
+        each = zip(groups, gained, strict=True)
+        return [(group, steps_of_burst(group.request.recipe.record, new)) for group, new in each if len(new)]
 
     def _run_beams(
         self, groups: list[Group], rooms: list[int], form: BeamForm, beams: ClosedBeams, batch: Batch, cache: Any
@@ -175,6 +175,7 @@ def _are_rows(plan: Plan) -> bool:
 def _are_beams(plan: Plan) -> bool:
     """Whether each group is a search behind its first turn, whose rows compute their last tokens and choose."""
     underway = all(group.carry is not None and group.request.negative is None for group in plan.groups)
+    underway = underway and all(group.request.recipe.record.is_empty for group in plan.groups)
     return underway and len(plan.ready) == len(plan.groups) and all(count == 1 for _, count in plan.work)
 
 

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from fabula import arrays
+from fabula.decoding.closed_record import Gained, Recorded
 from fabula.decoding.log_probabilities import log_probabilities, top_log_probabilities
 from fabula.decoding.recipe import Record
 from fabula.decoding.strategy import Choice
@@ -37,6 +38,29 @@ def steps_of(records: Sequence[Record], logits: Any, choice: Choice, forward: Fo
         )
         for place, (token, record) in enumerate(zip(tokens, records, strict=True))
     ]
+
+
+def steps_of_burst(record: Record, gained: Gained) -> list[Step]:
+    """A row's tokens of many turns, each with what its record wants."""
+    tokens, told = gained.tokens.tolist(), gained.recorded
+    if record.is_empty or told is None:
+        return [Step(token) for token in tokens]
+    chances: list[float | None] = [None] * len(tokens)
+    best: list[Top] = [()] * len(tokens)
+    if record.log_probabilities is not None:
+        chances = told.chances.tolist()
+    if record.log_probabilities:
+        pairs = zip(told.best.tolist(), told.best_chances.tolist(), strict=True)
+        best = [tuple(zip(*pair, strict=True))[: record.log_probabilities] for pair in pairs]
+    kept = _kept_of_turns(record, told, len(tokens)) if record.keeps else [None] * len(tokens)
+    return [Step(*each) for each in zip(tokens, chances, best, kept, strict=True)]
+
+
+def _kept_of_turns(record: Record, told: Recorded, turns: int) -> list[Kept]:
+    """What is kept of each; copies, so that what all rows of the burst have left can go."""
+    scores = told.scores.copy() if record.scores else [None] * turns
+    logits = told.logits.copy() if record.logits else [None] * turns
+    return [Kept(*each) for each in zip(scores, logits, strict=True)]
 
 
 def kept_of(record: Record, scores: Any, logits: Any, forward: Forward, seats: Seats, every: range) -> Kept | None:

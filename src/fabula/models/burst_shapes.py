@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Generic, TypeVar
 
 import numpy as np
 
 from fabula.cache.blocks import BLOCK, blocks_for
-from fabula.decoding.closed import ClosedRows, padded
+from fabula.decoding.closed import ClosedRows, Form, padded
 from fabula.decoding.closed_beams import ClosedBeams, padded_beams
+from fabula.decoding.closed_record import turns_within
 from fabula.engine.burst import LONGEST
 from fabula.ops.protocol import Batch
 from fabula.ops.rectangles import LEAST_BLOCKS, bucket
@@ -50,16 +51,20 @@ class Shaped(Generic[Closed]):
         return np.where(steps < (self.before + counts)[:, None], slots, nowhere).astype(np.int32)
 
 
-def shaped(batch: Batch, rows: ClosedRows, compiled: Iterable[tuple[int, int]] = ()) -> Shaped[ClosedRows]:
+def shaped(
+    batch: Batch, form: Form, rows: ClosedRows, vocabulary: int, compiled: Iterable[tuple[int, int]] = ()
+) -> Shaped[ClosedRows]:
     """The rows of a burst, whose batch is its first step's: R and B are powers of two.
 
     A text of up to FEW blocks has all of them from its first burst on, so that one loop serves it to its end; and a
     loop that is `compiled` for some R and B serves fewer rows and blocks too, if not much of it is wasted.
     """
-    each = len(rows.last) // len(rows.lengths)
-    height, width = _size(batch, rows, compiled, each)
+    height, width = _size(batch, rows, compiled, form.each)
     tables, first = _tables(batch, height, width)
-    return Shaped(padded(rows, height // each, width * BLOCK), tables, first, np.zeros_like(first))
+    most = turns_within(form, height // form.each, vocabulary, LONGEST)
+    shorter = replace(rows, room=np.minimum(rows.room, most))
+    closed = padded(shorter, height // form.each, width * BLOCK)
+    return Shaped(closed, tables, first, np.zeros_like(first), most)
 
 
 def shaped_beams(batch: Batch, beams: ClosedBeams, compiled: Iterable[tuple[int, int]] = ()) -> Shaped[ClosedBeams]:

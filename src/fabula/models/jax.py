@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import numpy as np
 from flax import nnx
 
 from fabula.arrays.jax_meshes import mesh_of, within
@@ -17,6 +16,7 @@ from fabula.cache.kinds import DYNAMIC, CacheKind
 from fabula.decoding.beam_candidates import Candidates
 from fabula.decoding.closed import ClosedRows, Form
 from fabula.decoding.closed_beams import BeamForm, ClosedBeams
+from fabula.decoding.closed_record import Gained
 from fabula.errors import NotSupportedError
 from fabula.generation.jax_mixin import FlaxGenerationMixin
 from fabula.generation.settings.config import GenerationConfig
@@ -181,8 +181,8 @@ class JaxCausalLM(FlaxGenerationMixin, nnx.Module):
         with within(mesh_of(weights)), self._whole(cache):
             return step(self.program, weights, batch, cache, taps)
 
-    def burst(self, batch: Batch, cache: JaxCache, form: Form, rows: ClosedRows) -> Sequence[np.ndarray]:
-        """Many steps of the engine at once: the new tokens of each row (engine/burst.py)."""
+    def burst(self, batch: Batch, cache: JaxCache, form: Form, rows: ClosedRows) -> list[Gained]:
+        """Many steps of the engine at once: what each row got (engine/burst.py)."""
         weights = self.weights()
         with within(mesh_of(weights)), self._whole(cache):
             return self.bursts.run(weights, batch, cache, form, rows)

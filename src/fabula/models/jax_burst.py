@@ -11,13 +11,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from fabula.arrays import jax as functions
 from fabula.cache.blocks import BLOCK
 from fabula.cache.jax import JaxCache, State
 from fabula.decoding.beam_candidates import Candidates
-from fabula.decoding.closed import ClosedRows, Form, leaves_of, new_tokens
+from fabula.decoding.closed import ClosedRows, Form, leaves_of
 from fabula.decoding.closed_beam_loop import decode_beams
 from fabula.decoding.closed_beams import BeamForm, ClosedBeams, Found, beam_leaves_of, turns_of
 from fabula.decoding.closed_loop import decode
+from fabula.decoding.closed_record import Gained, blank, gained_of
 from fabula.models.burst_shapes import shaped, shaped_beams
 from fabula.models.jax_pass import Program
 from fabula.models.jax_weights import Weights
@@ -41,19 +43,17 @@ class Bursts:
         self.program = program
         self.compiled: OrderedDict[Key, Callable[..., Any]] = OrderedDict()  # last used last
 
-    def run(
-        self, weights: Weights, batch: Batch, cache: JaxCache, form: Form, rows: ClosedRows
-    ) -> Sequence[np.ndarray]:
-        """The new tokens of each row, whose keys and values are in the cache then."""
+    def run(self, weights: Weights, batch: Batch, cache: JaxCache, form: Form, rows: ClosedRows) -> list[Gained]:
+        """What each row got, whose keys and values are in the cache then."""
         alike = (form, bucket(rows.ends.shape[1]))
-        burst = shaped(batch, rows, self._shapes(alike))
+        burst = shaped(batch, form, rows, self._vocabulary, self._shapes(alike))
         leaves, rebuild = leaves_of(burst.closed)
         program = self._program((*alike, *burst.tables.shape), partial(self._decoded, form, rebuild, burst.steps))
-        tokens, lengths, new = program(weights, _dense(cache.state, burst.tables), burst.first, leaves)
-        tokens, lengths = np.asarray(tokens), np.asarray(lengths)
+        found, new = program(weights, _dense(cache.state, burst.tables), burst.first, leaves)
+        tokens, lengths, kept = jax.tree.map(np.asarray, found)
         made = (lengths - burst.closed.lengths).repeat(form.each)
         cache.state = _stored(cache.state, new, burst.slots(made, cache.nowhere))
-        return new_tokens(burst.closed, tokens, lengths)[: len(rows.lengths)]
+        return gained_of(burst.closed, tokens, lengths, kept, len(rows.lengths))
 
     def run_beams(
         self, weights: Weights, batch: Batch, cache: JaxCache, form: BeamForm, beams: ClosedBeams
@@ -67,6 +67,10 @@ class Bursts:
         found = Found(*map(np.asarray, found))
         cache.state = _stored(cache.state, new, burst.slots(found.turns.repeat(form.beams), cache.nowhere))
         return turns_of(form, found, len(beams.hasty))
+
+    @property
+    def _vocabulary(self) -> int:
+        return int(self.program.family.config.vocab_size)
 
     def _shapes(self, alike: tuple[Any, int]) -> Iterator[tuple[int, int]]:
         """Of the loops that are compiled for such rows."""
@@ -90,13 +94,14 @@ class Bursts:
         dense: State,
         first: Array,
         leaves: Sequence[Array],
-    ) -> tuple[Array, Array, State]:
-        """Traced: the rows' tokens and lengths, and the keys and values of their new positions."""
+    ) -> tuple[tuple[Array, Array, Any], State]:
+        """Traced: the rows' tokens, lengths and records, and the keys and values of their new positions."""
         rows, program = rebuild(leaves), self.program
         if rows.last.shape[0] == 1:  # XLA sums along columns where a single row meets a matrix [in, out]: turned once
             program, weights = program.turned(weights)
-        tokens, lengths, dense = decode(partial(program.in_dense, weights, layers=form.layers), dense, form, rows)
-        return tokens, lengths, jax.tree.map(partial(_new, first, steps), dense)
+        kept = blank(functions, form, rows, steps, self._vocabulary)
+        end = decode(partial(program.in_dense, weights, layers=form.layers), dense, form, rows, kept=kept)
+        return (end.tokens, end.lengths, end.kept), jax.tree.map(partial(_new, first, steps), end.model)
 
     def _searched(
         self,

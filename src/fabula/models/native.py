@@ -15,6 +15,7 @@ from fabula import arrays
 from fabula.cache.blocks import blocks_for
 from fabula.cache.kinds import DYNAMIC, CacheKind
 from fabula.decoding.closed import ClosedRows, Form
+from fabula.decoding.closed_record import Gained
 from fabula.decoding.plain_rows import Sampler, plain_choices, plain_numbers
 from fabula.decoding.recipe import Recipe
 from fabula.decoding.sample import SAMPLE
@@ -107,15 +108,15 @@ class NativeCausalLM(GenerationMixin):
 
     def takes_burst(self, recipes: Sequence[Recipe]) -> bool:
         """Whether the kernels can choose for rows of these recipes."""
-        plain = all(recipe.strategy == SAMPLE and plain_numbers(recipe) is not None for recipe in recipes)
-        return self.sampler is not None and plain
+        simple = all(recipe.strategy == SAMPLE and recipe.record.is_empty for recipe in recipes)
+        return self.sampler is not None and simple and all(plain_numbers(recipe) is not None for recipe in recipes)
 
-    def burst(self, batch: Batch, cache: Any, form: Form, rows: ClosedRows) -> list[np.ndarray]:
-        """The next tokens of each row, Int["K"], as the engine's bursts want them: as many of one row as of another."""
+    def burst(self, batch: Batch, cache: Any, form: Form, rows: ClosedRows) -> list[Gained]:
+        """The next tokens of each row, as the engine's bursts want them: as many of one row as of another."""
         steps = int(rows.room.min())
         choices, ends = plain_choices(form, rows, steps), np.ascontiguousarray(rows.ends, np.int32)
         with self._alone:
-            return list(self._native.burst(batch, cache, choices, ends, steps).T)
+            return [Gained(new) for new in self._native.burst(batch, cache, choices, ends, steps).T]
 
     def step_apart(self, batch: Batch, cache: Any, taps: Taps = NO_TAPS) -> Forward:
         """A step that leaves alone the logits of the engine's last one, which it may still be choosing from."""

@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 from os import PathLike
 from typing import Any
 
-import numpy as np
 import tensorflow as tf
 
 from fabula.cache.kinds import DYNAMIC, CacheKind
@@ -14,6 +13,7 @@ from fabula.cache.tensorflow import TFCache
 from fabula.decoding.beam_candidates import Candidates
 from fabula.decoding.closed import ClosedRows, Form
 from fabula.decoding.closed_beams import BeamForm, ClosedBeams
+from fabula.decoding.closed_record import Gained
 from fabula.decoding.plain_rows import Sampler
 from fabula.errors import NotSupportedError
 from fabula.generation.settings.config import GenerationConfig
@@ -86,8 +86,8 @@ class TFCausalLM(TFGenerationMixin, tf.Module):
         """One step of the engine: writes the batch's keys and values, gives the logits of the scored positions."""
         return run_step(self.programs.run, self.programs.width, batch, cache, taps)
 
-    def burst(self, batch: Batch, cache: TFCache, form: Form, rows: ClosedRows) -> Sequence[np.ndarray]:
-        """Many steps of the engine at once: the new tokens of each row (engine/burst.py)."""
+    def burst(self, batch: Batch, cache: TFCache, form: Form, rows: ClosedRows) -> list[Gained]:
+        """Many steps of the engine at once: what each row got (engine/burst.py)."""
         return self.bursts.run(batch, cache, form, rows)
 
     def burst_beams(

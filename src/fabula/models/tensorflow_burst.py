@@ -10,12 +10,14 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
+from fabula.arrays import tensorflow as functions
 from fabula.cache.tensorflow import TFCache
 from fabula.decoding.beam_candidates import Candidates
-from fabula.decoding.closed import ClosedRows, Form, leaves_of, new_tokens
+from fabula.decoding.closed import ClosedRows, Form, leaves_of
 from fabula.decoding.closed_beam_loop import decode_beams
 from fabula.decoding.closed_beams import BeamForm, ClosedBeams, beam_leaves_of, turns_of
 from fabula.decoding.closed_loop import Forward, decode
+from fabula.decoding.closed_record import Gained, blank, gained_of
 from fabula.models.burst_shapes import Shaped, shaped, shaped_beams
 from fabula.models.tensorflow_pass import compute
 from fabula.models.tensorflow_weights import Place, Weights, weight_of
@@ -40,20 +42,23 @@ class Bursts:
         self.weights = weights
         self.compiled: OrderedDict[Key, Callable[..., Any]] = OrderedDict()  # last used last
 
-    def run(self, batch: Batch, cache: TFCache, form: Form, rows: ClosedRows) -> Sequence[np.ndarray]:
-        """The new tokens of each row, whose keys and values are in the cache then."""
+    def run(self, batch: Batch, cache: TFCache, form: Form, rows: ClosedRows) -> list[Gained]:
+        """What each row got, whose keys and values are in the cache then."""
         alike = (form, bucket(rows.ends.shape[1]))
-        burst = shaped(batch, rows, self._shapes(alike))
+        vocabulary = int(self.weights.family.config.vocab_size)
+        burst = shaped(batch, form, rows, vocabulary, self._shapes(alike))
         leaves, rebuild = leaves_of(burst.closed)
 
         def decoded(weights: Any, dense: Dense, leaves: Sequence[Tensor]) -> tuple[Any, Dense]:
-            tokens, lengths, dense = decode(forward_of(weights, form.layers), dense, form, rebuild(leaves))
-            return (tokens, lengths), dense
+            rows = rebuild(leaves)
+            kept = blank(functions, form, rows, burst.steps, vocabulary)
+            end = decode(forward_of(weights, form.layers), dense, form, rows, kept=kept)
+            return (end.tokens, end.lengths, end.kept), end.model
 
-        (tokens, lengths), new = self._run(alike, burst, cache, leaves, decoded)
+        (tokens, lengths, kept), new = self._run(alike, burst, cache, leaves, decoded)
         made = (lengths - burst.closed.lengths).repeat(form.each)
         _store(cache, new, burst.slots(made, cache.nowhere))
-        return new_tokens(burst.closed, tokens, lengths)[: len(rows.lengths)]
+        return gained_of(burst.closed, tokens, lengths, kept, len(rows.lengths))
 
     def run_beams(
         self, batch: Batch, cache: TFCache, form: BeamForm, beams: ClosedBeams

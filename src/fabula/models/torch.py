@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, NamedTuple
 
-import numpy as np
 import torch
 
 from fabula.cache.kinds import DYNAMIC, CacheKind
@@ -16,7 +15,9 @@ from fabula.cache.torch import TorchCache
 from fabula.cache.torch_offloaded import OffloadedTorchCache
 from fabula.cache.torch_quantized import QuantizedTorchCache
 from fabula.decoding.closed import ClosedRows, Form
+from fabula.decoding.closed_record import Gained
 from fabula.decoding.plain_rows import Sampler
+from fabula.decoding.recipe import Recipe
 from fabula.generation.mixin import GenerationMixin
 from fabula.generation.settings.config import GenerationConfig
 from fabula.models.family import Family, Stack
@@ -224,8 +225,12 @@ class TorchCausalLM(GenerationMixin, torch.nn.Module):
         attentions, across = computed.attentions or None, computed.ops.memory_attentions or None
         return Forward(logits, hidden, states or None, attentions, early or None, across)
 
-    def burst(self, batch: Batch, cache: TorchCache, form: Form, rows: ClosedRows) -> list[np.ndarray]:
-        """The next tokens of each row, Int["K"], as the engine's bursts want them."""
+    def takes_burst(self, recipes: Sequence[Recipe]) -> bool:
+        """Whether nothing large is kept of each turn: what a loop has kept is copied at each of its turns."""
+        return not any(recipe.record.keeps for recipe in recipes)
+
+    def burst(self, batch: Batch, cache: TorchCache, form: Form, rows: ClosedRows) -> list[Gained]:
+        """The next tokens of each row, as the engine's bursts want them."""
         return run_burst(self.family, self.weights(), self.sampler, batch, cache, form, rows)
 
     def forward(

@@ -14,8 +14,9 @@ import torch
 from fabula.arrays import torch as functions
 from fabula.cache.blocks import BLOCK
 from fabula.cache.torch import TorchCache
-from fabula.decoding.closed import ClosedRows, Form, map_arrays, new_tokens
+from fabula.decoding.closed import ClosedRows, Form, map_arrays
 from fabula.decoding.closed_loop import Choose, Turn, decode
+from fabula.decoding.closed_record import Gained, Recorded, blank, gained_of
 from fabula.decoding.plain_rows import Sampler, is_plain, plain_choices
 from fabula.models.family import Family
 from fabula.models.torch_pass import Weights
@@ -115,15 +116,18 @@ def run_burst(
     cache: TorchCache,
     form: Form,
     rows: ClosedRows,
-) -> list[np.ndarray]:
-    """The new tokens of each row, whose keys and values are in the cache then; the batch is the first step's."""
+) -> list[Gained]:
+    """What each row got, whose keys and values are in the cache then; the batch is the first step's."""
     choose = None if sampler is None or not is_plain(form) else sampled_by(sampler, form, rows)
     frame = frame_of(family, weights, batch, cache, rows.room.repeat(form.each), form.layers)
     there = moved(rows, weights.outside.embed)
     ahead = AHEAD if there.tokens.device.type == "cuda" else 1
     loop = partial(steered, most=int(rows.room.max()), ahead=ahead)
-    tokens, lengths, _ = decode(frame.forward, None, form, there, choose, loop)
-    return new_tokens(rows, functions.to_host(tokens), functions.to_host(lengths))
+    kept = blank(functions, form, there, int(rows.room.max()), int(family.config.vocab_size))
+    end = decode(frame.forward, None, form, there, choose, loop, kept)
+    found = [part if isinstance(part, tuple) else functions.to_host(part) for part in end.kept]
+    kept = Recorded(*found) if found else ()
+    return gained_of(rows, functions.to_host(end.tokens), functions.to_host(end.lengths), kept, len(rows.lengths))
 
 
 def moved(rows: ClosedRows, like: Tensor) -> ClosedRows:
@@ -143,11 +147,11 @@ def sampled_by(sampler: Sampler, form: Form, rows: ClosedRows) -> Choose:
     choices = plain_choices(form, rows, 0)
     hidden = rows.hidden.tolist()
 
-    def choose(logits: Tensor, turn: Turn) -> tuple[Tensor, Tensor]:
+    def choose(logits: Tensor, turn: Turn) -> tuple[Tensor, Tensor, None]:
         places = zip(choices, turn.tokens.numpy(), turn.lengths.tolist(), hidden, strict=True)
         now = [replace(each, position=length + before, tokens=row[:length]) for each, row, length, before in places]
         tokens = sampler(logits, now)
-        return tokens.clamp(min=0), tokens >= 0
+        return tokens.clamp(min=0), tokens >= 0, None
 
     return choose
 
