@@ -60,6 +60,7 @@ template <int N, int bits> static inline B with_high_bits(B low, B planes) {
   B moved = N >= 0 ? _mm512_slli_epi16(planes, N > 0 ? N : 0) : _mm512_srli_epi16(planes, N < 0 ? -N : 0);
   return _mm512_ternarylogic_epi32(low, moved, _mm512_set1_epi8(bits), 0xf8);
 }
+constexpr bool kCentersBytes = false;  // whether dots take 8-bit codes less 128
 // Each lane's start plus the dot products of its four unsigned bytes in each of `count` vectors with q's signed bytes.
 template <int bits, int count> static inline I dot(I start, const B* codes, const int8_t* q) {
   for (int g = 0; g < count; g++) {

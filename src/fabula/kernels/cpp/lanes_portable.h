@@ -84,6 +84,7 @@ static inline B high_nibble(B a) { return a >> 4; }
 template <int N, int bits> static inline B with_high_bits(B low, B planes) {
   return low | ((N >= 0 ? planes << (N > 0 ? N : 0) : planes >> (N < 0 ? -N : 0)) & uint8_t(bits));
 }
+constexpr bool kCentersBytes = false;  // whether dots take 8-bit codes less 128
 // Each lane's start plus the dot products of its four unsigned bytes in each of `count` vectors with q's signed bytes.
 // Eight products of 5-bit codes, or four of 6-bit codes, fit in 16 bits; those of 8-bit codes are added up in 32.
 template <int bits, int count> static inline I dot(I start, const B* codes, const int8_t* q) {

@@ -84,6 +84,7 @@ template <int layout> struct Packed {
   static constexpr int high_bytes = bits == 5 ? 64 : bits == 6 ? 128 : 0;
   static constexpr int bytes = high_at + 2 * high_bytes;
   static constexpr int offset_shift = bits - 1;  // codes are stored with 2^offset_shift added
+  static constexpr bool has_offset = !has_min && !(bits == 8 && kCentersBytes);  // and so they are multiplied
 };
 
 // The codes of a group: codes[g] holds features 4g .. 4g+3 of W rows.
@@ -147,7 +148,7 @@ static inline void packed_group(const uint8_t* chunk, int group, int v, const in
     I totals[M];
     for (int m = 0; m < M; m++) {
       totals[m] = splat_int(0);
-      if constexpr (!P::has_min) totals[m] = shift_left<P::offset_shift>(splat_int(scales[m][at].minus));
+      if constexpr (P::has_offset) totals[m] = shift_left<P::offset_shift>(splat_int(scales[m][at].minus));
     }
     dots<P::bits, 8>(totals, codes, q, at * kGroup);
     for (int m = 0; m < M; m++) {
