@@ -264,6 +264,12 @@ def test_a_closed_row_takes_two_steps_and_few_bursts():
     assert len(one.sink.tokens[0]) == 130
 
 
+def test_sequences_of_a_prompt_of_one_token_go_on_together():
+    model = BurstModel()
+    run(model, [request([3], new=30, rows=3), request([4], new=20)])
+    assert list(map(len, model.bursts)) == [4], "the prompts are a step, by which the others begin too"
+
+
 def test_a_row_that_ends_early_leaves_the_others_alone():
     model = BurstModel()
     long, short = request([1, 2, 3], new=60), request([4, 5], new=20)

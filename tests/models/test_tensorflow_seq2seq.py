@@ -40,9 +40,9 @@ class Written:
 
 
 def plain(folder, **options):
-    """The model without XLA, whose compiling would cost what all these tests cost."""
+    """The model without XLA, whose compiling would cost what all these tests cost, and so without bursts."""
     model = TFAutoModelForSeq2SeqLM.from_pretrained(folder, **options)
-    model.programs.xla = False
+    model.programs.xla, model.burst, model.burst_beams = False, None, None
     return model
 
 

@@ -99,6 +99,8 @@ class Bursts:
         self._refused = plan
         if not plan.groups or len(plan.groups) < len(scheduler.running) or not all(map(_is_closed, plan.groups)):
             return None
+        if _is_awaited(plan, scheduler):
+            return None
         if self.burst is not None and _are_rows(plan) and self._takes(plan.groups):
             return self._rows(plan, scheduler)
         if self.burst_beams is not None and _are_beams(plan):
@@ -161,8 +163,7 @@ class Bursts:
 def _is_closed(group: Group) -> bool:
     """Whether the group's rows need nobody to go on, and nobody waits for each of its tokens."""
     request, row = group.request, group.rows[0]
-    alone = request.memory is None and row.vectors is None
-    return alone and request.recipe.is_closed and not getattr(request.sink, "streams", True)
+    return row.vectors is None and request.recipe.is_closed and not getattr(request.sink, "streams", True)
 
 
 def _are_rows(plan: Plan) -> bool:
@@ -170,6 +171,15 @@ def _are_rows(plan: Plan) -> bool:
     whole = len(plan.work) == sum(len(group.members) for group in plan.groups)
     ready = len(plan.ready) == len(plan.groups) and not plan.copies
     return whole and ready and all(count == 1 for _, count in plan.work)
+
+
+def _is_awaited(plan: Plan, scheduler: Scheduler) -> bool:
+    """Whether other sequences wait for a prompt, of one token, that the plan computes: then they go on together."""
+    return any(
+        group.leader in plan.groups and group.leader.rows[0].computed < group.rows[0].length
+        for group in scheduler.waiting
+        if group.leader is not None
+    )
 
 
 def _are_beams(plan: Plan) -> bool:

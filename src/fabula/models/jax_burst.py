@@ -21,15 +21,19 @@ from fabula.decoding.closed_beams import BeamForm, ClosedBeams, Found, beam_leav
 from fabula.decoding.closed_loop import decode
 from fabula.decoding.closed_record import Gained, blank, gained_of
 from fabula.models.burst_shapes import shaped, shaped_beams
+from fabula.models.jax_memory import own_memories, together
 from fabula.models.jax_pass import Program
 from fabula.models.jax_weights import Weights
+from fabula.models.memories import columns_of, joined
+from fabula.ops.jax import OwnMemories
 from fabula.ops.protocol import Batch
 from fabula.ops.rectangles import bucket
 
 Array = jax.Array
 Closed = TypeVar("Closed")
 Rebuild: TypeAlias = Callable[[Sequence[Any]], Closed]
-Key = tuple[Form | BeamForm, int, int, int]  # of a loop: the form, end tokens, rows R, blocks of a row B
+# Of a loop: the form, end tokens, columns S of memories (0: no encoder), rows R, blocks of a row B.
+Key = tuple[Form | BeamForm, int, int, int, int]
 
 __all__ = ["Bursts"]
 
@@ -45,11 +49,13 @@ class Bursts:
 
     def run(self, weights: Weights, batch: Batch, cache: JaxCache, form: Form, rows: ClosedRows) -> list[Gained]:
         """What each row got, whose keys and values are in the cache then."""
-        alike = (form, bucket(rows.ends.shape[1]))
+        memories = joined(batch.memories, together)
+        alike = (form, bucket(rows.ends.shape[1]), columns_of(memories))
         burst = shaped(batch, form, rows, self._vocabulary, self._shapes(alike))
         leaves, rebuild = leaves_of(burst.closed)
         program = self._program((*alike, *burst.tables.shape), partial(self._decoded, form, rebuild, burst.steps))
-        found, new = program(weights, _dense(cache.state, burst.tables), burst.first, leaves)
+        memory = own_memories(memories, len(burst.first))
+        found, new = program(weights, memory, _dense(cache.state, burst.tables), burst.first, leaves)
         tokens, lengths, kept = jax.tree.map(np.asarray, found)
         made = (lengths - burst.closed.lengths).repeat(form.each)
         cache.state = _stored(cache.state, new, burst.slots(made, cache.nowhere))
@@ -59,11 +65,13 @@ class Bursts:
         self, weights: Weights, batch: Batch, cache: JaxCache, form: BeamForm, beams: ClosedBeams
     ) -> Sequence[Sequence[Candidates]]:
         """What each group's turns chose from; the keys and values of what became of its rows are in the cache then."""
-        alike = (form, bucket(beams.rows.ends.shape[1]))
+        memories = joined(batch.memories, together)
+        alike = (form, bucket(beams.rows.ends.shape[1]), columns_of(memories))
         burst = shaped_beams(batch, beams, self._shapes(alike))
         leaves, rebuild = beam_leaves_of(burst.closed)
         program = self._program((*alike, *burst.tables.shape), partial(self._searched, form, rebuild, burst.steps))
-        found, new = program(weights, _dense(cache.state, burst.tables), burst.first, leaves)
+        memory = own_memories(memories, len(burst.first))
+        found, new = program(weights, memory, _dense(cache.state, burst.tables), burst.first, leaves)
         found = Found(*map(np.asarray, found))
         cache.state = _stored(cache.state, new, burst.slots(found.turns.repeat(form.beams), cache.nowhere))
         return turns_of(form, found, len(beams.hasty))
@@ -72,9 +80,9 @@ class Bursts:
     def _vocabulary(self) -> int:
         return int(self.program.family.config.vocab_size)
 
-    def _shapes(self, alike: tuple[Any, int]) -> Iterator[tuple[int, int]]:
+    def _shapes(self, alike: tuple[Any, int, int]) -> Iterator[tuple[int, int]]:
         """Of the loops that are compiled for such rows."""
-        return (key[2:] for key in self.compiled if key[:2] == alike)
+        return (key[3:] for key in self.compiled if key[:3] == alike)
 
     def _program(self, key: Key, traced: Callable[..., Any]) -> Callable[..., Any]:
         """The loop of a key; the one that was not used for longest makes room for a new one."""
@@ -91,6 +99,7 @@ class Bursts:
         rebuild: Rebuild[ClosedRows],
         steps: int,
         weights: Weights,
+        memory: OwnMemories | None,
         dense: State,
         first: Array,
         leaves: Sequence[Array],
@@ -100,7 +109,8 @@ class Bursts:
         if rows.last.shape[0] == 1:  # XLA sums along columns where a single row meets a matrix [in, out]: turned once
             program, weights = program.turned(weights)
         kept = blank(functions, form, rows, steps, self._vocabulary)
-        end = decode(partial(program.in_dense, weights, layers=form.layers), dense, form, rows, kept=kept)
+        forward = partial(program.in_dense, weights, memory, layers=form.layers)
+        end = decode(forward, dense, form, rows, kept=kept)
         return (end.tokens, end.lengths, end.kept), jax.tree.map(partial(_new, first, steps), end.model)
 
     def _searched(
@@ -109,12 +119,13 @@ class Bursts:
         rebuild: Rebuild[ClosedBeams],
         steps: int,
         weights: Weights,
+        memory: OwnMemories | None,
         dense: State,
         first: Array,
         leaves: Sequence[Array],
     ) -> tuple[Found, State]:
         """Traced: what the turns chose from, and the keys and values of the last blocks of what became of the rows."""
-        forward = partial(self.program.in_dense, weights)
+        forward = partial(self.program.in_dense, weights, memory)
         found, dense = decode_beams(forward, _reordered, dense, form, rebuild(leaves))
         return found, jax.tree.map(partial(_new, first, steps), dense)
 

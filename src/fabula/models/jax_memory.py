@@ -14,19 +14,34 @@ from fabula.models.family import EncoderDecoder
 from fabula.models.jax_pass import Program
 from fabula.models.jax_weights import Weights
 from fabula.models.memories import Joined, Memories
-from fabula.ops.jax import Inputs, JaxOps, MemoryRows, Shared
+from fabula.ops.jax import Inputs, JaxOps, MemoryRows, OwnMemories, Shared
 from fabula.ops.jax_sources import OwnSource
 from fabula.ops.rectangles import Rectangle, bucket
 
 Array = jax.Array
 
-__all__ = ["memories_of", "memory_arrays", "rows_of", "together"]
+__all__ = ["memories_of", "memory_arrays", "own_memories", "rows_of", "together"]
 
 
 def rows_of(memories: Joined, part: Rectangle) -> MemoryRows:
     """What the rows of a rectangle read."""
     whole = memories.whole
     return MemoryRows(whole.keys, whole.values, whole.mask, memories.lines_of(part))
+
+
+def own_memories(memories: Joined | None, rows: int) -> OwnMemories | None:
+    """What each of so many rows reads, the batch's first; None where the model has no encoder."""
+    if memories is None:
+        return None
+    whole, lines = memories.whole, memories.first_lines(rows)
+    keys, values = _by_row((whole.keys, whole.values), lines)
+    return OwnMemories(keys, values, whole.mask[lines])
+
+
+@jax.jit
+def _by_row(arrays: Sequence[Array], lines: Array) -> tuple[Array, ...]:
+    """Arrays ["layers M S heads head_dim"] as ["layers R heads S head_dim"]."""
+    return tuple(jnp.swapaxes(array[:, lines], 2, 3) for array in arrays)
 
 
 def together(arrays: Sequence[Array], columns: int, rows: int) -> Array:

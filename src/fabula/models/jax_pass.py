@@ -35,7 +35,7 @@ class Rows:
     vectors: Any = None  # Float["T D"]
     chosen: Any = None  # Bool["T"]: where the vectors count; None: everywhere
     embedded: Any = None  # Int["R N"]: positions for the position embedding, where they are others
-    memory: Any = None  # MemoryRows: what an encoder left for the rows
+    memory: Any = None  # MemoryRows or OwnMemories: what an encoder left for the rows
 
     def inputs(self) -> Inputs:
         """What the operations see of it."""
@@ -77,14 +77,21 @@ class Program:
         return self._alone(weights=weights, rows=rows, valid=valid, taps=taps)
 
     def in_dense(
-        self, weights: Weights, tokens: Array, positions: Array, state: tuple[Any, Any], layers: tuple[int, ...] = ()
+        self,
+        weights: Weights,
+        memory: Any,
+        tokens: Array,
+        positions: Array,
+        state: tuple[Any, Any],
+        layers: tuple[int, ...] = (),
     ) -> tuple[Any, tuple[Any, Any]]:
         """Traced: logits Float32["R V"] of one token a row Int["R"] at positions Int["R"], and the state after it.
 
-        `state`: keys and values, each an array a group of layers [layers, R, heads, L, features]. `layers`: after which
-        so many layers the head is asked too; then the logits are a list, the last layer's first.
+        `memory`: OwnMemories, if there is an encoder; `state`: keys and values, each an array a group of layers
+        [layers, R, heads, L, features]. `layers`: after which so many layers the head is asked too; then the logits are
+        a list, the last layer's first.
         """
-        rows = Rows(tokens[:, None], positions[:, None])
+        rows = Rows(tokens[:, None], positions[:, None], memory=memory)
         outputs, state = self.traced(weights, rows, DenseSource(state, positions[:, None]), Taps(layer_logits=layers))
         early = [outputs.layer_logits[layer] for layer in layers]
         return [outputs.logits, *early] if early else outputs.logits, state

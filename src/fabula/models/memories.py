@@ -12,7 +12,7 @@ import numpy as np
 from fabula.errors import ArgumentError
 from fabula.ops.rectangles import Rectangle, bucket
 
-__all__ = ["Joined", "Memories", "Memory", "Together", "joined"]
+__all__ = ["Joined", "Memories", "Memory", "Together", "columns_of", "joined"]
 
 Array = Any  # of JAX or TensorFlow
 # (arrays ["layers M S heads head_dim"], columns, rows) -> one, each padded to the columns, all together to the rows
@@ -52,9 +52,11 @@ class Joined:
 
     def lines_of(self, part: Rectangle) -> np.ndarray:
         """Int["R"]: which of the M each row of a rectangle reads."""
-        lines = np.zeros(part.tokens.shape[0], np.int32)
-        lines[: len(part.rows)] = self.lines[part.rows]
-        return lines
+        return self._padded(self.lines[part.rows], part.tokens.shape[0])
+
+    def first_lines(self, rows: int) -> np.ndarray:
+        """Int["R"]: which of the M each of so many rows reads, the batch's being the first."""
+        return self._padded(self.lines, rows)
 
     def by_row(self, parts: Sequence[Rectangle], values: Sequence[Array]) -> tuple[np.ndarray, ...]:
         """Of each row that computes anything, in the batch's order, Float["heads new columns"], on the host."""
@@ -64,6 +66,10 @@ class Joined:
             for place, (row, count) in enumerate(zip(part.rows.tolist(), part.counts.tolist(), strict=True)):
                 found[row] = weights[place, :, :count, : self.columns[row]]
         return tuple(found[row] for row in sorted(found))
+
+    def _padded(self, lines: np.ndarray, rows: int) -> np.ndarray:
+        """With rows of padding, which read what may be anything."""
+        return np.pad(lines, (0, rows - len(lines)))
 
 
 def joined(memories: Sequence[Any], together: Together) -> Joined | None:
@@ -80,6 +86,11 @@ def joined(memories: Sequence[Any], together: Together) -> Joined | None:
     lines = np.array([firsts[memory.of] + memory.index for memory in memories], np.int32)
     whole = parts[0] if len(parts) == 1 else _as_one(parts, together)
     return Joined(whole, lines, tuple(memory.of.columns for memory in memories))
+
+
+def columns_of(memories: Joined | None) -> int:
+    """S of what a step's rows read, a bucket; 0 where they read nothing but themselves."""
+    return 0 if memories is None else int(memories.whole.mask.shape[1])
 
 
 @lru_cache(maxsize=1)  # the same rows take many steps

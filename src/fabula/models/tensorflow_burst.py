@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from types import SimpleNamespace
 from typing import Any
 
@@ -19,18 +20,22 @@ from fabula.decoding.closed_beams import BeamForm, ClosedBeams, beam_leaves_of, 
 from fabula.decoding.closed_loop import Forward, decode
 from fabula.decoding.closed_record import Gained, blank, gained_of
 from fabula.models.burst_shapes import Shaped, shaped, shaped_beams
+from fabula.models.memories import Joined, columns_of, joined
+from fabula.models.tensorflow_memory import own_memories, together
 from fabula.models.tensorflow_pass import compute
 from fabula.models.tensorflow_weights import Place, Weights, weight_of
 from fabula.ops.protocol import Batch
 from fabula.ops.rectangles import bucket
-from fabula.ops.tensorflow import Frame
+from fabula.ops.tensorflow import Frame, MemoryRows
 from fabula.taps import Taps
 
 Tensor = Any  # a tf.Tensor
-Key = tuple[Form | BeamForm, int, int, int]  # of a loop: the form, end tokens, rows R, blocks of a row B
+# Of a loop: the form, end tokens, columns S of memories (0: no encoder), rows R, blocks of a row B.
+Key = tuple[Form | BeamForm, int, int, int, int]
 Dense = tuple[Tensor, Tensor]  # keys and values, Float["R 1 layers L heads features"]
-# (weights in the trace, what is stored, the rows' arrays) -> (what was decoded, what is stored then)
-Loop = Callable[[Any, Dense, Sequence[Tensor]], tuple[Any, Dense]]
+Step = Callable[[Sequence[int]], Forward]  # a form's layers -> one position further
+# (that, what is stored, the rows' arrays) -> (what was decoded, what is stored then)
+Loop = Callable[[Step, Dense, Sequence[Tensor]], tuple[Any, Dense]]
 
 KEPT = 64  # compiled loops
 
@@ -44,18 +49,19 @@ class Bursts:
 
     def run(self, batch: Batch, cache: TFCache, form: Form, rows: ClosedRows) -> list[Gained]:
         """What each row got, whose keys and values are in the cache then."""
-        alike = (form, bucket(rows.ends.shape[1]))
+        memories = joined(batch.memories, together)
+        alike = (form, bucket(rows.ends.shape[1]), columns_of(memories))
         vocabulary = int(self.weights.family.config.vocab_size)
         burst = shaped(batch, form, rows, vocabulary, self._shapes(alike))
         leaves, rebuild = leaves_of(burst.closed)
 
-        def decoded(weights: Any, dense: Dense, leaves: Sequence[Tensor]) -> tuple[Any, Dense]:
+        def decoded(step: Step, dense: Dense, leaves: Sequence[Tensor]) -> tuple[Any, Dense]:
             rows = rebuild(leaves)
             kept = blank(functions, form, rows, burst.steps, vocabulary)
-            end = decode(forward_of(weights, form.layers), dense, form, rows, kept=kept)
+            end = decode(step(form.layers), dense, form, rows, kept=kept)
             return (end.tokens, end.lengths, end.kept), end.model
 
-        (tokens, lengths, kept), new = self._run(alike, burst, cache, leaves, decoded)
+        (tokens, lengths, kept), new = self._run(alike, burst, memories, cache, leaves, decoded)
         made = (lengths - burst.closed.lengths).repeat(form.each)
         _store(cache, new, burst.slots(made, cache.nowhere))
         return gained_of(burst.closed, tokens, lengths, kept, len(rows.lengths))
@@ -64,26 +70,34 @@ class Bursts:
         self, batch: Batch, cache: TFCache, form: BeamForm, beams: ClosedBeams
     ) -> Sequence[Sequence[Candidates]]:
         """What each group's turns chose from; the keys and values of what became of its rows are in the cache then."""
-        alike = (form, bucket(beams.rows.ends.shape[1]))
+        memories = joined(batch.memories, together)
+        alike = (form, bucket(beams.rows.ends.shape[1]), columns_of(memories))
         burst = shaped_beams(batch, beams, self._shapes(alike))
         leaves, rebuild = beam_leaves_of(burst.closed)
 
-        def searched(weights: Any, dense: Dense, leaves: Sequence[Tensor]) -> tuple[Any, Dense]:
-            return decode_beams(forward_of(weights), _reordered, dense, form, rebuild(leaves))
+        def searched(step: Step, dense: Dense, leaves: Sequence[Tensor]) -> tuple[Any, Dense]:
+            return decode_beams(step(()), _reordered, dense, form, rebuild(leaves))
 
-        found, new = self._run(alike, burst, cache, leaves, searched)
+        found, new = self._run(alike, burst, memories, cache, leaves, searched)
         _store(cache, new, burst.slots(found.turns.repeat(form.beams), cache.nowhere))
         return turns_of(form, found, len(beams.hasty))
 
-    def _shapes(self, alike: tuple[Any, int]) -> Iterator[tuple[int, int]]:
+    def _shapes(self, alike: tuple[Any, int, int]) -> Iterator[tuple[int, int]]:
         """Of the loops that are compiled for such rows."""
-        return (key[2:] for key in self.compiled if key[:2] == alike)
+        return (key[3:] for key in self.compiled if key[:3] == alike)
 
     def _run(
-        self, alike: tuple[Any, int], burst: Shaped[Any], cache: TFCache, leaves: Sequence[np.ndarray], loop: Loop
+        self,
+        alike: tuple[Any, int, int],
+        burst: Shaped[Any],
+        memories: Joined | None,
+        cache: TFCache,
+        leaves: Sequence[np.ndarray],
+        loop: Loop,
     ) -> tuple[Any, Dense]:
         """What the loop gives, on the host, and the keys and values to be stored."""
-        given = (cache.read(burst.tables), tf.constant(burst.first), tuple(map(tf.constant, leaves)))
+        rows = (own_memories(memories, len(burst.first)), tf.constant(burst.first), tuple(map(tf.constant, leaves)))
+        given = (cache.read(burst.tables), *rows)
         outcome, new = self._program((*alike, *burst.tables.shape), loop, burst.steps, given)(*given)
         return tf.nest.map_structure(lambda part: part.numpy(), outcome), new
 
@@ -98,10 +112,12 @@ class Bursts:
 
     def _compiled(self, loop: Loop, steps: int) -> Any:
         @tf.function(jit_compile=True, autograph=False)
-        def program(stored: Dense, first: Tensor, leaves: tuple[Tensor, ...]) -> tuple[Any, Dense]:
+        def program(
+            stored: Dense, memory: MemoryRows | None, first: Tensor, leaves: tuple[Tensor, ...]
+        ) -> tuple[Any, Dense]:
             dense = _dense(stored[0]), _dense(stored[1])
             weights = Turned(self.weights) if first.shape[0] > 1 else self.weights
-            outcome, dense = loop(weights, dense, leaves)
+            outcome, dense = loop(partial(forward_of, weights, memory), dense, leaves)
             return outcome, (_new(dense[0], first, steps), _new(dense[1], first, steps))
 
         return program
@@ -138,11 +154,11 @@ class Turned:
         return tf.linalg.matrix_transpose(whole)
 
 
-def forward_of(weights: Any, layers: Sequence[int] = ()) -> Forward:
+def forward_of(weights: Any, memory: MemoryRows | None, layers: Sequence[int] = ()) -> Forward:
     """One position a row over dense keys and values, which the new ones are put into; `layers`: a form's."""
 
     def forward(last: Tensor, position: Tensor, dense: Dense) -> tuple[Any, Dense]:
-        frame = Frame(last[:, None], position[:, None], position + 1, tf.range(last.shape[0]))
+        frame = Frame(last[:, None], position[:, None], position + 1, tf.range(last.shape[0]), memory=memory)
         found = compute(weights, frame, dense, Taps(layer_logits=tuple(layers)))
         new = zip(dense, (found.keys, found.values), strict=True)
         keys, values = (_put(part, position, own[:, :, 0]) for part, own in new)

@@ -22,6 +22,15 @@ def rows_of(memories: Joined, part: Rectangle) -> MemoryRows:
     return MemoryRows(whole.keys, whole.values, tf.constant(whole.mask), tf.constant(memories.lines_of(part)))
 
 
+def own_memories(memories: Joined | None, rows: int) -> MemoryRows | None:
+    """What each of so many rows reads, the batch's first, laid out once for many steps; None without an encoder."""
+    if memories is None:
+        return None
+    whole, lines = memories.whole, tf.constant(memories.first_lines(rows))
+    keys, values = (tf.gather(part, lines, axis=1) for part in (whole.keys, whole.values))
+    return MemoryRows(keys, values, tf.gather(whole.mask, lines), None)
+
+
 def together(arrays: Sequence[Tensor], columns: int, rows: int) -> Tensor:
     """Arrays ["layers M S heads head_dim"] as one, each padded to the columns, all of them to the rows."""
     wide = tf.concat([tf.pad(x, _padding(x, 2, columns)) for x in arrays], 1)

@@ -24,6 +24,7 @@ from fabula.ops.layers import unrolled
 from fabula.ops.protocol import Batch
 from fabula.ops.torch import TorchOps
 from fabula.ops.torch_layout import Group, Layout, Reach, blocks_read, sees, to_device
+from fabula.ops.torch_memory import MemoryLayout, memory_layout
 
 Tensor = torch.Tensor
 
@@ -45,13 +46,15 @@ class Frame:
     reaches: dict[int | None, tuple[Tensor, Tensor]]  # window -> blocks Int["R B"], their positions Int["R B*BLOCK"]
     end: int  # all positions are below it
     early: tuple[int, ...] = ()  # after which so many layers the head is asked too
+    memories: MemoryLayout | None = None  # what an encoder left, and which row reads what
 
     def forward(self, last: Tensor, position: Tensor, state: Any) -> tuple[Any, Any]:
         """Float["R V"] after the tokens `last` Int["R"] at these positions; their keys and values are written.
 
         With early layers a list: the last layer's, and then theirs.
         """
-        ops = TorchOps(self._layout(last, position.long()), self.cache, rotations=self.weights.rotations)
+        layout, rotations = self._layout(last, position.long()), self.weights.rotations
+        ops = TorchOps(layout, self.cache, memories=self.memories, rotations=rotations)
         family, outside = self.family, self.weights.outside
         states: dict[int, Tensor] = {}
         x = unrolled(family, ops, family.embed(ops, outside), self.weights.layers, states.__setitem__)
@@ -174,4 +177,5 @@ def frame_of(
         window: (tables, starts + torch.arange(tables.shape[1] * BLOCK, device=tables.device))
         for window, tables, starts in zip(windows, parts[::2], parts[1::2], strict=True)
     }
-    return Frame(family, weights, cache, begin, slots, reaches, int((first + room).max()), early)
+    memories = memory_layout(batch, weights.outside.embed.device)
+    return Frame(family, weights, cache, begin, slots, reaches, int((first + room).max()), early, memories)

@@ -17,7 +17,7 @@ from fabula.ops.specs import AttentionSpec, LayerSpec, RopeSpec
 
 Array = jax.Array
 
-__all__ = ["Inputs", "JaxOps", "MemoryRows", "Shared"]
+__all__ = ["Inputs", "JaxOps", "MemoryRows", "OwnMemories", "Shared"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,8 +29,27 @@ class MemoryRows:
     mask: Any  # Bool["M S"]: which columns are tokens
     lines: Any  # Int["R"]
 
+    def of(self, layer: Any) -> tuple[Array, Array, Array]:
+        """A layer's keys and values ["R heads S head_dim"], and which columns are tokens, Bool["R S"]."""
+        keys, values = (heads_first(part[layer, self.lines]) for part in (self.keys, self.values))
+        return keys, values, self.mask[self.lines]
+
+
+@dataclass(frozen=True, slots=True)
+class OwnMemories:
+    """The same laid out once for many steps: each row has its own, and products read it as it lies."""
+
+    keys: Any  # Float["layers R heads S head_dim"]
+    values: Any
+    mask: Any  # Bool["R S"]
+
+    def of(self, layer: Any) -> tuple[Array, Array, Array]:
+        """A layer's keys and values ["R heads S head_dim"], and which columns are tokens, Bool["R S"]."""
+        return self.keys[layer], self.values[layer], self.mask
+
 
 jax.tree_util.register_dataclass(MemoryRows, data_fields=["keys", "values", "mask", "lines"], meta_fields=[])
+jax.tree_util.register_dataclass(OwnMemories, data_fields=["keys", "values", "mask"], meta_fields=[])
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +62,7 @@ class Inputs:
     vectors: Array | None = None  # Float["T D"]: what stands for embedded tokens
     chosen: Array | None = None  # Bool["T"]: where it does; None: everywhere
     embedded: Array | None = None  # Int["R N"]: positions for the position embedding; None: the same
-    memory: MemoryRows | None = None  # what an encoder left for the rows
+    memory: MemoryRows | OwnMemories | None = None  # what an encoder left for the rows
 
     @property
     def places(self) -> Array:
@@ -135,9 +154,9 @@ class JaxOps:
         memory = self.inputs.memory
         if memory is None or layer.memory is None or self.place is None:
             raise ArgumentError("each row of a model with an encoder must have a memory, got none. Encode its input.")
-        keys, values = (heads_first(part[self.place.layer, memory.lines]) for part in (memory.keys, memory.values))
+        keys, values, mask = memory.of(self.place.layer)
         q = self._heads(q, layer.memory)
-        seen = jnp.broadcast_to(memory.mask[memory.lines][:, None], (*q.shape[:2], keys.shape[2]))
+        seen = jnp.broadcast_to(mask[:, None], (*q.shape[:2], keys.shape[2]))
         out, self.memory_weights = attend(q, keys, values, layer.memory, seen)
         return out.reshape(-1, layer.memory.heads * layer.memory.head_dim)
 

@@ -25,7 +25,12 @@ class MemoryRows(NamedTuple):
     keys: Tensor  # Float["layers M S heads head_dim"]
     values: Tensor
     mask: Tensor  # Bool["M S"]: which columns are tokens
-    lines: Tensor  # Int["R"]
+    lines: Tensor | None  # Int["R"]; None: M is R, and each row reads its own
+
+    def of(self, layer: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """A layer's keys and values ["R S heads head_dim"], and which columns are tokens, Bool["R S"]."""
+        parts = (self.keys[layer], self.values[layer], self.mask)
+        return parts if self.lines is None else tuple(tf.gather(part, self.lines) for part in parts)
 
 
 class Frame(NamedTuple):
@@ -127,9 +132,8 @@ class TensorFlowOps:
         if memory is None or spec is None:
             raise ArgumentError("each row of a model with an encoder must have a memory, got none. Encode its input.")
         queries = tf.reshape(q, (*self.frame.positions.shape, -1, spec.head_dim))
-        keys, values = (tf.gather(part[self.layer], memory.lines) for part in (memory.keys, memory.values))
-        seen = tf.gather(memory.mask, memory.lines)[:, None, None, None]
-        out, self.memory_weights = attend(queries, keys, values, spec, seen)
+        keys, values, mask = memory.of(self.layer)
+        out, self.memory_weights = attend(queries, keys, values, spec, mask[:, None, None, None])
         return tf.reshape(out, q.shape)
 
     def activate(self, x: Tensor, kind: Activation) -> Tensor:

@@ -135,7 +135,8 @@ class TorchOps:
         """For each group what distances add; layers that share a weight share these."""
         known = self._biases
         if known is None or known[0] is not weight or known[1] != spec:
-            made = [position_bias(group.reaches[spec.window], spec, weight) for group in self.layout.groups]
+            buckets = self._rotations.buckets(spec, weight.device)
+            made = [position_bias(group.reaches[spec.window], spec, weight, buckets) for group in self.layout.groups]
             self._biases = known = (weight, spec, made)
         return known[2]
 

@@ -6,7 +6,6 @@ import torch
 import torch.nn.functional as F
 
 from fabula.cache.torch import TorchCache
-from fabula.ops.position_buckets import bucket_table
 from fabula.ops.specs import AttentionSpec
 from fabula.ops.torch_layout import Group, Reach
 
@@ -57,16 +56,15 @@ def added_mask(mask: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
     return unseen[:, None]
 
 
-def position_bias(reach: Reach, spec: AttentionSpec, weight: torch.Tensor) -> torch.Tensor:
+def position_bias(reach: Reach, spec: AttentionSpec, weight: torch.Tensor, buckets: torch.Tensor) -> torch.Tensor:
     """What distances add to scores, Float["R|1 H N K"], and minus infinity where a query does not see a key.
 
-    `weight` [buckets, heads]: the number of each bucket.
+    `weight` [buckets, heads]: the number of each bucket; `buckets` Int["2 * max_distance + 1"]: that of each distance.
     """
     assert spec.bias is not None
     far = spec.bias.max_distance
-    table = torch.from_numpy(bucket_table(spec.bias, spec.causal)).to(weight.device)
     distances = reach.keys[:, None, :] - reach.queries[:, :, None]
-    values = F.embedding(table[distances.clamp(-far, far) + far], weight).permute(0, 3, 1, 2)
+    values = F.embedding(buckets[distances.clamp(-far, far) + far], weight).permute(0, 3, 1, 2)
     mask = reach.mask
     if mask is None and spec.causal:
         mask = distances <= 0

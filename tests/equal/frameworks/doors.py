@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib import import_module
 from typing import Any
+from unittest.mock import patch
 
 import numpy as np
 import pytest
@@ -25,13 +28,17 @@ class Door:
     needs: tuple[str, ...] = ()
     lacks: tuple[str, ...] = ()  # what an output cannot have here, which is then not asked for
 
-    def load(self, source: Any, **options: Any) -> Any:
-        """The model of a directory or file; a test that needs it is skipped where the framework is absent."""
+    def load(self, source: Any, encodes: bool = False, **options: Any) -> Any:
+        """The model of a directory or file; a test that needs it is skipped where the framework is absent.
+
+        `encodes`: it has an encoder.
+        """
         for name in self.needs:
             pytest.importorskip(name)
         bound = {"threads": 1} if self.backend == "native" else {}
         given = {"dtype": "float32", "backend": self.backend, **bound, **options}
-        return getattr(fabula, self.entry).from_pretrained(source, **given)
+        entry = self.entry.replace("CausalLM", "Seq2SeqLM") if encodes else self.entry
+        return getattr(fabula, entry).from_pretrained(source, **given)
 
     def generate(self, model: Any, ids: Ids, **call: Any) -> Any:
         """What generate() makes of the rectangle, which it is given and gives back in the framework's arrays."""
@@ -53,6 +60,13 @@ class Door:
         """An array of an answer, which must be the framework's own."""
         assert arrays.framework(output) == self.arrays
         return arrays.of(output).to_host(output)
+
+
+@contextmanager
+def step_by_step(model: Any) -> Iterator[None]:
+    """Within, models of this kind take one step after another, and never many in one call."""
+    with patch.multiple(type(model), create=True, burst=None, burst_beams=None):
+        yield
 
 
 REFERENCE = Door("torch", "AutoModelForCausalLM", "torch", ("torch",))
