@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import numpy as np
 import pytest
 
@@ -54,6 +56,13 @@ def test_selections_are_those_of_numpy(kind, vocabulary):
     np.testing.assert_array_equal(reach, host.mass_reach(-x, np.asarray(jax.nn.softmax(x)), MASSES))
     np.testing.assert_array_equal(best, host.argmax(x))
     assert tokens.shape == x.shape
+
+
+def test_the_first_of_the_best_or_of_what_is_no_number():
+    x = np.array([[1, 5, 5, 2], [1, np.nan, 9, np.nan], [-INFINITY] * 4, [-0.0, 0.0, -1, 0.0]], np.float32)
+    scale = np.float32(3.7)
+    assert jax.jit(lambda x, scale: functions.argmax(x * scale))(x, scale).tolist() == [1, 1, 0, 0]
+    assert jax.jit(partial(functions.argmax, axis=0))(x).tolist() == host.argmax(x, axis=0).tolist()
 
 
 def test_a_tail_is_added_up_as_in_float64():

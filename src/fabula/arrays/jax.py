@@ -190,8 +190,15 @@ def all(x: Array, axis: int = -1, keepdims: bool = False) -> Array:
 
 
 def argmax(x: Array, axis: int = -1) -> Array:
-    """The index of the first maximum, int32."""
-    return jnp.argmax(x, axis=axis).astype(jnp.int32)
+    """The index of the first maximum, int32; NaN counts as one."""
+    if _is_eager(x) or not _is_float(x):
+        return jnp.argmax(x, axis=axis).astype(jnp.int32)
+    # XLA's own takes several times as long on a CPU, a number after the other. What x is made of is not to be computed
+    # once for the maximum and once for those that are compared with it, where it might be rounded otherwise.
+    x = jax.lax.optimization_barrier(x)
+    is_highest = (x == jnp.max(x, axis=axis, keepdims=True)) | jnp.isnan(x)
+    places = jax.lax.broadcasted_iota(jnp.int32, x.shape, axis % x.ndim)
+    return jnp.min(jnp.where(is_highest, places, x.shape[axis]), axis=axis)
 
 
 def cumulative_sum(x: Array, axis: int = -1) -> Array:
