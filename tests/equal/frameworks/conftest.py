@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from tests.equal.comparison import Tally
-from tests.equal.strategies.tiny import FAMILIES, write_tiny
+from tests.equal.frameworks.table import Table
+from tests.equal.strategies.tiny import CONFIGURATIONS, write_tiny
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -21,7 +22,7 @@ def one_thread() -> None:
 def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """Family -> its model's directory."""
     place = tmp_path_factory.mktemp("tiny")
-    return {family: write_tiny(family, place / family) for family in FAMILIES}
+    return {family: write_tiny(family, place / family) for family in CONFIGURATIONS}
 
 
 @pytest.fixture(scope="module")
@@ -30,3 +31,9 @@ def tally() -> Iterator[Tally]:
     whole = Tally()
     yield whole
     whole.settle()
+
+
+@pytest.fixture(scope="module")
+def table(folders: dict[str, Path], tally: Tally) -> Table:
+    """Of the small models."""
+    return Table(folders, tally)

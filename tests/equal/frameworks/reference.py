@@ -10,7 +10,7 @@ import numpy as np
 
 from fabula.arrays import numpy as host
 from fabula.arrays.random import gumbel, split_seed
-from tests.equal.frameworks.doors import REFERENCE, Ids
+from tests.equal.frameworks.doors import REFERENCE, Ids, step_by_step
 
 SHOWN = {"return_dict_in_generate": True, "output_scores": True}
 SEARCHES = ("num_beams", "penalty_alpha")  # settings whose rows are not decided by scores of their own
@@ -31,16 +31,23 @@ class Reference:
 
 
 def reference_of(model: Any, ids: Ids, call: Mapping[str, Any]) -> Reference:
-    """The answer of a model in PyTorch."""
-    output = REFERENCE.generate(model, ids, **call, **SHOWN)
+    """The answer of a model in PyTorch, one step after another."""
+    with step_by_step(model):
+        output = REFERENCE.generate(model, ids, **call, **SHOWN)
+    before = begun(model, ids)
     searches = any(name in call for name in SEARCHES)
-    gaps = None if searches else gaps_of(deciding_scores(output.scores, ids[1], call))
-    return Reference(output, new_tokens(output.sequences, ids), gaps)
+    gaps = None if searches else gaps_of(deciding_scores(output.scores, before, call))
+    return Reference(output, new_tokens(output.sequences, before), gaps)
 
 
-def new_tokens(sequences: Any, ids: Ids) -> list[list[int]]:
-    """What stands behind the prompts."""
-    return np.asarray(sequences)[:, ids[0].shape[1] :].tolist()
+def begun(model: Any, ids: Ids) -> np.ndarray:
+    """Int["R C"]: the mask of what new tokens stand behind, the prompts or a decoder's start tokens."""
+    return np.ones_like(ids[1][:, :1]) if model.is_encoder_decoder else ids[1]
+
+
+def new_tokens(sequences: Any, before: np.ndarray) -> list[list[int]]:
+    """What stands behind the columns of a mask."""
+    return np.asarray(sequences)[:, before.shape[1] :].tolist()
 
 
 def deciding_scores(scores: Any, mask: np.ndarray, call: Mapping[str, Any]) -> np.ndarray:

@@ -43,8 +43,27 @@ WAYS: dict[str, dict[str, Any]] = {
 }
 
 
-# Asked of every family: what its layers have a part in, and a few of the others.
+WHOLE = "gemma3"  # the family that all of them are asked of: its layers have a pattern
+# Asked of the others: what its layers have a part in, and a few of the others.
 CROSS_SECTION = ("greedy", "drawn", "penalties", "words", "cut tails", "a green list", "beams", "contrast of layers")
+# Asked of families with an encoder: all that knows of what their rows read.
+OF_ENCODERS = (
+    "greedy",
+    "drawn",
+    "drawn sequences",
+    "penalties",
+    "ends",
+    "forced",
+    "beams",
+    "drawn beams",
+    "groups of beams",
+    "constrained beams",
+    "contrastive search",
+    "a green list",
+    "logits",
+    "states",
+    "states of beams",
+)
 # These rows need nothing but numbers to go on: a backend may choose all their tokens in one call.
 CLOSED = ("drawn", "greedy")
 

@@ -13,7 +13,8 @@ from safetensors.numpy import save_file
 
 from fabula.models.config import ModelConfig
 from fabula.models.families import family_for
-from fabula.models.weights import placed_entries
+from fabula.models.family import Entry
+from fabula.models.weights import all_entries
 
 VOCABULARY = 61
 TOKENS = {"bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 0}
@@ -61,22 +62,50 @@ FAMILIES: dict[str, dict[str, Any]] = {
     "gpt2": {"model_type": "gpt2", "architectures": ["GPT2LMHeadModel"], **LAYERED, "tie_word_embeddings": True},
 }
 
+# Distances reach their last bucket within the texts.
+ENCODERS: dict[str, dict[str, Any]] = {
+    "t5": {
+        "model_type": "t5",
+        "architectures": ["T5ForConditionalGeneration"],
+        "vocab_size": VOCABULARY,
+        "d_model": 32,
+        "d_kv": 8,
+        "d_ff": 48,
+        "num_layers": 2,
+        "num_decoder_layers": 4,
+        "num_heads": 4,
+        "relative_attention_num_buckets": 8,
+        "relative_attention_max_distance": 7,
+        "feed_forward_proj": "gated-gelu",
+        "tie_word_embeddings": False,
+        "eos_token_id": 2,
+        "pad_token_id": 0,
+        "decoder_start_token_id": 0,
+    },
+}
+CONFIGURATIONS = {**FAMILIES, **ENCODERS}
+
 
 def write_tiny(family: str, folder: Path) -> Path:
     """Writes the family's config.json and model.safetensors. Returns the folder."""
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "config.json").write_text(json.dumps(FAMILIES[family]), encoding="utf-8")
+    (folder / "config.json").write_text(json.dumps(CONFIGURATIONS[family]), encoding="utf-8")
     save_file(weights(family), folder / "model.safetensors", metadata={"format": "pt"})
     return folder
 
 
 def weights(family: str) -> dict[str, np.ndarray]:
     """The family's float32 tensors by their names in a checkpoint."""
-    config = FAMILIES[family]
+    config = CONFIGURATIONS[family]
     tied = config["tie_word_embeddings"]
-    entries = [entry for _, _, entry in placed_entries(family_for(ModelConfig.from_dict(config)))]
-    wanted = [entry for entry in entries if not entry.optional and not (entry.tied and tied)]
+    entries = [entry for _, entry in all_entries(family_for(ModelConfig.from_dict(config)))]
+    wanted = [entry for entry in entries if not entry.optional and not (entry.tied and (tied or _shared(entry)))]
     return {entry.name: weight(family, entry.name, entry.shape) for entry in wanted}
+
+
+def _shared(entry: Entry) -> bool:
+    """Whether it is one side's name of the table that an encoder and a decoder have in common."""
+    return entry.name.endswith(".embed_tokens.weight")
 
 
 def weight(family: str, name: str, shape: tuple[int, ...]) -> np.ndarray:
@@ -88,7 +117,7 @@ def weight(family: str, name: str, shape: tuple[int, ...]) -> np.ndarray:
     noise = ((bits >> np.uint64(48)).astype(np.float32) / np.float32(1 << 15) - 1).reshape(shape)  # in [-1, 1)
     if len(shape) == 1:
         return np.float32(resting(family, name)) + noise / np.float32(4)
-    tied = FAMILIES[family]["tie_word_embeddings"]  # such a model would repeat itself if its layers were not loud
+    tied = CONFIGURATIONS[family]["tie_word_embeddings"]  # such a model would repeat itself if its layers were not loud
     size = 2 if shape[0] == VOCABULARY else 4 if tied else 1
     return noise * np.float32(size * 2.0 ** round(math.log2((3 / shape[-1]) ** 0.5)))
 
