@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from fabula import AutoConfig, AutoModelForCausalLM, AutoTokenizer
-from fabula.errors import ArgumentError, ModelFileError, NotSupportedError, UnknownArgumentError
+from fabula.errors import ArgumentError, ModelFileError, NotSupportedError, OutOfMemoryError, UnknownArgumentError
 from fabula.testing.tiny_model import write_tiny_model
 
 torch = pytest.importorskip("torch")
@@ -29,6 +29,8 @@ def logits(model):
         *({"dtype": kind} for kind in ("auto", "float32", "float16", torch.bfloat16, np.float32, np.dtype("float16"))),
         {"low_cpu_mem_usage": True, "attn_implementation": "sdpa", "trust_remote_code": False, "use_safetensors": True},
         {"load_in_4bit": True, "device_map": "auto"},
+        {"device_map": {"model": "cpu", "lm_head": "cpu"}},
+        {"device_map": "balanced", "max_memory": {"cpu": "1GiB"}},
         {"load_in_8bit": True},
         {"quantization_config": {"load_in_4bit": True, "bnb_4bit_quant_type": "nf4"}},
         {"quantization_config": SimpleNamespace(_load_in_8bit=True)},
@@ -50,11 +52,30 @@ def test_a_model_on_the_cpu_is_native(folder, arguments):
         ({"quantization_config": SimpleNamespace(bits=3)}, NotSupportedError, "`quantization_config` must set"),
         ({"dtype": "int8"}, ArgumentError, "`dtype` must be one of .* got 'int8'"),
         ({"device_map": "nonsense"}, ArgumentError, "`device_map` must be .* got 'nonsense'"),
-        ({"device_map": {"": "disk"}}, ArgumentError, "`device_map` must be"),
+        ({"device_map": {"": "disk"}}, NotSupportedError, "`device_map` must not place anything on 'disk'"),
+        ({"device_map": {"model": "cpu", "lm_head": "disk"}}, NotSupportedError, "must not place anything on 'disk'"),
+        ({"device_map": {}}, ArgumentError, "`device_map` must name modules"),
+        ({"device_map": {0: "cpu", "x": "cpu"}}, ArgumentError, "must map the names of modules to devices, got .* 0"),
         ({"device_map": -1}, ArgumentError, "`device_map` must be .* got -1"),
         ({"device_map": "cuda:99"}, ArgumentError, "`device_map` must name a device that PyTorch finds here"),
-        ({"device_map": {"a": "cpu", "b": "cuda"}}, NotSupportedError, "`device_map` must place"),
-        ({"max_memory": {0: "1GB"}}, NotSupportedError, "`max_memory`"),
+        ({"device_map": {"model": "cpu"}}, ArgumentError, "`device_map` must place every module, .* lm_head"),
+        ({"device_map": {"": "cpu", "model.layer": "cpu"}}, ArgumentError, "Did you mean 'model.layers'"),
+        (
+            {"device_map": {"": "cpu", "lm_head": 99}},
+            ArgumentError,
+            "`device_map` must name a device that PyTorch finds here, got 'cuda:99'",
+        ),
+        (
+            {"device_map": {"": "cpu", "lm_head": 0}, "backend": "native"},
+            ArgumentError,
+            "`backend` 'native' computes on the CPU only",
+        ),
+        ({"max_memory": {0: "1GB"}}, ArgumentError, "`max_memory` must come with one of the device maps"),
+        ({"max_memory": {99: "1GB"}, "device_map": "auto"}, ArgumentError, "must name GPUs that PyTorch finds here"),
+        ({"max_memory": {"cpu": "1 cup"}, "device_map": "auto"}, ArgumentError, "such as '20GiB', got '1 cup'"),
+        ({"max_memory": {"disk": 1}, "device_map": "auto"}, NotSupportedError, "`max_memory` must not name 'disk'"),
+        ({"max_memory": [1], "device_map": "auto"}, ArgumentError, "`max_memory` must map devices to sizes"),
+        ({"max_memory": {"cpu": 1000}, "device_map": "auto"}, OutOfMemoryError, "does not fit: cpu 1000 bytes"),
         ({"trust_remote_code": True}, NotSupportedError, "`trust_remote_code` .* no code"),
         ({"use_safetensors": False}, NotSupportedError, "`use_safetensors=False`"),
         ({"force_download": True}, NotSupportedError, "`force_download`"),

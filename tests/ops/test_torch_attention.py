@@ -180,8 +180,9 @@ def test_layers_that_share_a_bias_share_what_distances_add():
     batch, cache, rows = arrangement([(0, 5), (3, 1)], spec)
     _, ops = attend(batch, cache, rows, spec)
     weight, _, made = ops._biases
-    assert ops._position_biases(spec, weight) is made
-    assert ops._position_biases(spec, weight.clone()) is not made
+    groups = ops.layout.groups
+    assert ops._position_biases(spec, weight, weight, groups) is made
+    assert ops._position_biases(spec, weight, weight.clone(), groups) is not made
 
 
 def test_a_rotation_may_leave_the_rest_of_a_head():

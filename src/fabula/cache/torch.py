@@ -11,19 +11,24 @@ import torch
 from fabula.cache.blocks import BLOCK
 from fabula.errors import OutOfMemoryError
 
+Device = torch.device | str
+
 
 class TorchCache:
     """Storage for `blocks` blocks of BLOCK positions in every layer; who owns which is not known here."""
 
     def __init__(
-        self, heads: Sequence[tuple[int, int]], blocks: int, dtype: torch.dtype, device: torch.device | str
+        self, heads: Sequence[tuple[int, int]], blocks: int, dtype: torch.dtype, device: Device | Sequence[Device]
     ) -> None:
-        """`heads`: for each layer its key heads and the features of one."""
+        """`heads`: for each layer its key heads and the features of one; `device`: of all layers, or of each."""
         self.heads = tuple(heads)
         self.blocks = blocks
         self.dtype = dtype
-        self.keys = [zeros((blocks, BLOCK, *shape), dtype, device) for shape in self.heads]
-        self.values = [zeros((blocks, BLOCK, *shape), dtype, device) for shape in self.heads]
+        devices = of_each(device, len(self.heads))
+        self.keys, self.values = (
+            [zeros((blocks, BLOCK, *shape), dtype, place) for shape, place in zip(self.heads, devices, strict=True)]
+            for _ in range(2)
+        )
 
     @property
     def nbytes(self) -> int:
@@ -74,11 +79,7 @@ class TorchCache:
 
     def copy(self, sources: Sequence[int], targets: Sequence[int]) -> None:
         """Copies whole blocks, all at once: a block may be a source and a target."""
-        device = self.keys[0].device
-        source = torch.from_numpy(np.array(sources, np.int64)).to(device)
-        target = torch.from_numpy(np.array(targets, np.int64)).to(device)
-        for tensor in (*self.keys, *self.values):
-            tensor.index_copy_(0, target, tensor.index_select(0, source))
+        copy_blocks([*self.keys, *self.values], sources, targets)
 
     def grow(self, blocks: int) -> None:
         """Makes room for `blocks` blocks, what is stored kept."""
@@ -87,6 +88,20 @@ class TorchCache:
         self.keys = [grown(tensor, blocks) for tensor in self.keys]
         self.values = [grown(tensor, blocks) for tensor in self.values]
         self.blocks = blocks
+
+
+def of_each(device: Device | Sequence[Device], layers: int) -> Sequence[Device]:
+    """The device of each layer."""
+    return [device] * layers if isinstance(device, (str, torch.device)) else device
+
+
+def copy_blocks(stored: Sequence[torch.Tensor], sources: Sequence[int], targets: Sequence[int]) -> None:
+    """Copies whole blocks of each tensor, wherever it is, all at once."""
+    both = torch.from_numpy(np.array([sources, targets], np.int64))
+    there = {device: both.to(device) for device in {tensor.device for tensor in stored}}
+    for tensor in stored:
+        source, target = there[tensor.device]
+        tensor.index_copy_(0, target, tensor.index_select(0, source))
 
 
 def zeros(shape: tuple[int, ...], dtype: torch.dtype, device: torch.device | str) -> torch.Tensor:

@@ -6,18 +6,18 @@ from collections.abc import Sequence
 
 import torch
 
-from fabula.cache.torch import TorchCache
+from fabula.cache.torch import Device, TorchCache, of_each
 
 
 class OffloadedTorchCache(TorchCache):
     """The same blocks, stored on the CPU."""
 
     def __init__(
-        self, heads: Sequence[tuple[int, int]], blocks: int, dtype: torch.dtype, device: torch.device | str
+        self, heads: Sequence[tuple[int, int]], blocks: int, dtype: torch.dtype, device: Device | Sequence[Device]
     ) -> None:
-        """`device`: where the model computes."""
+        """`device`: where the model computes, or each of its layers."""
         super().__init__(heads, blocks, dtype, "cpu")
-        self.device = torch.device(device)
+        self.devices = of_each(device, len(self.heads))
 
     def write(
         self, layer: int, slots: torch.Tensor, keys: torch.Tensor, values: torch.Tensor
@@ -31,6 +31,6 @@ class OffloadedTorchCache(TorchCache):
         super().clear(layer, blocks.cpu())
 
     def read(self, layer: int, tables: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """The keys and values of R rows' blocks [R, B], laid end to end, on the model's device."""
+        """The keys and values of R rows' blocks [R, B], laid end to end, where the layer computes."""
         keys, values = super().read(layer, tables.cpu())
-        return keys.to(self.device), values.to(self.device)
+        return keys.to(self.devices[layer]), values.to(self.devices[layer])

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import numpy as np
 import torch
 
 from fabula.cache.blocks import BLOCK
-from fabula.cache.torch import TorchCache, grown, zeros
+from fabula.cache.torch import Device, TorchCache, copy_blocks, grown, of_each, zeros
 
 
 class QuantizedTorchCache(TorchCache):
@@ -24,28 +23,30 @@ class QuantizedTorchCache(TorchCache):
         heads: Sequence[tuple[int, int]],
         blocks: int,
         dtype: torch.dtype,
-        device: torch.device | str,
+        device: Device | Sequence[Device],
         bits: int,
         group: int,
     ) -> None:
-        """`bits`: 8 or 4; `group`: features that share a scale, at most; `dtype`: of what is read."""
+        """`bits`: 8 or 4; `group`: features that share a scale, at most; `dtype`: of what is read.
+
+        `device`: of all layers, or of each.
+        """
         self.heads = tuple(heads)
         self.blocks = blocks
         self.dtype = dtype
         self.bits = bits
-        self.turns = [hadamard(features).to(device) for _, features in self.heads]
+        devices = of_each(device, len(self.heads))
+        self.turns = [hadamard(shape[1]).to(place) for shape, place in zip(self.heads, devices, strict=True)]
         self.widths = [min(group, features) for _, features in self.heads]
-        self.keys, self.values = ([self._codes(layer, device) for layer in range(len(heads))] for _ in range(2))
-        self.key_scales, self.value_scales = (
-            [self._scales(layer, device) for layer in range(len(heads))] for _ in range(2)
-        )
+        self.keys, self.values = ([self._codes(*each) for each in enumerate(devices)] for _ in range(2))
+        self.key_scales, self.value_scales = ([self._scales(*each) for each in enumerate(devices)] for _ in range(2))
 
-    def _codes(self, layer: int, device: torch.device | str) -> torch.Tensor:
+    def _codes(self, layer: int, device: Device) -> torch.Tensor:
         """UInt8["blocks BLOCK heads bytes"]."""
         heads, _ = self.heads[layer]
         return zeros((self.blocks, BLOCK, heads, self._padded(layer) * self.bits // 8), torch.uint8, device)
 
-    def _scales(self, layer: int, device: torch.device | str) -> torch.Tensor:
+    def _scales(self, layer: int, device: Device) -> torch.Tensor:
         """Float16["blocks BLOCK heads groups 2"]: scale and least value."""
         heads, _ = self.heads[layer]
         groups = self._padded(layer) // self.widths[layer]
@@ -104,12 +105,7 @@ class QuantizedTorchCache(TorchCache):
 
     def copy(self, sources: Sequence[int], targets: Sequence[int]) -> None:
         """Copies whole blocks, all at once: a block may be a source and a target."""
-        device = self.keys[0].device
-        source = torch.from_numpy(np.array(sources, np.int64)).to(device)
-        target = torch.from_numpy(np.array(targets, np.int64)).to(device)
-        for part in self.stored:
-            for tensor in part:
-                tensor.index_copy_(0, target, tensor.index_select(0, source))
+        copy_blocks([tensor for part in self.stored for tensor in part], sources, targets)
 
     def grow(self, blocks: int) -> None:
         """Makes room for `blocks` blocks, what is stored kept."""

@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import difflib
-import re
 import warnings
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 from fabula.errors import ArgumentError, NotSupportedError, UnknownArgumentError
+from fabula.hub.device_maps import SPREADS, read_device, read_max_memory, read_modules
 from fabula.hub.source_options import SourceOptions
+from fabula.models.spreading import Spread
 
 Backend = Literal["native", "torch", "jax", "tensorflow"]
 _BACKENDS: tuple[Backend, ...] = ("native", "torch", "jax", "tensorflow")
 _DTYPES = {"float32": "F32", "float": "F32", "bfloat16": "BF16", "float16": "F16", "half": "F16"}
-_DEVICE = re.compile(r"(cpu|cuda|mps|xpu|npu|hpu)(:\d{1,3})?")
 _ACCEPTED = {  # without effect, and none is needed: weights are mapped, never copied twice, and in safetensors
     "low_cpu_mem_usage",
     "weights_only",
@@ -36,7 +36,6 @@ _REFUSED = {
     "variant": "name the file or the directory instead",
     "subfolder": "name the folder itself as the source",
     "force_download": "files are checked; to fetch them again, delete them from the cache",
-    "max_memory": "one device holds the whole model",
     "key_mapping": "a checkpoint's own names are known",
     "from_tf": "convert the weights to safetensors",
     "from_flax": "convert the weights to safetensors",
@@ -52,7 +51,10 @@ class LoadOptions:
     """How a checkpoint becomes a model."""
 
     backend: Backend | None = None  # None: native on a CPU, torch elsewhere
-    device: str = "cpu"
+    device: str = "cpu"  # "auto": wherever there is room
+    modules: Mapping[str, str] | None = None  # the device of each module by name, in place of one for all
+    spread: Spread = "auto"  # how "auto" spreads what several devices hold
+    max_memory: Mapping[str, int] | None = None  # device -> bytes that "auto" may use there; those absent are not used
     format: str | None = None  # "F32", "BF16", "F16"; None: as the checkpoint has it
     bits: Literal[4, 8] | None = None  # quantize the layers' matrices on load
     threads: int | None = None
@@ -63,9 +65,17 @@ def read_arguments(arguments: dict[str, Any]) -> tuple[LoadOptions, SourceOption
     rest = dict(arguments)
     _refuse(rest)
     bits = _bits(rest)
+    device_map = rest.pop("device_map", None)
+    modules = read_modules(device_map) if isinstance(device_map, Mapping) else None
+    if modules is not None and set(modules) == {""}:
+        device_map, modules = modules[""], None
+    device = "cpu" if modules else _device(device_map)
     load = LoadOptions(
         backend=_backend(rest.pop("backend", None)),
-        device=_device(rest.pop("device_map", None)),
+        device="auto" if device in SPREADS else device,
+        modules=modules,
+        spread=cast("Spread", device) if device in SPREADS else "auto",
+        max_memory=read_max_memory(rest.pop("max_memory", None), device),
         format=_format(rest),
         bits=bits,
         threads=_threads(rest.pop("threads", None)),
@@ -110,7 +120,7 @@ _SOURCE_NAMES = ("revision", "token", "cache_dir", "local_files_only", "trust_re
 _SOURCE_REFUSED = ("subfolder", "force_download", "code_revision", "proxies")
 _NAMES = (
     *("config", "generation_config", "gguf_file", "backend", "threads", "device_map", "dtype", "torch_dtype"),
-    *("load_in_4bit", "load_in_8bit", "quantization_config", "attn_implementation"),
+    *("load_in_4bit", "load_in_8bit", "quantization_config", "attn_implementation", "max_memory"),
     *("revision", "token", "cache_dir", "local_files_only", "use_safetensors"),
 )
 
@@ -137,22 +147,8 @@ def _backend(value: Any) -> Backend | None:
 
 
 def _device(value: Any) -> str:
-    """The one device that a device_map names; "auto" is a GPU where there is one."""
-    if isinstance(value, Mapping):
-        devices = {str(device) for device in value.values()}
-        if len(devices) != 1:
-            raise NotSupportedError(f"`device_map` must place the whole model on one device, got {sorted(devices)}.")
-        value = next(iter(value.values()))
-    if value is None:
-        return "cpu"
-    if isinstance(value, bool) or not (isinstance(value, (str, int)) or hasattr(value, "type")):
-        raise ArgumentError(f"`device_map` must be 'auto', a device, or a mapping to one, got {value!r}.")
-    name = f"cuda:{value}" if isinstance(value, int) else str(value)
-    if name in ("auto", "balanced", "balanced_low_0", "sequential"):
-        return "auto"
-    if not _DEVICE.fullmatch(name):
-        raise ArgumentError(f"`device_map` must be 'auto', 'cpu', 'cuda', 'cuda:0' or another device, got {value!r}.")
-    return "cpu" if name == "cpu:0" else name
+    """The one device that a device_map names, or how it spreads the model."""
+    return "cpu" if value is None else value if value in SPREADS else read_device(value)
 
 
 def _format(rest: dict[str, Any]) -> str | None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any
@@ -10,8 +9,9 @@ from typing import Any
 from fabula.errors import ArgumentError, NotSupportedError
 from fabula.generation.settings.config import GenerationConfig
 from fabula.hub.arguments import LoadOptions
-from fabula.hub.backends import BACKENDS, check_installed
+from fabula.hub.backends import BACKENDS
 from fabula.hub.checkpoint import Checkpoint
+from fabula.hub.placing import backend_of, device_of, places_in
 from fabula.hub.progress import late_bar
 from fabula.hub.vocabulary import check_vocabulary
 from fabula.models.config import ModelConfig
@@ -34,16 +34,16 @@ def load_model(checkpoint: Checkpoint, options: LoadOptions, config: ModelConfig
     _refuse_other_quantization(checkpoint)
     family = family_for(config or ModelConfig.from_dict(checkpoint.config))
     tensors, precision = _in_format(checkpoint.tensors, options), _PRECISIONS[options.bits]
-    device = _place(options)
-    backend = _backend(options, device, family)
+    backend = backend_of(options, device_of(options), family)
+    dtype = _dense_dtype(checkpoint, options, family)
+    places = places_in(backend, options, family, checkpoint.tensors, dtype)
     if backend == "native":
         with late_bar("packing weights") as progress:
             native = NativeSeq2SeqLM if isinstance(family, EncoderDecoder) else NativeCausalLM
             model: Any = native(family, tensors, precision=precision, threads=options.threads, loaded=progress)
     else:
         kind, rounded = BACKENDS[backend].model_class(family), RoundedTensors(family, tensors, precision)
-        BACKENDS[backend].devices.check_device(device)
-        model = kind.from_tensors(family, rounded, dtype=_dense_dtype(checkpoint, options, family), device=device)
+        model = kind.from_tensors(family, rounded, dtype=dtype, device=places)
     model.name_or_path = checkpoint.source
     model.generation_config = _generation_config(checkpoint, family)
     if checkpoint.tokenizer is not None:
@@ -88,26 +88,6 @@ def _tokenizer(files: TokenizerFiles, vocabulary: int) -> Tokenizer:
     tokenizer = Tokenizer.from_files(files)
     check_vocabulary(tokenizer, vocabulary, files.source)
     return tokenizer
-
-
-def _place(options: LoadOptions) -> str:
-    """The device: "auto" is the first GPU that the framework sees, if it is there, else the CPU."""
-    if options.device != "auto":
-        return options.device
-    backend = BACKENDS.get(options.backend or "torch")
-    if backend is None or not all(map(importlib.util.find_spec, backend.packages)):
-        return "cpu"
-    return str(backend.devices.best_device())
-
-
-def _backend(options: LoadOptions, device: str, family: Family) -> str:
-    encodes = isinstance(family, EncoderDecoder)
-    backend = options.backend or ("native" if device == "cpu" and not encodes else "torch")
-    if backend == "native" and device != "cpu":
-        raise ArgumentError(f"`backend` 'native' computes on the CPU only, got device {device!r}. Use backend='torch'.")
-    if backend != "native":
-        check_installed(backend, family)
-    return backend
 
 
 def _dense_dtype(checkpoint: Checkpoint, options: LoadOptions, family: Family) -> str:

@@ -77,6 +77,11 @@ class NativeCausalLM(GenerationMixin):
         return NativeModel(self.family, placed, **options)
 
     @property
+    def hf_device_map(self) -> dict[str, int | str]:
+        """Where its modules are: all of them on the CPU."""
+        return {"": "cpu"}
+
+    @property
     def dtype(self) -> str:
         """The type that activations have."""
         return "float32"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -19,6 +20,14 @@ from fabula.quant.formats import StoredTensor, stored
 _CHUNK = 1 << 20  # weights rounded at a time
 
 
+@dataclass(frozen=True, slots=True)
+class Rounding:
+    """What packing does to a matrix."""
+
+    layout: Layout
+    turned: bool  # whether its outputs are its columns
+
+
 class RoundedTensors(Mapping[str, StoredTensor]):
     """The weights at a precision: matrices that it packs are rounded, as F32; all others are as they are stored.
 
@@ -30,14 +39,27 @@ class RoundedTensors(Mapping[str, StoredTensor]):
         self._precision = precision
         self._matrices = dict(_matrices(family, tensors))
 
+    @property
+    def unrounded(self) -> Mapping[str, StoredTensor]:
+        """All weights as they are stored."""
+        return self._tensors
+
     def __getitem__(self, name: str) -> StoredTensor:
-        tensor = self._tensors[name]
+        tensor, rounding = self._tensors[name], self.rounding(name)
+        return tensor if rounding is None else _rounded(tensor, rounding)
+
+    def rounding(self, name: str) -> Rounding | None:
+        """What packing does to a weight; None: nothing."""
         if name not in self._matrices:
-            return tensor
-        entry, head = self._matrices[name]
+            return None
+        tensor, (entry, head) = self._tensors[name], self._matrices[name]
         turned = entry.transposed and not tensor.transposed
         layout = layout_for(StoredWeight(tensor, turned, head), self._precision)
-        return tensor if layout == LAYOUTS[tensor.format] else _rounded(tensor, layout, turned)
+        return None if layout == LAYOUTS[tensor.format] else Rounding(layout, turned)
+
+    def __contains__(self, name: object) -> bool:
+        """Without rounding anything."""
+        return name in self._tensors
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._tensors)
@@ -58,13 +80,13 @@ def _matrices(family: Family, tensors: Mapping[str, StoredTensor]) -> Iterator[t
                 yield name, (entry, head)
 
 
-def _rounded(tensor: StoredTensor, layout: Layout, turned: bool) -> StoredTensor:
+def _rounded(tensor: StoredTensor, rounding: Rounding) -> StoredTensor:
     """The weights after packing, in the orientation in which they are stored."""
     check_packable(tensor)
     floats = tensor.dequantize()
-    upright = np.ascontiguousarray(floats.T) if turned else floats
+    upright = np.ascontiguousarray(floats.T) if rounding.turned else floats
     result = np.empty(upright.shape, np.float32)
     step = max(1, _CHUNK // upright.shape[1])
     for row in range(0, len(upright), step):
-        result[row : row + step] = rounded_to(layout, upright[row : row + step])
-    return stored(tensor.name, result.T if turned else result)
+        result[row : row + step] = rounded_to(rounding.layout, upright[row : row + step])
+    return stored(tensor.name, result.T if rounding.turned else result)

@@ -22,14 +22,23 @@ from fabula.generation.mixin import GenerationMixin
 from fabula.generation.settings.config import GenerationConfig
 from fabula.models.family import Family, Stack
 from fabula.models.past import Past, written_past
+from fabula.models.placement import device_map_of
+from fabula.models.rounding import RoundedTensors, Rounding
 from fabula.models.saving import refuse_settings
 from fabula.models.torch_burst import run_burst
-from fabula.models.torch_pass import Inputs, Weights, compute
+from fabula.models.torch_pass import Inputs, Weights, compute, head
 from fabula.models.torch_rectangle import Rectangle, forward_rectangle
 from fabula.models.torch_sampler import torch_sampler
 from fabula.models.torch_save import save_model
 from fabula.models.torch_weights import to_tensor, torch_dtype
-from fabula.models.weights import EMBEDDINGS, all_entries, find_tensor, placed_entries, served_by_another
+from fabula.models.weights import (
+    EMBEDDINGS,
+    all_entries,
+    find_tensor,
+    placed_entries,
+    served_by_another,
+    stored_name,
+)
 from fabula.ops.protocol import NO_TAPS, Batch, Forward, Taps
 from fabula.ops.torch_rotation import Rotations
 from fabula.quant.formats import StoredTensor
@@ -45,6 +54,13 @@ class _Place(NamedTuple):
     name: str
     transposed: bool
 
+    @property
+    def device(self) -> torch.device:
+        """Where the parameter is."""
+        weight = self.owner._parameters[self.name]
+        assert weight is not None
+        return weight.device
+
 
 class _StackPlaces(NamedTuple):
     """Where the fields of a stack's weight table live."""
@@ -55,7 +71,18 @@ class _StackPlaces(NamedTuple):
 
     def weights(self) -> Weights:
         """The parameters under the stack's field names, matrices as [out, in]."""
-        return Weights(_namespace(self.outside), [_namespace(places) for places in self.layers], self.rotations)
+        outside, layers = _namespace(self.outside), [_namespace(places) for places in self.layers]
+        devices = self.devices()
+        apart = len({*devices, *(weight.device for weight in vars(outside).values() if weight is not None)}) > 1
+        return Weights(outside, layers, self.rotations, devices if apart else None)
+
+    def devices(self) -> list[torch.device]:
+        """Where each layer is; its first weight is its own."""
+        return [places[0].device for places in self.layers]
+
+    def device_of(self, field: str) -> torch.device:
+        """Where a weight outside the layers is."""
+        return next(place.device for place in self.outside if place.field == field)
 
 
 class Embedding(torch.nn.Module):
@@ -112,17 +139,23 @@ class TorchCausalLM(GenerationMixin, torch.nn.Module):
         family: Family,
         tensors: Mapping[str, StoredTensor],
         dtype: str | torch.dtype = "float32",
-        device: str | torch.device = "cpu",
+        device: str | torch.device | Mapping[str, str] = "cpu",
     ) -> TorchCausalLM:
-        """The model of a checkpoint, packed weights dequantized. Raises ModelFileError for weights that do not fit."""
+        """The model of a checkpoint, packed weights dequantized, on one device or each weight on that of its name.
+
+        Raises ModelFileError for weights that do not fit.
+        """
         kind = torch_dtype(dtype)
+        whole = tensors.unrounded if isinstance(tensors, RoundedTensors) else tensors  # rounded where they go
         parameters = {}
         for stack, entry in all_entries(family):
-            if served_by_another(stack, entry, tensors):
+            if served_by_another(stack, entry, whole):
                 continue
-            stored = find_tensor(stack, entry, tensors)
+            stored = find_tensor(stack, entry, whole)
             if stored is not None:
-                parameters[entry.name] = to_tensor(stored, kind, device)
+                place = device[entry.name] if isinstance(device, Mapping) else device
+                rounding = _rounding(tensors, entry.name)
+                parameters[entry.name] = to_tensor(stored, kind, place, rounding)
         return cls(family, parameters)
 
     @property
@@ -137,8 +170,14 @@ class TorchCausalLM(GenerationMixin, torch.nn.Module):
 
     @property
     def device(self) -> torch.device:
-        """Where the parameters are."""
-        return next(self.parameters()).device
+        """Where the parameters are; of those on several devices, where a pass begins."""
+        return self._stacks[-1].device_of("embed")
+
+    @property
+    def hf_device_map(self) -> dict[str, int | str]:
+        """Where each module is, by transformers' names: GPUs as numbers; "" where all are in one place."""
+        named = self.named_parameters(remove_duplicate=False)
+        return device_map_of(self.family, {name: str(parameter.device) for name, parameter in named})
 
     @property
     def inputs_like(self) -> torch.Tensor:
@@ -189,20 +228,22 @@ class TorchCausalLM(GenerationMixin, torch.nn.Module):
 
     def storage_kind(self, kind: CacheKind) -> CacheKind:
         """What is offloaded is where it would be anyway, if the model is on the CPU."""
-        return DYNAMIC if kind.name == "offloaded" and self.device.type == "cpu" else kind
+        there = all(device.type == "cpu" for device in self._stacks[-1].devices())
+        return DYNAMIC if kind.name == "offloaded" and there else kind
 
     def new_storage(self, kind: CacheKind, blocks: int) -> TorchCache:
         """Storage of this kind for so many blocks."""
         heads = [(layer.attention.kv_heads, layer.attention.head_dim) for layer in self.layers]
+        devices = self._stacks[-1].devices()
         if kind.name == "quantized":
-            return QuantizedTorchCache(heads, blocks, self.dtype, self.device, kind.bits, kind.group)
+            return QuantizedTorchCache(heads, blocks, self.dtype, devices, kind.bits, kind.group)
         made = OffloadedTorchCache if kind.name == "offloaded" else TorchCache
-        return made(heads, blocks, self.dtype, self.device)
+        return made(heads, blocks, self.dtype, devices)
 
     @property
     def sampler(self) -> Sampler | None:
-        """Chooses tokens in one call of the kernels; None where they are not built, or the model is elsewhere."""
-        if self._sampler is None and self.device.type == "cpu":
+        """Chooses tokens in one call of the kernels; None where they are not built, or the head is elsewhere."""
+        if self._sampler is None and self._stacks[-1].device_of("head").type == "cpu":
             self._sampler = torch_sampler()
         return self._sampler
 
@@ -215,11 +256,11 @@ class TorchCausalLM(GenerationMixin, torch.nn.Module):
         """
         weights = self.weights()
         computed = compute(self.family, weights, batch, cache, taps, Inputs())
-        logits = self.family.logits(computed.ops, computed.hidden, weights.outside).float()
-        hidden = computed.hidden if taps.final_hidden else None
+        logits = head(self.family, computed.ops, computed.hidden, weights).float()
+        hidden = computed.hidden.to(weights.end) if taps.final_hidden else None
         states = {layer: computed.states[layer] for layer in taps.hidden_states}
         early = {
-            layer: self.family.logits(computed.ops, computed.states[layer], weights.outside).float()
+            layer: head(self.family, computed.ops, computed.states[layer], weights).float()
             for layer in taps.layer_logits
         }
         attentions, across = computed.attentions or None, computed.ops.memory_attentions or None
@@ -268,6 +309,12 @@ class TorchCausalLM(GenerationMixin, torch.nn.Module):
         wanted = past_key_values is not None or (self.config.get("use_cache", True) and not self.training)
         output = forward_rectangle(self, given, wanted if use_cache is None else use_cache)
         return output if return_dict else output.to_tuple()
+
+
+def _rounding(tensors: Mapping[str, StoredTensor], name: str) -> Rounding | None:
+    """What packing would do to the weight of this name."""
+    found = stored_name(name, tensors)
+    return tensors.rounding(found) if isinstance(tensors, RoundedTensors) and found is not None else None
 
 
 def _module(root: torch.nn.Module, path: str) -> torch.nn.Module:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
@@ -19,7 +19,7 @@ from fabula.decoding.closed_loop import Choose, Turn, decode
 from fabula.decoding.closed_record import Gained, Recorded, blank, gained_of
 from fabula.decoding.plain_rows import Sampler, is_plain, plain_choices
 from fabula.models.family import Family
-from fabula.models.torch_pass import Weights
+from fabula.models.torch_pass import Weights, head, last_norm
 from fabula.ops.layers import unrolled
 from fabula.ops.protocol import Batch
 from fabula.ops.torch import TorchOps
@@ -47,20 +47,34 @@ class Frame:
     end: int  # all positions are below it
     early: tuple[int, ...] = ()  # after which so many layers the head is asked too
     memories: MemoryLayout | None = None  # what an encoder left, and which row reads what
+    others: Mapping[torch.device, Frame] = field(default_factory=dict)  # the same on other layers' devices
 
     def forward(self, last: Tensor, position: Tensor, state: Any) -> tuple[Any, Any]:
         """Float["R V"] after the tokens `last` Int["R"] at these positions; their keys and values are written.
 
         With early layers a list: the last layer's, and then theirs.
         """
-        layout, rotations = self._layout(last, position.long()), self.weights.rotations
-        ops = TorchOps(layout, self.cache, memories=self.memories, rotations=rotations)
-        family, outside = self.family, self.weights.outside
+        family, weights = self.family, self.weights
+        last, position = last.to(weights.home), position.to(weights.home, torch.int64)
+        elsewhere = partial(self._elsewhere, last, position) if self.others else None
+        ops = TorchOps(
+            self._layout(last, position),
+            self.cache,
+            memories=self.memories,
+            rotations=weights.rotations,
+            elsewhere=elsewhere,
+        )
         states: dict[int, Tensor] = {}
-        x = unrolled(family, ops, family.embed(ops, outside), self.weights.layers, states.__setitem__)
-        heads = [family.final(ops, x, outside), *(states[layer] for layer in self.early)]
-        logits = [family.logits(ops, head, outside).float() for head in heads]
+        x = family.embed(ops, weights.outside)
+        x = unrolled(family, ops, x, weights.layers, states.__setitem__, arrive=weights.arrive)
+        hidden = [last_norm(family, ops, x, weights), *(states[layer] for layer in self.early)]
+        logits = [head(family, ops, each, weights).float() for each in hidden]
         return logits if self.early else logits[0], state
+
+    def _elsewhere(self, last: Tensor, position: Tensor, device: torch.device) -> tuple[Layout, MemoryLayout | None]:
+        """The step's indices where other layers are."""
+        other = self.others[device]
+        return other._layout(last.to(device), position.to(device)), other.memories
 
     def _layout(self, last: Tensor, position: Tensor) -> Layout:
         queries = position[:, None]
@@ -123,7 +137,7 @@ def run_burst(
     """What each row got, whose keys and values are in the cache then; the batch is the first step's."""
     choose = None if sampler is None or not is_plain(form) else sampled_by(sampler, form, rows)
     frame = frame_of(family, weights, batch, cache, rows.room.repeat(form.each), form.layers)
-    there = moved(rows, weights.outside.embed)
+    there = moved(rows, weights.outside.head)
     ahead = AHEAD if there.tokens.device.type == "cuda" else 1
     loop = partial(steered, most=int(rows.room.max()), ahead=ahead)
     kept = blank(functions, form, there, int(rows.room.max()), int(family.config.vocab_size))
@@ -170,12 +184,18 @@ def frame_of(
     blocks = np.take_along_axis(batch.tables, positions // BLOCK, 1).astype(np.int64)
     begun = np.unique(blocks[positions % BLOCK == 0])
     arrays = [first[:, None], blocks * BLOCK + positions % BLOCK, begun, *(part for pair in read for part in pair)]
-    begin, slots, new, *parts = to_device(arrays, weights.outside.embed.device)
-    for layer in range(len(family.layers) if len(begun) else 0):
-        cache.clear(layer, new)
-    reaches = {
-        window: (tables, starts + torch.arange(tables.shape[1] * BLOCK, device=tables.device))
-        for window, tables, starts in zip(windows, parts[::2], parts[1::2], strict=True)
-    }
-    memories = memory_layout(batch, weights.outside.embed.device)
-    return Frame(family, weights, cache, begin, slots, reaches, int((first + room).max()), early, memories)
+    end = int((first + room).max())
+
+    def frame_on(device: torch.device) -> Frame:
+        begin, slots, new, *parts = to_device(arrays, device)
+        for layer in range(len(family.layers) if len(begun) else 0):
+            if weights.devices is None or weights.devices[layer] == device:
+                cache.clear(layer, new)
+        reaches = {
+            window: (tables, starts + torch.arange(tables.shape[1] * BLOCK, device=tables.device))
+            for window, tables, starts in zip(windows, parts[::2], parts[1::2], strict=True)
+        }
+        return Frame(family, weights, cache, begin, slots, reaches, end, early, memory_layout(batch, device))
+
+    others = {device: frame_on(device) for device in set(weights.devices or ()) - {weights.home}}
+    return replace(frame_on(weights.home), others=others)

@@ -63,5 +63,5 @@ def memory_attentions_rectangle(scored: Scored) -> tuple[torch.Tensor, ...]:
         for row, weights in zip(present, found[layer], strict=True):
             queries = torch.from_numpy(np.flatnonzero(scored.mask[row])).to(first.device)
             whole[row][:, queries, : weights.shape[2]] = weights
-        out.append(whole)
+        out.append(whole.to(scored.hidden.device))
     return tuple(out)

@@ -12,6 +12,16 @@ def best_device() -> str:
     return "cuda" if torch.cuda.is_available() else "cpu"
 
 
+def free_memory() -> dict[str, int]:
+    """Bytes by GPU that are free, or that PyTorch holds without using them."""
+    return {
+        f"cuda:{index}": torch.cuda.mem_get_info(index)[0]
+        + torch.cuda.memory_reserved(index)
+        - torch.cuda.memory_allocated(index)
+        for index in range(torch.cuda.device_count())
+    }
+
+
 def check_device(device: str) -> None:
     """Raises ArgumentError for a device that PyTorch cannot compute on here."""
     try:

@@ -42,7 +42,8 @@ def encode_rectangle(model: Any, given: Rectangle) -> EncoderOutput:
     inputs = flat_inputs(given, index, model.device)
     batch = ragged_batch(np.zeros(shape, np.int32), mask, None)
     computed = compute(stack, model.encoder_weights(), batch, None, taps, inputs)
-    scored = Scored(computed, mask, index, spread(computed.hidden, index, shape), computed.hidden)
+    hidden = computed.hidden.to(model.device)
+    scored = Scored(computed, mask, index, spread(hidden, index, shape), hidden)
     return EncoderOutput(
         scored.hidden,
         states_rectangle(scored, shape) if given.hidden_states else None,
@@ -59,7 +60,11 @@ def make_memories(
     flat = hidden.to(weights.outside.embed).reshape(rows * columns, width)
     batch = ragged_batch(np.zeros((1, 1), np.int32), np.ones((1, 1), bool), None)
     ops = TorchOps(build_layout(batch, (None,), False, flat.device))
-    pairs = [family.memory(ops, flat, layer, spec) for layer, spec in zip(weights.layers, family.layers, strict=True)]
+    arrive = weights.arrive or (lambda x, layer: x)
+    pairs = [
+        family.memory(ops, arrive(flat, spec.index), layer, spec)
+        for layer, spec in zip(weights.layers, family.layers, strict=True)
+    ]
     shape = (rows, columns, -1, family.layers[0].attention.head_dim)
     keys, values = (tuple(each.view(shape) for each in side) for side in zip(*pairs, strict=True))
     seen = None if mask.all() else torch.from_numpy(mask).to(flat.device)

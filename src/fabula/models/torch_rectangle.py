@@ -16,7 +16,7 @@ from fabula.errors import ArgumentError, ContextLengthError
 from fabula.models.output import CausalLMOutput
 from fabula.models.past import Past, check_past
 from fabula.models.rectangle import IGNORED, check_labels, check_one_kind, column_mask, ragged_batch
-from fabula.models.torch_pass import Computed, Inputs, compute
+from fabula.models.torch_pass import Computed, Inputs, compute, head
 from fabula.ops.protocol import Taps
 
 
@@ -84,7 +84,7 @@ def score_rectangle(model: Any, given: Rectangle, past: Past | None, memories: S
     with torch.set_grad_enabled(torch.is_grad_enabled() and not continued):
         inputs = flat_inputs(given, index, model.device)
         computed = compute(model.family, model.weights(), batch, None if past is None else past.cache, taps, inputs)
-        hidden = spread(computed.hidden, index, shape)
+        hidden = spread(computed.hidden.to(model.device), index, shape)
         return Scored(computed, mask, index, hidden, score(model, computed, hidden, given.keep))
 
 
@@ -115,13 +115,15 @@ def flat_inputs(given: Rectangle, index: torch.Tensor | None, device: torch.devi
 def states_rectangle(scored: Scored, shape: tuple[int, int]) -> tuple[torch.Tensor, ...]:
     """The embeddings, every layer's output but the last's, and the last's after the norm: each [R, S, D]."""
     states = (scored.computed.states[layer] for layer in sorted(scored.computed.states))
-    return (*(spread(each, scored.index, shape) for each in states), scored.hidden)
+    home = scored.hidden.device
+    return (*(spread(each.to(home), scored.index, shape) for each in states), scored.hidden)
 
 
 def attentions_rectangle(scored: Scored, past: Past | None) -> tuple[torch.Tensor, ...]:
     """Each layer's weights, [R, heads, S, columns]."""
     found = scored.computed.attentions
-    return tuple(weights_rectangle(found[layer], scored.mask, past) for layer in sorted(found))
+    home = scored.hidden.device
+    return tuple(weights_rectangle(found[layer], scored.mask, past).to(home) for layer in sorted(found))
 
 
 def spread(x: torch.Tensor, index: torch.Tensor | None, shape: tuple[int, int]) -> torch.Tensor:
@@ -136,8 +138,8 @@ def score(model: Any, computed: Computed, hidden: torch.Tensor, keep: int | torc
     chosen = (
         hidden[:, -keep:] if isinstance(keep, int) and keep else hidden if isinstance(keep, int) else hidden[:, keep]
     )
-    flat = model.family.logits(computed.ops, chosen.flatten(0, 1), model.weights().outside)
-    return flat.view(*chosen.shape[:2], -1)
+    flat = head(model.family, computed.ops, chosen.flatten(0, 1), model.weights())
+    return flat.to(model.device).view(*chosen.shape[:2], -1)
 
 
 def shifted_loss(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:

@@ -31,7 +31,7 @@ class TorchSeq2SeqLM(Seq2SeqLM, TorchCausalLM):
         family: Family,
         tensors: Mapping[str, StoredTensor],
         dtype: str | torch.dtype = "float32",
-        device: str | torch.device = "cpu",
+        device: str | torch.device | Mapping[str, str] = "cpu",
     ) -> TorchCausalLM:
         """The model of a checkpoint. Raises ModelFileError for wrong weights, NotSupportedError for float16."""
         refuse_float16(dtype, family.config.model_type)

@@ -75,6 +75,15 @@ def find_tensor(family: Stack, entry: Entry, tensors: Mapping[str, StoredTensor]
     return tensor
 
 
+def stored_names(family: Family, tensors: Mapping[str, StoredTensor]) -> set[str]:
+    """The names of the entries that the checkpoint has weights for, tied ones left out."""
+    return {
+        entry.name
+        for stack, entry in all_entries(family)
+        if stored_name(entry.name, tensors) is not None and not served_by_another(stack, entry, tensors)
+    }
+
+
 def count_numbers(family: Family, tensors: Mapping[str, StoredTensor], exclude_embeddings: bool = False) -> int:
     """How many numbers the family's weights hold: tied ones once, what else is in the checkpoint not at all."""
     tables = {

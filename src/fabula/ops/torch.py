@@ -17,6 +17,7 @@ from fabula.ops.torch_memory import MemoryLayout, attend_memories
 from fabula.ops.torch_rotation import Rotations
 
 Tensor = torch.Tensor
+Elsewhere = Callable[[torch.device], tuple[Layout, MemoryLayout | None]]  # a step's indices on another device
 
 
 class TorchOps:
@@ -31,20 +32,34 @@ class TorchOps:
         memories: MemoryLayout | None = None,
         places: Tensor | None = None,
         rotations: Rotations | None = None,
+        elsewhere: Elsewhere | None = None,
     ) -> None:
-        """`vectors` stand for the embedded tokens: for all of them, or for those at `places`."""
+        """`vectors` stand for the embedded tokens: for all of them, or for those at `places`.
+
+        `layout` and `memories` are where the step begins; `elsewhere` makes them on another device, for layers there.
+        """
         self.layout = layout
         self.cache = cache
         self.taps = taps
         self.vectors = vectors
         self.places = places
         self.memories = memories
+        self._elsewhere = elsewhere
+        self._there: dict[torch.device, tuple[Layout, MemoryLayout | None]] = {}
         self.attentions: dict[int, tuple[Tensor, ...]] = {}  # layer -> for each row Float["heads new keys"]
         self.memory_attentions: dict[int, tuple[Tensor, ...]] = {}  # layer -> for each row Float["heads new columns"]
         self._rotations = rotations or Rotations()
-        self._masks: dict[tuple[int | None, torch.dtype], list[Tensor | None]] = {}
-        self._biases: tuple[Tensor, AttentionSpec, list[Tensor]] | None = None  # the last weight's, for each group
-        self._angles: dict[tuple[RopeSpec, torch.dtype], tuple[Tensor, Tensor]] = {}
+        self._masks: dict[tuple[int | None, torch.dtype, torch.device], list[Tensor | None]] = {}
+        self._biases: tuple[Tensor, tuple[AttentionSpec, torch.device], list[Tensor]] | None = None  # the last weight's
+        self._angles: dict[tuple[RopeSpec, torch.dtype, torch.device], tuple[Tensor, Tensor]] = {}
+
+    def _at(self, x: Tensor) -> tuple[Layout, MemoryLayout | None]:
+        """The step's indices where x is."""
+        if self._elsewhere is None or x.device == self.layout.positions.device:
+            return self.layout, self.memories
+        if x.device not in self._there:
+            self._there[x.device] = self._elsewhere(x.device)
+        return self._there[x.device]
 
     def embed(self, weight: Tensor, scale: float = 1.0) -> Tensor:
         if self.vectors is not None and self.places is None:
@@ -83,19 +98,20 @@ class TorchOps:
         return x + y
 
     def rope(self, x: Tensor, rope: RopeSpec) -> Tensor:
-        cosine, sine = self._rotation(rope, x.dtype)
+        cosine, sine = self._rotation(rope, x)
         heads = x.view(x.shape[0], -1, rope.head_dim)
         turned = 2 * len(rope.inverse_frequencies)
         own = heads if turned == rope.head_dim else heads[..., :turned]
         out = own * cosine + own.roll(turned // 2, -1) * sine
         return (out if turned == rope.head_dim else torch.cat((out, heads[..., turned:]), -1)).view(x.shape)
 
-    def _rotation(self, rope: RopeSpec, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    def _rotation(self, rope: RopeSpec, x: Tensor) -> tuple[Tensor, Tensor]:
         """Cosines and sines [T, 1, 2 * frequencies], looked up once a step."""
-        known = self._angles.get((rope, dtype))
+        key = (rope, x.dtype, x.device)
+        known = self._angles.get(key)
         if known is None:
-            known = self._rotations.at(rope, dtype, self.layout.positions, self.layout.end)
-            self._angles[rope, dtype] = known
+            layout, _ = self._at(x)
+            self._angles[key] = known = self._rotations.at(rope, x.dtype, layout.positions, layout.end)
         return known
 
     def scale(self, x: Tensor, factor: float) -> Tensor:
@@ -105,14 +121,15 @@ class TorchOps:
         spec = layer.attention
         shape = (q.shape[0], -1, spec.head_dim)
         projected = (q.view(shape), k.view(shape), v.view(shape))
+        layout, _ = self._at(q)
         if self.cache is not None:
-            if self.layout.begun is not None:
-                self.cache.clear(layer.index, self.layout.begun)
-            stored = self.cache.write(layer.index, self.layout.slots, projected[1], projected[2])
+            if layout.begun is not None:
+                self.cache.clear(layer.index, layout.begun)
+            stored = self.cache.write(layer.index, layout.slots, projected[1], projected[2])
             projected = (projected[0], *stored)
         tapped = layer.index in self.taps.attentions
-        groups = self.layout.groups
-        biases = self._added(spec, q.dtype) if bias is None else self._position_biases(spec, bias)
+        groups = layout.groups
+        biases = self._added(spec, q, groups) if bias is None else self._position_biases(spec, q, bias, groups)
         parts = [
             attend_group(group, spec, layer.index, projected, self.cache, tapped, each)
             for group, each in zip(groups, biases, strict=True)
@@ -120,32 +137,37 @@ class TorchOps:
         if tapped:
             self.attentions[layer.index] = _by_row(groups, [weights for _, weights in parts if weights is not None])
         out = parts[0][0] if len(parts) == 1 else torch.cat([part for part, _ in parts])
-        return out if self.layout.restore is None else out.index_select(0, self.layout.restore)
+        return out if layout.restore is None else out.index_select(0, layout.restore)
 
-    def _added(self, spec: AttentionSpec, dtype: torch.dtype) -> list[Tensor | None]:
+    def _added(self, spec: AttentionSpec, like: Tensor, groups: Sequence[Group]) -> list[Tensor | None]:
         """For each group what masks add to scores, made once for all layers of a window."""
-        known = self._masks.get((spec.window, dtype))
+        key = (spec.window, like.dtype, like.device)
+        known = self._masks.get(key)
         if known is None:
-            reaches = [group.reaches[spec.window] for group in self.layout.groups]
-            known = [None if reach.mask is None else added_mask(reach.mask, dtype) for reach in reaches]
-            self._masks[spec.window, dtype] = known
+            reaches = [group.reaches[spec.window] for group in groups]
+            known = [None if reach.mask is None else added_mask(reach.mask, like.dtype) for reach in reaches]
+            self._masks[key] = known
         return known
 
-    def _position_biases(self, spec: AttentionSpec, weight: Tensor) -> list[Tensor]:
+    def _position_biases(
+        self, spec: AttentionSpec, like: Tensor, weight: Tensor, groups: Sequence[Group]
+    ) -> list[Tensor]:
         """For each group what distances add; layers that share a weight share these."""
         known = self._biases
-        if known is None or known[0] is not weight or known[1] != spec:
-            buckets = self._rotations.buckets(spec, weight.device)
-            made = [position_bias(group.reaches[spec.window], spec, weight, buckets) for group in self.layout.groups]
-            self._biases = known = (weight, spec, made)
+        if known is None or known[0] is not weight or known[1] != (spec, like.device):
+            there = weight.to(like.device)
+            buckets = self._rotations.buckets(spec, like.device)
+            made = [position_bias(group.reaches[spec.window], spec, there, buckets) for group in groups]
+            self._biases = known = (weight, (spec, like.device), made)
         return known[2]
 
     def attend_memory(self, layer: LayerSpec, q: Tensor) -> Tensor:
         assert layer.memory is not None
-        if self.memories is None:
+        _, memories = self._at(q)
+        if memories is None:
             raise ArgumentError("each row of a model with an encoder must have a memory, got none. Encode its input.")
         tapped = layer.index in self.taps.attentions
-        out, weights = attend_memories(self.memories, layer.memory, layer.index, q, tapped)
+        out, weights = attend_memories(memories, layer.memory, layer.index, q, tapped)
         if tapped:
             self.memory_attentions[layer.index] = weights
         return out
@@ -157,7 +179,8 @@ class TorchOps:
         return _ACTIVATIONS[kind](F.linear(x, gate)) * F.linear(x, up)
 
     def scored(self, x: Tensor) -> Tensor:
-        return x if self.layout.scored is None else x.index_select(0, self.layout.scored)
+        layout, _ = self._at(x)
+        return x if layout.scored is None else x.index_select(0, layout.scored)
 
     def softcap(self, x: Tensor, cap: float) -> Tensor:
         return cap * torch.tanh(x / cap)

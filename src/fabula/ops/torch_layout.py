@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -58,6 +58,13 @@ def build_layout(
 
     Rows that do not attend causally are computed whole, without a cache.
     """
+    return plan_layout(batch, windows, cached, causal)(device)
+
+
+def plan_layout(
+    batch: Batch, windows: Iterable[int | None], cached: bool, causal: bool = True
+) -> Callable[[torch.device | str], Layout]:
+    """The layout of a batch on any device, computed once on the host."""
     assert causal or not cached
     counts = np.diff(batch.starts).astype(np.int64)
     rows = np.repeat(np.arange(len(counts)), counts)
@@ -70,19 +77,24 @@ def build_layout(
     arrays = [batch.tokens, positions, slots, begun, batch.scored, restore]
     for plan in plans:
         arrays += [plan.index, plan.queries, *plan.tables.values(), *plan.starts.values()]
-    moved = iter(to_device(arrays, device))
-    tokens, places, slots_there, begun_there, scored, back = (next(moved) for _ in range(6))
     whole = len(batch.scored) == len(rows) and np.array_equal(batch.scored, np.arange(len(rows)))
-    return Layout(
-        tokens,
-        places,
-        slots_there,
-        begun_there if len(begun) else None,
-        None if whole else scored,
-        tuple(_group(plan, moved, regular, causal) for plan in plans),
-        None if regular else back,
-        int((batch.first + counts).max(initial=0)),
-    )
+    end = int((batch.first + counts).max(initial=0))
+
+    def there(device: torch.device | str) -> Layout:
+        moved = iter(to_device(arrays, device))
+        tokens, places, slots_there, begun_there, scored, back = (next(moved) for _ in range(6))
+        return Layout(
+            tokens,
+            places,
+            slots_there,
+            begun_there if len(begun) else None,
+            None if whole else scored,
+            tuple(_group(plan, moved, regular, causal) for plan in plans),
+            None if regular else back,
+            end,
+        )
+
+    return there
 
 
 def at_positions(layout: Layout, positions: torch.Tensor) -> Layout:

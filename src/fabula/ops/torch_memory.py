@@ -112,6 +112,7 @@ def _readers(memories: Memories, plan: _Plan, lines: torch.Tensor, index: torch.
     chosen = None if len(plan[0]) == len(memories) else lines
     mask = memories.mask
     if mask is not None:
+        mask = mask.to(index.device)
         mask = (mask if chosen is None else mask.index_select(0, chosen))[:, None, None]
     return Readers(memories, chosen, mask, index, tuple(plan[2]))
 

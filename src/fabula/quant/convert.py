@@ -56,6 +56,10 @@ class ConvertedTensors(Mapping[str, StoredTensor]):
         vector = len(tensor.shape) < 2 and tensor.format == "F32"
         return tensor if vector or tensor.format in self._kept else converted(tensor, self._format)
 
+    def __contains__(self, name: object) -> bool:
+        """Without converting anything."""
+        return name in self._tensors
+
     def __iter__(self) -> Iterator[str]:
         return iter(self._tensors)
 
