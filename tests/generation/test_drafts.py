@@ -9,7 +9,7 @@ from fabula import AutoModelForCausalLM, GenerationConfig
 from fabula.decoding.prompt_lookup import PromptLookup
 from fabula.engine.draft_model import ModelDrafter
 from fabula.engine.draft_translation import TranslatedDrafter
-from fabula.errors import ArgumentError, NotSupportedError
+from fabula.errors import ArgumentError
 from fabula.generation.drafts import Assistance, chosen_fields, drafter_of
 from fabula.testing.tiny_model import write_tiny_model
 
@@ -143,13 +143,6 @@ def test_a_model_drafts_for_itself_as_an_assistant(models):
 def test_what_makes_no_sense_is_refused(models, call, name):
     with pytest.raises(ArgumentError, match=name):
         models[0].generate(PROMPTS, max_new_tokens=4, **call)
-
-
-@pytest.mark.parametrize("call", [{"assistant_ensemble_weight": 0.5}, {"speculation_type": "dflash"}])
-def test_other_ways_to_judge_an_assistants_drafts_are_refused(models, call):
-    target, assistant = models
-    with pytest.raises(NotSupportedError, match=next(iter(call))):
-        target.generate(PROMPTS[:1], assistant_model=assistant, max_new_tokens=2, **call)
 
 
 def test_other_vocabularies_need_tokenizers(models, tmp_path):

@@ -21,6 +21,7 @@ __all__ = [
     "Drafter",
     "Draw",
     "Ends",
+    "Guesser",
     "Hypothesis",
     "Move",
     "Search",
@@ -89,6 +90,7 @@ class Turn:
     known: Callable[[], Context]  # what the processors may know; it is made where somebody asks
     draw: Draw
     tapped: Tapped = Tapped()
+    guesses: Sequence[Any] = ()  # R of Float["V'"]: what a drafter drew a draft of this token from; None: no such draft
 
     @property
     def context(self) -> Context:
@@ -215,3 +217,10 @@ class Drafter(Protocol):
 
     def forget(self, key: int) -> None:
         """The row has ended."""
+
+
+class Guesser(Drafter, Protocol):
+    """A drafter that knows what it drew its drafts from."""
+
+    def guesses(self, key: int) -> Sequence[Any]:
+        """K of Float["V"]: the scores that each of the row's last K drafts was chosen by."""

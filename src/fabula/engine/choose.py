@@ -6,14 +6,14 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache, partial
 from itertools import accumulate
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
 from fabula.decoding.plain_rows import Sampler, plain_numbers
 from fabula.decoding.recipe import Recipe
 from fabula.decoding.sample import SAMPLE
-from fabula.decoding.strategy import Choice, Ends, Move, Search, Tapped, Turn, Underway
+from fabula.decoding.strategy import Choice, Ends, Guesser, Move, Search, Tapped, Turn, Underway
 from fabula.engine.group import Group
 from fabula.engine.recording import kept_of, steps_of
 from fabula.engine.request import Kept, Request, Step
@@ -191,7 +191,17 @@ def _turn(party: Party, forward: Forward, logits: Any) -> Turn:
         None if layers is None else {layer: seats.take(values) for layer, values in layers.items()},
     )
     known = cache(partial(party.board.context, seats, logits, negative))
-    return Turn(logits, party.chain.process, known, draw, tapped)
+    guesses = _guesses(party) if getattr(party.groups[0].request.recipe.strategy, "reads_guesses", False) else ()
+    return Turn(logits, party.chain.process, known, draw, tapped, guesses)
+
+
+def _guesses(party: Party) -> list[Any]:
+    """For each place what its draft was drawn from; None behind the last one."""
+    found: list[Any] = []
+    for row, group in zip(party.seats.distinct, party.groups, strict=True):
+        drafter = cast(Guesser, group.request.recipe.drafter)
+        found += [*(drafter.guesses(id(row))[: row.drafts] if row.drafts else ()), None]
+    return found
 
 
 def _row_choice(row: Row, length: int, request: Request, numbers: dict[str, Any]) -> RowChoice:

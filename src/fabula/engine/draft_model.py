@@ -63,14 +63,16 @@ class ModelDrafter:
         *,
         step_tokens: int = 512,
         learnt: Callable[[int], None] | None = None,
+        remembers: bool = False,
     ) -> None:
         """`step_tokens`: positions that the model computes at a time; `learnt` is told the number of tokens to draft
-        that a row ended with, where the schedule outlives it.
+        that a row ended with, where the schedule outlives it; `remembers`: what drafts were chosen by is kept.
         """
         self.limits = limits or DraftLimits()
         self._cache = DraftCache(model)
         self._step_tokens = step_tokens
         self._learnt = learnt
+        self._guesses: dict[int, list[Any]] | None = {} if remembers else None  # of each row's last drafts
         self._rows: dict[int, DraftRow] = {}
         self._numbers: dict[int, int] = {}
         self._stacked: tuple[list[Sequence[Any]], Process] = ([], stack([[]]))
@@ -89,6 +91,10 @@ class ModelDrafter:
         nothing = np.zeros(0, np.int32)
         return [drafts[row.key].tokens if row.key in drafts else nothing for row in rows]
 
+    def guesses(self, key: int) -> Sequence[Any]:
+        """K of Float32["V"]: the scores that each of the row's last K drafts was chosen by."""
+        return () if self._guesses is None else self._guesses[key]
+
     def judged(self, key: int, proposed: int, kept: int) -> None:
         """The row's next draft is longer or shorter, as the schedule says."""
         self._numbers[key] = self.limits.length.after(self._number(key), proposed, kept)
@@ -97,6 +103,8 @@ class ModelDrafter:
         """The row has ended: its blocks are given back."""
         if key in self._rows:
             self._rows.pop(key).drop()
+        if self._guesses is not None:
+            self._guesses.pop(key, None)
         number = self._numbers.pop(key, None)
         if number is not None and self._learnt is not None and self.limits.length.outlives:
             self._learnt(number)
@@ -116,6 +124,8 @@ class ModelDrafter:
         row = self._rows.setdefault(asked.key, self._cache.new_row())
         most = self._most(asked)
         row.become(asked.tokens, most)
+        if self._guesses is not None:
+            self._guesses[asked.key] = []
         return _Draft(asked, row, most)
 
     def _step(self, drafts: Sequence[_Draft]) -> None:
@@ -137,9 +147,10 @@ class ModelDrafter:
         scores = self._process(drafts)(xp.astype(logits, "float32"), _context(drafts, logits))
         tokens = choose_tokens(xp, scores, _draw(drafts))
         chances = xp.take_along_axis(scores, tokens[:, None])[:, 0] - xp.logsumexp(scores)
-        for draft, token, chance in zip(
-            drafts, xp.to_host(tokens).tolist(), np.exp(xp.to_host(chances)).tolist(), strict=True
-        ):
+        found = zip(drafts, xp.to_host(tokens).tolist(), np.exp(xp.to_host(chances)).tolist(), strict=True)
+        for place, (draft, token, chance) in enumerate(found):
+            if self._guesses is not None:
+                self._guesses[draft.asked.key].append(scores[place])
             self._append(draft, token, chance)
 
     def _append(self, draft: _Draft, token: int, chance: float) -> None:

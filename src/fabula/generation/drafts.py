@@ -17,12 +17,12 @@ from fabula.generation.recipe import token_ids
 from fabula.generation.settings.config import GenerationConfig
 from fabula.generation.settings.fields import FIELDS
 from fabula.generation.settings.modes import GenerationMode
+from fabula.generation.settings.rules import WITHOUT_HEADS
 from fabula.ops.protocol import NO_TAPS, Batch, Forward, Taps
 
 __all__ = ["Assistance", "chosen_fields", "drafter_of", "drafters_of"]
 
 LOOKED_UP = 2  # tokens of the largest n-gram that is looked up
-_TO_COME = ("assistant_ensemble_weight", "speculation_type")  # that change what an assistant's drafts are worth
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,12 +80,23 @@ def drafter_of(model: Any, asked: Assistance) -> Drafter | None:
     if config.get_generation_mode(asked.assistant) != GenerationMode.ASSISTED_GENERATION:
         return None
     _one_only(asked)
+    mixes = config.assistant_ensemble_weight is not None
     if config.assistant_early_exit is not None:
-        return ModelDrafter(EarlyExit(Aside(model), _exit(model, config.assistant_early_exit)), _limits(model, asked))
+        early = EarlyExit(Aside(model), _exit(model, config.assistant_early_exit))
+        return ModelDrafter(early, _limits(model, asked), remembers=mixes)
     if config.prompt_lookup_num_tokens is not None:
+        if mixes:
+            raise _no_guesses("copies its drafts from the text", "prompt_lookup_num_tokens")
         largest = config.max_matching_ngram_size or LOOKED_UP
         return PromptLookup(config.prompt_lookup_num_tokens, largest, frozenset(token_ids(config.eos_token_id)))
     return _by_assistant(model, asked)
+
+
+def _no_guesses(reason: str, name: str) -> ArgumentError:
+    return ArgumentError(
+        f"`assistant_ensemble_weight` must be left out beside `{name}`, got both: what drafts {reason}, so it has no "
+        "probabilities of the model's tokens. Use an assistant with the model's vocabulary."
+    )
 
 
 def _one_only(asked: Assistance) -> None:
@@ -122,11 +133,12 @@ def _limits(model: Any, asked: Assistance, ends: Any = None) -> DraftLimits:
 
 def _by_assistant(model: Any, asked: Assistance) -> Drafter:
     assistant = asked.assistant
-    for name in _TO_COME:
-        if getattr(asked.config, name) is not None:
-            raise NotSupportedError(
-                f"`{name}` is not supported yet, got {getattr(asked.config, name)!r}. Leave it out."
-            )
+    mixes = asked.config.assistant_ensemble_weight is not None
+    if asked.config.speculation_type is not None:
+        raise NotSupportedError(
+            f"`speculation_type` is not supported: {WITHOUT_HEADS['speculation_type']}, "
+            f"got {asked.config.speculation_type!r}. Leave it out."
+        )
     for name in ("new_cache", "step_apart", "vocabulary_size"):
         if not hasattr(assistant, name):
             raise ArgumentError(
@@ -135,7 +147,10 @@ def _by_assistant(model: Any, asked: Assistance) -> Drafter:
             )
     own, ours = _tokenizers(model, asked)
     if own is None:
-        return ModelDrafter(Aside(assistant), _limits(model, asked), learnt=_remembered(assistant))
+        limits = _limits(model, asked)
+        return ModelDrafter(Aside(assistant), limits, learnt=_remembered(assistant), remembers=mixes)
+    if mixes:
+        raise _no_guesses("has tokens of its own", "assistant_tokenizer")
     ends = token_ids(assistant.generation_config.eos_token_id)
     target_ends = token_ids(asked.config.eos_token_id)
     return TranslatedDrafter(

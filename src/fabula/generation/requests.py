@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 
 from fabula.decoding.recipe import Recipe
-from fabula.decoding.sample import SAMPLE
 from fabula.decoding.strategy import Drafter
 from fabula.engine.request import Request
 from fabula.errors import ArgumentError
@@ -21,7 +20,7 @@ from fabula.generation.past.reading import Beginning
 from fabula.generation.prompts.source import Source
 from fabula.generation.recipe import build_recipe, token_ids
 from fabula.generation.results.collector import Collector
-from fabula.generation.searches import Searched, strategy_of
+from fabula.generation.searches import Searched, judge_of, strategy_of
 from fabula.generation.settings.config import GenerationConfig
 from fabula.generation.settings.lengths import lengths_for
 
@@ -94,7 +93,7 @@ def _recipe(model: Any, given: Given, index: int, before: int) -> Recipe:
     return build_recipe(
         asked,
         max_length=before + len(prompt) + most,
-        strategy=strategy_of(searched) if drafter is None else SAMPLE,
+        strategy=strategy_of(searched) if drafter is None else judge_of(config),
         drafter=drafter,
         tokenizer=given.tokenizer,
         ends=own.ends,

@@ -13,12 +13,13 @@ from fabula.decoding.constrained_beams import ConstrainedBeamSearch
 from fabula.decoding.constraints import constraints_of
 from fabula.decoding.contrastive import ContrastiveSearch
 from fabula.decoding.diverse_beams import DiverseBeamSearch
+from fabula.decoding.ensemble import Ensemble
 from fabula.decoding.layer_contrast import LayerContrast, premature_layers
 from fabula.decoding.sample import SAMPLE
 from fabula.decoding.strategy import Search, Strategy
 from fabula.generation.settings.modes import GenerationMode, mode_of
 
-__all__ = ["Searched", "strategy_of"]
+__all__ = ["Searched", "judge_of", "strategy_of"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +36,12 @@ class Searched:
 def strategy_of(asked: Searched) -> Strategy | Search:
     """How the rows of one prompt choose."""
     return _MAKERS[mode_of(asked.config)](asked)
+
+
+def judge_of(config: Any) -> Strategy:
+    """How rows choose that a drafter drafts for: by themselves, or together with it."""
+    weight = config.assistant_ensemble_weight
+    return SAMPLE if weight is None else Ensemble(weight)
 
 
 def ranking_of(asked: Searched) -> Ranking:

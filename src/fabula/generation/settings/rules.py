@@ -17,6 +17,7 @@ __all__ = [
     "MODEL_INPUTS",
     "SOURCES",
     "SUPPORTED",
+    "WITHOUT_HEADS",
     "Setting",
     "check_supported",
     "merge",
@@ -118,8 +119,18 @@ SUPPORTED: Mapping[str, Check] = MappingProxyType(
         "num_assistant_tokens": ANYTHING,
         "num_assistant_tokens_schedule": ANYTHING,
         "assistant_confidence_threshold": ANYTHING,
+        "assistant_ensemble_weight": ANYTHING,
         "assistant_lookbehind": ANYTHING,
         "target_lookbehind": ANYTHING,
+    }
+)
+
+
+# Fields that no model here has what it takes for.
+WITHOUT_HEADS: Mapping[str, str] = MappingProxyType(
+    {
+        "use_mtp": "no family here has heads that predict several tokens",
+        "speculation_type": "no family here has heads that draft blocks of tokens",
     }
 )
 
@@ -216,7 +227,8 @@ def unsupported(field: Field, settings: Any) -> str | None:
         return None
     check = SUPPORTED.get(field.name)
     if check is None:
-        return f"`{field.name}={value!r}` is not supported yet. Leave it out."
+        reason = WITHOUT_HEADS.get(field.name)
+        return f"`{field.name}={value!r}` is not supported{f': {reason}' if reason else ' yet'}. Leave it out."
     return None if check.accepts(value) else f"`{field.name}` must be {check.allowed} for now, got {value!r}."
 
 
