@@ -65,8 +65,9 @@ class AutoModelForCausalLM:
         """The model of a directory, a .gguf file, a hub id or the default model, ready to generate.
 
         `device_map` places it: a device, "auto" and its kin with `max_memory`, or devices by the names of modules;
-        `dtype` sets the type of its weights (absent: the checkpoint's own, packed weights as they are); `load_in_4bit` / `load_in_8bit` or a `quantization_config` with one of them quantize 16- and 32-bit matrices in groups of 32;
-        `backend` is "native" (default on a CPU) or "torch"; `threads` bounds the native one.
+        `dtype` sets the type of its weights (absent: the checkpoint's own, packed weights as they are);
+        `load_in_4bit` / `load_in_8bit` or a `quantization_config` with one of them quantize 16- and 32-bit matrices in
+        groups of 32; `backend` is "native" (default on a CPU) or "torch"; `threads` bounds the native one.
         Raises UnknownArgumentError, NotSupportedError or ArgumentError for arguments, ModelFileError for files.
         """
         return _model("AutoModelForCausalLM", source, arguments)
