@@ -191,7 +191,7 @@ def _turn(party: Party, forward: Forward, logits: Any) -> Turn:
         None if layers is None else {layer: seats.take(values) for layer, values in layers.items()},
     )
     known = cache(partial(party.board.context, seats, logits, negative))
-    guesses = _guesses(party) if getattr(party.groups[0].request.recipe.strategy, "reads_guesses", False) else ()
+    guesses = _guesses(party) if party.groups[0].drafts_first else ()
     return Turn(logits, party.chain.process, known, draw, tapped, guesses)
 
 

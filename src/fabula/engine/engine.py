@@ -123,6 +123,7 @@ class Engine:
         """Admits what has arrived, computes one batch, and hands out the tokens that were chosen."""
         self._admit()
         if not self._plain:
+            self.scheduler.admit()
             draft(list(self.scheduler.running), self.scheduler.tokens - 1, self._fail)
         try:
             plan = self.scheduler.plan()

@@ -32,6 +32,11 @@ class Group:
         return most if self.request.negative is None else 2 * most
 
     @property
+    def drafts_first(self) -> bool:
+        """Whether it chooses nothing, not even its first token, before a drafter was asked."""
+        return bool(getattr(self.request.recipe.strategy, "reads_guesses", False))
+
+    @property
     def members(self) -> list[Row]:
         """The rows, and those of negative prompts."""
         if self.request.negative is None:

@@ -66,8 +66,7 @@ class Scheduler:
 
         Raises OutOfMemoryError when the oldest group does not fit even alone.
         """
-        if self.waiting:
-            self._admit()
+        self.admit()
         if self._last is not None and self._goes_on(self._last):
             return self._last
         plan = Plan()
@@ -96,7 +95,10 @@ class Scheduler:
         """Whether each of its rows has again one position to compute, and room for it."""
         return all(row.missing == 1 and row.length <= row.writable for row, _ in plan.work)
 
-    def _admit(self) -> None:
+    def admit(self) -> None:
+        """Starts the groups that wait, as far as there is room for more rows."""
+        if not self.waiting:
+            return
         held = sum(group.width for group in self.running)
         for group in list(self.waiting):
             leader = group.leader
@@ -115,6 +117,8 @@ class Scheduler:
     def _share(self, group: Group, budget: int, first: bool) -> tuple[list[tuple[Row, int]], bool]:
         """What the group computes within the budget, and whether it can choose then: all its rows end together."""
         rows = [row for row in group.members if row.missing > 0]
+        if group.drafts_first and any(row.missing > row.tail for row in rows):
+            return self._cut([(row, budget) for row in rows], budget), False
         chunk = group.request.chunk
         if chunk is not None and any(row.missing > max(chunk, row.tail) and not row.at_once for row in rows):
             return self._cut([(row, chunk) for row in rows if not row.at_once], budget), False

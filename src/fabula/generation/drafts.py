@@ -81,6 +81,8 @@ def drafter_of(model: Any, asked: Assistance) -> Drafter | None:
         return None
     _one_only(asked)
     mixes = config.assistant_ensemble_weight is not None
+    if mixes:
+        _refuse_whole_prompt(config)
     if config.assistant_early_exit is not None:
         early = EarlyExit(Aside(model), _exit(model, config.assistant_early_exit))
         return ModelDrafter(early, _limits(model, asked), remembers=mixes)
@@ -90,6 +92,13 @@ def drafter_of(model: Any, asked: Assistance) -> Drafter | None:
         largest = config.max_matching_ngram_size or LOOKED_UP
         return PromptLookup(config.prompt_lookup_num_tokens, largest, frozenset(token_ids(config.eos_token_id)))
     return _by_assistant(model, asked)
+
+
+def _refuse_whole_prompt(config: GenerationConfig) -> None:
+    """The first token has a draft too, so a prompt is not computed in the step that chooses it."""
+    for name in ("output_hidden_states", "output_attentions", "output_prompt_log_probabilities"):
+        if config.return_dict_in_generate and getattr(config, name):
+            raise NotSupportedError(f"`{name}` is not supported with `assistant_ensemble_weight`. Leave one out.")
 
 
 def _no_guesses(reason: str, name: str) -> ArgumentError:
