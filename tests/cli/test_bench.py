@@ -139,6 +139,14 @@ def test_bench_measures_alone(run, tiny):
     assert figures["first token"]["low"] > figures["import"]["low"] + figures["load"]["low"]
 
 
+def test_bench_leaves_out_what_is_not_asked_for(run, tiny):
+    done = run("bench", tiny, "--quick", "--rounds", "1", "--threads", "1", "--only", "decode 8 rows", "--json")
+    assert done.code == 0, done.err
+    names = [figure["name"] for figure in json.loads(done.out)["figures"]]
+    assert [name for name in names if name in bench.CHOICES] == ["decode 1 row", "decode 8 rows"]
+    assert "plan and commit" in names
+
+
 def test_bench_takes_a_peer_at_its_best_and_compares_round_by_round(run, tiny, engine, monkeypatch):
     engine(SIDE.replace("LESS", "0"))
     monkeypatch.setattr(bench, "PEERS", MappingProxyType({"stub": SLOW_AND_FAST}))

@@ -26,6 +26,8 @@ from fabula.models.config import ModelConfig
 from fabula.models.families import family_for
 from fabula.models.native_weights import placed_tensors
 
+SINGLE = "decode 1 row"  # always measured: what only our side has is told of it
+CHOICES = tuple(work.name for work in works(quick=False))
 LOOKED_UP = {(None, "embed"), (None, "positions")}  # weights of which a token reads one row
 
 
@@ -42,6 +44,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--rounds", type=int, metavar="N", help="how often each figure is taken (7; 3 with --quick)")
     parser.add_argument("--quick", action="store_true", help="fewer tokens and settings: a look, not a result")
+    parser.add_argument(
+        "--only", action="append", choices=CHOICES, metavar="FIGURE",
+        help=f"of {', '.join(CHOICES)}, take this one and {SINGLE}; repeatable",
+    )  # fmt: skip
     parser.add_argument("--json", action="store_true", help="print JSON, with every sample")
     add_model_flags(parser)
 
@@ -69,7 +75,8 @@ def measured(arguments: argparse.Namespace, checkpoint: Checkpoint) -> dict[str,
     rounds = range(arguments.rounds or (3 if arguments.quick else 7))
     config = ModelConfig.from_dict(checkpoint.config)
     context, path = config.max_position_embeddings, str(checkpoint.path)
-    fitting = tuple(work for work in works(arguments.quick) if work.prompt + work.new <= context)
+    asked = (SINGLE, *(arguments.only or CHOICES))
+    fitting = tuple(work for work in works(arguments.quick) if work.name in asked and work.prompt + work.new <= context)
     starts = [(partial(WorkerProcess, OURS, OURS), model_settings(arguments) | {"threads": threads})]
     for name in dict.fromkeys(arguments.peer):
         peer = PEERS[name]
@@ -106,7 +113,7 @@ def figures(
         gigabytes = bytes_a_token(checkpoint) / 1e9
         bandwidth = samples[OURS]["read bandwidth"]
         for name in [name for name in samples if name != "transformers"]:  # it computes on dequantized weights
-            rates = zip(samples[name]["decode 1 row"], bandwidth, strict=True)
+            rates = zip(samples[name][SINGLE], bandwidth, strict=True)
             samples[name][SHARE.name] = [100 * rate * gigabytes / whole for rate, whole in rates]
         shown.append(SHARE)
     return shown
