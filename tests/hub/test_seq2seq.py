@@ -32,12 +32,12 @@ def logits(model):
 
 def test_what_transformers_wrote_loads_and_what_we_write_it_reads(written, tmp_path):
     reference, folder = written
-    model = AutoModelForSeq2SeqLM.from_pretrained(folder)
+    model = AutoModelForSeq2SeqLM.from_pretrained(folder, backend="torch")
     assert (type(model).__name__, model.device.type, model.training) == ("TorchSeq2SeqLM", "cpu", False)
     assert (logits(model) - logits(reference)).abs().max() < 1e-4
     model.save_pretrained(tmp_path)
     for again in (
-        AutoModelForSeq2SeqLM.from_pretrained(tmp_path),
+        AutoModelForSeq2SeqLM.from_pretrained(tmp_path, backend="torch"),
         transformers.AutoModelForSeq2SeqLM.from_pretrained(tmp_path),
     ):
         assert (logits(again) - logits(model)).abs().max() < 1e-4
@@ -70,28 +70,35 @@ def test_a_head_of_its_own_is_kept_whatever_the_configuration_says(tmp_path):
     for ties, scales in ((True, True), (False, False), (False, True)):
         values = {**config, "tie_word_embeddings": ties, "scale_decoder_outputs": scales}
         (tmp_path / "config.json").write_text(json.dumps(values))
-        model = AutoModelForSeq2SeqLM.from_pretrained(tmp_path)
+        model = AutoModelForSeq2SeqLM.from_pretrained(tmp_path, backend="torch")
+        native = AutoModelForSeq2SeqLM.from_pretrained(tmp_path)
         reference = transformers.AutoModelForSeq2SeqLM.from_pretrained(tmp_path)
         assert torch.equal(model.lm_head.weight, tensors["lm_head.weight"])
         assert (logits(model) - logits(reference)).abs().max() < 1e-4
+        assert (logits(native) - logits(reference)).abs().max() < 1e-4
+        assert not native.is_tied
 
 
 def test_weights_load_in_other_formats(written, tmp_path):
     _, folder = written
-    whole = AutoModelForSeq2SeqLM.from_pretrained(folder, dtype="float32")
-    half = AutoModelForSeq2SeqLM.from_pretrained(folder, dtype="bfloat16")
+    whole, half = (
+        AutoModelForSeq2SeqLM.from_pretrained(folder, dtype=dtype, backend="torch") for dtype in ("float32", "bfloat16")
+    )
     assert (whole.dtype, half.dtype) == (torch.float32, torch.bfloat16)
     with pytest.raises(NotSupportedError, match="`dtype` must be bfloat16 or float32"):
-        AutoModelForSeq2SeqLM.from_pretrained(folder, dtype="float16")
+        AutoModelForSeq2SeqLM.from_pretrained(folder, dtype="float16", backend="torch")
     narrow = transformers.AutoModelForSeq2SeqLM.from_pretrained(folder, dtype="bfloat16").to(torch.float16)
     narrow.save_pretrained(tmp_path)
-    assert AutoModelForSeq2SeqLM.from_pretrained(tmp_path).dtype == torch.float32
+    assert AutoModelForSeq2SeqLM.from_pretrained(tmp_path, backend="torch").dtype == torch.float32
 
 
 def test_matrices_are_quantized_and_tables_are_not(tmp_path):
     sizes = {"d_model": 32, "d_kv": 8, "d_ff": 64, "num_heads": 32, "relative_attention_num_buckets": 32}
     write(Case("t5-packed", "T5Config", {**SMALL_T5, **sizes}), tmp_path)
-    whole, eight = (AutoModelForSeq2SeqLM.from_pretrained(tmp_path, load_in_8bit=packed) for packed in (False, True))
+    whole, eight = (
+        AutoModelForSeq2SeqLM.from_pretrained(tmp_path, load_in_8bit=packed, backend="torch")
+        for packed in (False, True)
+    )
     attention = "encoder.block.0.layer.0.SelfAttention."
     name = f"{attention}relative_attention_bias.weight"
     assert torch.equal(eight.state_dict()[name], whole.state_dict()[name])
@@ -103,6 +110,7 @@ def test_matrices_are_quantized_and_tables_are_not(tmp_path):
 def test_each_door_takes_its_own_models(written, tmp_path):
     _, folder = written
     assert fabula.AutoModelForSeq2SeqLM is AutoModelForSeq2SeqLM
+    assert type(AutoModelForSeq2SeqLM.from_pretrained(folder)).__name__ == "NativeSeq2SeqLM"
     with pytest.raises(ArgumentError, match="must be loaded by AutoModelForSeq2SeqLM, got AutoModelForCausalLM: a t5"):
         AutoModelForCausalLM.from_pretrained(folder)
     write_tiny_model(tmp_path)

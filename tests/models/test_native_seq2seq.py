@@ -132,6 +132,18 @@ def test_every_way_to_decode_gives_the_text_of_pytorch(gated, settings):
     assert all(torch.allclose(*pair, atol=1e-3) for pair in zip(found.scores, right.scores, strict=True))
 
 
+def test_rows_go_on_in_bursts_with_their_memories(gated, monkeypatch):
+    model, counts = gated.load(backend="native"), []
+    inner = model._native.burst
+    monkeypatch.setattr(model._native, "burst", lambda *given: counts.append(len(found := inner(*given))) or found)
+    call = {"attention_mask": MASK, "max_new_tokens": 40, "eos_token_id": None}
+    for settings in ({}, {"do_sample": True, "seed": 2, "temperature": 0.9, "top_p": 0.8}):
+        counts.clear()
+        found = model.generate(IDS, **call, **settings)
+        assert sum(counts) > 30
+        assert torch.equal(found, gated.torch.generate(IDS, **call, **settings))
+
+
 def test_rows_alone_get_the_text_that_they_get_together(gated):
     together = gated.native.generate_batch(texts, max_new_tokens=12)
     alone = [gated.native.generate_batch([text], max_new_tokens=12) for text in texts]

@@ -35,7 +35,7 @@ class Written:
     def __init__(self, name, folder):
         self.folder = folder
         self.reference = write(next(case for case in CASES if case.name == name), folder)
-        self.torch = AutoModelForSeq2SeqLM.from_pretrained(folder)
+        self.torch = AutoModelForSeq2SeqLM.from_pretrained(folder, backend="torch")
         self.ours = plain(folder)
 
 

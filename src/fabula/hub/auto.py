@@ -80,7 +80,7 @@ class AutoModelForSeq2SeqLM:
     def from_pretrained(source: Source | None = None, **arguments: Any) -> Any:
         """The model of a directory or a hub id, ready to generate.
 
-        The arguments and what is raised are those of AutoModelForCausalLM; `backend` is "torch".
+        The arguments and what is raised are those of AutoModelForCausalLM.
         """
         return _model("AutoModelForSeq2SeqLM", source, arguments)
 

@@ -9,7 +9,7 @@ from math import prod
 from fabula.errors import ArgumentError, NotSupportedError
 from fabula.hub.arguments import LoadOptions
 from fabula.hub.backends import BACKENDS, check_installed
-from fabula.models.family import EncoderDecoder, Family
+from fabula.models.family import Family
 from fabula.models.placement import parts_of, places_of
 from fabula.models.spreading import spread_parts
 from fabula.models.weights import all_entries, stored_name, stored_names
@@ -36,8 +36,7 @@ def device_of(options: LoadOptions) -> str:
 
 def backend_of(options: LoadOptions, device: str, family: Family) -> str:
     """Who computes: what was asked for, native on a CPU, torch elsewhere. Raises what makes that impossible."""
-    encodes = isinstance(family, EncoderDecoder)
-    backend = options.backend or ("native" if device == "cpu" and not encodes else "torch")
+    backend = options.backend or ("native" if device == "cpu" else "torch")
     if backend == "native" and device != "cpu":
         raise ArgumentError(f"`backend` 'native' computes on the CPU only, got device {device!r}. Use backend='torch'.")
     if backend != "native":

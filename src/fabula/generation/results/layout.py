@@ -38,7 +38,7 @@ def lay_out(source: Source, config: GenerationConfig, collectors: list[Collector
         values["logits"] = _stacked(collectors, "logits", like) if config.output_logits else None
     if source.encoded is None:
         return (GenerateBeamDecoderOnlyOutput if beams > 1 else GenerateDecoderOnlyOutput)(**values)
-    values |= _of_encoder(source.encoded.outputs)
+    values |= _of_encoder(source.encoded.outputs, like)
     for name in ("hidden_states", "attentions"):
         values[f"decoder_{name}"] = values.pop(name, None)
     if config.output_attentions:
@@ -46,9 +46,14 @@ def lay_out(source: Source, config: GenerationConfig, collectors: list[Collector
     return (GenerateBeamEncoderDecoderOutput if beams > 1 else GenerateEncoderDecoderOutput)(**values)
 
 
-def _of_encoder(outputs: Any) -> dict[str, Any]:
-    """What was asked for of the encoder, where it shows it."""
-    return {f"encoder_{name}": getattr(outputs, name, None) for name in ("hidden_states", "attentions")}
+def _of_encoder(outputs: Any, like: Any) -> dict[str, Any]:
+    """What was asked for of the encoder, where it shows it; of a model without a framework as the prompts came."""
+    found = {name: getattr(outputs, name, None) for name in ("hidden_states", "attentions")}
+    return {f"encoder_{name}": shown and tuple(_placed(x, like) for x in shown) for name, shown in found.items()}
+
+
+def _placed(x: Any, like: Any) -> Any:
+    return arrays.of(like).asarray(x, "float32", like=like) if isinstance(x, np.ndarray) else x
 
 
 def _of_beams(config: GenerationConfig, collectors: list[Collector], like: Any) -> dict[str, Any]:
