@@ -17,10 +17,13 @@ from fabula.decoding.closed_beam_loop import decode_beams
 from fabula.decoding.closed_beams import (
     ClosedGroup,
     Found,
+    Made,
     beam_leaves_of,
     close_beams,
+    made_by,
+    over_of,
     padded_beams,
-    turns_of,
+    replayed,
 )
 from fabula.decoding.diverse_beams import DiverseBeamSearch
 from fabula.processors import (
@@ -38,6 +41,7 @@ RANKINGS = [Ranking(), Ranking(0.3, True), Ranking(2.0, "never", NEW), Ranking(-
 CHAINS = {
     "best": ([RepetitionPenaltyLogitsProcessor(1.3), NoRepeatNGramLogitsProcessor(2)], None),
     "drawn": ([TemperatureLogitsWarper(1.5), TopKLogitsWarper(11)], 3),
+    "diverse": ([RepetitionPenaltyLogitsProcessor(1.3), NoRepeatNGramLogitsProcessor(2)], None),
 }
 
 
@@ -72,7 +76,7 @@ def begun(search, prompt, first, chain, seed, eos=EOS, room=NEW - 2):
 
 
 def run(xp, form, beams, table=TABLE):
-    """What each group's turns chose from."""
+    """What each group chose from."""
     leaves, rebuild = beam_leaves_of(beams)
 
     def loop(rows, *leaves):
@@ -80,18 +84,43 @@ def run(xp, form, beams, table=TABLE):
 
     given = [xp.asarray(part, str(part.dtype)) for part in leaves]
     found, _ = compiled(xp, loop)(xp.asarray(0, "int32"), *given)
-    return turns_of(form, Found(*map(xp.to_host, found)), len(beams.hasty))
+    return made_by(form, Found(*map(xp.to_host, found)), len(beams.hasty))
+
+
+def search_of(way, ranking, penalty):
+    if way == "diverse":
+        return DiverseBeamSearch(4, 2, penalty, 2, ranking, len(EOS), padding=5)
+    return BeamSearch(3, 2, ranking, len(EOS))
 
 
 def beams_of(move):
-    beams = move.carry.beams
-    return beams.tokens.tolist(), beams.rows.tolist(), [one.tokens.tolist() for one in beams.pool.kept]
+    """Those of each subgroup, and the results that they have; a subgroup that is over has no beams."""
+    running = ClosedGroup([], move.carry).subgroups
+    over = over_of(move.carry)
+    beams = [[] if done else [one.tokens.tolist(), one.rows.tolist()] for one, done in zip(running, over, strict=True)]
+    return over, beams, [results_of(one.pool.kept) for one in running]
+
+
+def lineage(moves):
+    """Int["W N"]: what the rows of the last of these moves were continued with."""
+    tokens = np.zeros((len(moves[0].tokens), 0), np.int32)
+    for move in moves:
+        tokens = np.column_stack([tokens[move.parents], move.tokens])
+    return tokens
+
+
+def results_of(hypotheses):
+    return [(one.tokens.tolist(), one.rows.tolist(), one.reason, pytest.approx(one.score)) for one in hypotheses]
+
+
+def ends(row, token):
+    return "stop" if token in EOS else None
 
 
 @pytest.mark.parametrize("way", CHAINS)
 def test_turns_are_those_one_by_one(xp, way):
     chain, seed = CHAINS[way]
-    searches = [BeamSearch(3, 2, ranking, len(EOS)) for ranking in RANKINGS]
+    searches = [search_of(way, ranking, 0.5 + place) for place, ranking in enumerate(RANKINGS)]
     prompts = [np.random.default_rng(length).integers(10, VOCABULARY, length).tolist() for length in (3, 4, 6, 2, 5)]
     expected = [driven(search, prompt, chain, seed) for search, prompt in zip(searches, prompts, strict=True)]
     assert len({len(one.moves) for one in expected}) > 2, "some end early"
@@ -101,13 +130,22 @@ def test_turns_are_those_one_by_one(xp, way):
     ]
     form, beams = close_beams(groups, 32)
     every = run(xp, form, padded_beams(beams, 8, 40))
-    for search, one, turns in zip(searches, expected, every[:5], strict=True):
-        assert len(turns) == len(one.moves) - 2
-        move = search.replay(one.moves[0].carry, lambda row, token: "stop" if token in EOS else None, turns)
-        assert beams_of(move) == beams_of(one.moves[-2])
-        np.testing.assert_allclose(move.carry.beams.scores, one.moves[-2].carry.beams.scores, rtol=2e-6)
-        assert move.settled == tuple(token for each in one.moves[1:-1] for token in each.settled)
-    assert not any(every[5:]), "padding has no turns"
+    assert len({all(made.over) for made in every}) == 2, "some end early, the others at their limit"
+    for search, one, made in zip(searches, expected, every[:5], strict=True):
+        same = one.moves[1:] if all(made.over) else one.moves[1:-1]  # a turn at the limit is not the loop's
+        move = replayed(search, one.moves[0].carry, ends, made)
+        assert len(made.turns) == len(same) and all(made.over) == (len(one.moves) < NEW)
+        assert move.settled == tuple(token for each in same for token in each.settled)
+        if all(made.over):
+            assert results_of(move.finished) == results_of(one.results)
+        else:
+            assert beams_of(move) == beams_of(same[-1])
+            scores = [[part.scores for part in ClosedGroup([], own.carry).subgroups] for own in (move, same[-1])]
+            np.testing.assert_allclose(*scores, rtol=2e-6)
+            assert (move.tokens == lineage(same)).all()
+    assert not any(made.turns for made in every[5:]), "padding has no turns"
+    if way == "diverse":
+        assert any(not len(own) for made in every for turn in made.turns for own in turn), "one is over before another"
 
 
 def test_a_group_ends_before_a_turn_without_enough_candidates_or_with_no_number(xp):
@@ -117,7 +155,7 @@ def test_a_group_ends_before_a_turn_without_enough_candidates_or_with_no_number(
     table = np.where(np.arange(VOCABULARY) == 12, TABLE, -np.inf)  # only what ends
     reached = [(token * 31 + 2) % len(TABLE) for token in firsts[1].tokens.tolist()]
     table[reached] = np.nan
-    assert run(xp, *close_beams(groups, 32), table.astype(np.float32)) == [[], []]
+    assert run(xp, *close_beams(groups, 32), table.astype(np.float32)) == [Made([], [False])] * 2
 
 
 def test_numbers_are_no_part_of_the_form():
@@ -133,7 +171,7 @@ def test_numbers_are_no_part_of_the_form():
 
 def test_unlike_searches_are_no_loop():
     def group(search, seed=None):
-        return begun(search, [10, 11], driven(BeamSearch(4), [10, 11], [], seed, ()).moves[0], [], seed)
+        return begun(search, [10, 11], driven(search, [10, 11], [], seed, ()).moves[0], [], seed)
 
     plain = group(BeamSearch(4))
     assert close_beams([plain, group(BeamSearch(4, 2, RANKINGS[1]))], 8) is not None
@@ -141,8 +179,13 @@ def test_unlike_searches_are_no_loop():
         group(BeamSearch(4, end_tokens=3)),
         group(BeamSearch(4), seed=1),
         group(DiverseBeamSearch(4, 2, 0.5)),
+        group(DiverseBeamSearch(4, 1, 0.5)),
     ):
         assert close_beams([plain, other], 8) is None
+    pairs = [group(DiverseBeamSearch(4, 2, penalty)) for penalty in (0.5, 2.0)]
+    assert close_beams(pairs, 8) is not None
+    assert close_beams([pairs[0], group(DiverseBeamSearch(4, 4, 0.5))], 8) is None
+    assert close_beams([group(DiverseBeamSearch(4, 2, 0.5), seed=1)], 8) is None
 
 
 def test_a_hurried_loop_ends_with_the_first_group_and_not_with_padding():
@@ -150,4 +193,4 @@ def test_a_hurried_loop_ends_with_the_first_group_and_not_with_padding():
     first = driven(search, prompt, [], None, ()).moves[0]
     groups = [begun(search, prompt, first, [], None, eos=(), room=room) for room in (9, 3, 6)]
     form, beams = close_beams(groups, 16, hurried=True)
-    assert [len(turns) for turns in run(host, form, padded_beams(beams, 4, 16))] == [3, 3, 3, 0]
+    assert [len(made.turns) for made in run(host, form, padded_beams(beams, 4, 16))] == [3, 3, 3, 0]

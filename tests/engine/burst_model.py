@@ -9,7 +9,7 @@ import numpy as np
 from fabula.cache.blocks import BLOCK
 from fabula.decoding.closed import map_arrays
 from fabula.decoding.closed_beam_loop import decode_beams
-from fabula.decoding.closed_beams import Found, beam_leaves_of, turns_of
+from fabula.decoding.closed_beams import Found, beam_leaves_of, made_by
 from fabula.decoding.closed_loop import decode
 from fabula.decoding.closed_record import Recorded, blank, gained_of
 from fabula.ops.protocol import NO_TAPS, Forward
@@ -73,10 +73,10 @@ class BurstModel(HashModel):
             return xp.asarray(np.array(logits), "float32"), dense
 
         found, dense = decode_beams(forward, lambda dense, rows: dense[xp.to_host(rows)], dense, form, here)
-        turns = turns_of(form, Found(*(xp.to_host(part) for part in found)), len(beams.hasty))
-        made = [len(own) for own in turns]
+        made = made_by(form, Found(*(xp.to_host(part) for part in found)), len(beams.hasty))
+        turns = [len(own) for own in made]
         for row, (table, first) in enumerate(zip(batch.tables, batch.first, strict=True)):
-            for position in range(first // BLOCK * BLOCK, first + made[row // form.beams]):
+            for position in range(first // BLOCK * BLOCK, first + turns[row // form.beams]):
                 cache.tokens[table[position // BLOCK], position % BLOCK] = dense[row, position]
-        self.bursts.append(made)
-        return turns
+        self.bursts.append(turns)
+        return made

@@ -60,7 +60,9 @@ class Searched(Gathered):
         return self.tokens, self.reasons, self.scores, self.error
 
 
-def request(length, new=10, beams=3, chain=0, eos=(), ranking=None, least=0, streams=False, record=NOTHING, **limits):
+def request(
+    length, new=10, beams=3, chain=0, eos=(), ranking=None, least=0, streams=False, record=NOTHING, groups=1, **limits
+):
     """A search with a prompt of its own for each length."""
     prompt = np.random.default_rng(length).integers(0, 50, length).astype(np.int32)
     processors, sampled = CHAINS[chain]
@@ -69,6 +71,8 @@ def request(length, new=10, beams=3, chain=0, eos=(), ranking=None, least=0, str
         processors.append(MinNewTokensLengthLogitsProcessor(length, least, list(eos)))
     ranking = Ranking(*(ranking or ()), most_new=new)
     search = BeamSearch(beams, min(2, beams), ranking, len(eos))
+    if groups > 1:
+        search = DiverseBeamSearch(groups * beams, groups, 0.3 * groups, 2, ranking, len(eos), padding=1)
     recipe = Recipe(processors, Limits(length + new, frozenset(eos), **limits), sampled, record, search)
     return Request(prompt, recipe, Searched(search.results, streams), 7, length)
 
@@ -92,6 +96,7 @@ def run(model, requests, **options):
                 "eos": st.sampled_from(ENDS),
                 "ranking": st.sampled_from([(1.0, False), (0.3, True), (2.0, "never"), (-1.0, False), (-0.5, "never")]),
                 "least": st.integers(0, 4),
+                "groups": st.sampled_from([1, 1, 2]),
             }
         ),
         min_size=1,
@@ -107,7 +112,9 @@ def test_results_are_those_of_single_turns(searches, alike, step_tokens, blocks,
     if framework == "torch":
         pytest.importorskip("torch")
     if alike:  # so that they can go on together
-        searches = [{**one, **{name: searches[0][name] for name in ("beams", "chain", "eos")}} for one in searches]
+        searches = [
+            {**one, **{name: searches[0][name] for name in ("beams", "chain", "eos", "groups")}} for one in searches
+        ]
     options = {"step_tokens": step_tokens, "max_positions": blocks * BLOCK}
     expected = run(Stepping(framework=framework), [request(**one) for one in searches], **options)
     assert run(BurstModel(framework=framework), [request(**one) for one in searches], **options) == expected
@@ -127,9 +134,11 @@ def test_searches_with_other_numbers_go_on_together():
     assert model.bursts[0] == [28, 18, 38]
 
 
-def test_a_search_that_ends_early_leaves_the_others_alone():
+@pytest.mark.parametrize("groups", [1, 2])
+def test_a_search_that_ends_early_leaves_the_others_alone(groups):
     model = BurstModel()
-    short, long = request(4, 40, eos=ENDS[2], ranking=(1.0, True)), request(5, 40, eos=ENDS[2], least=39)
+    short = request(4, 40, eos=ENDS[2], ranking=(1.0, True), groups=groups)
+    long = request(5, 40, eos=ENDS[2], least=39, groups=groups)
     run(model, [short, long])
     assert short.sink.reasons == ["stop"] * 2 and model.bursts[0][0] < model.bursts[0][1] == 38
 
@@ -199,14 +208,39 @@ def test_logits_that_are_no_numbers_fail_their_search_only():
     assert isinstance(errors[1], NumericalError)
 
 
-def test_a_device_that_goes_on_behind_the_end_changes_nothing():
+def test_a_search_that_ends_in_a_burst_takes_no_step_more():
+    model, one = BurstModel(), request(4, 40, eos=ENDS[2], ranking=(1.0, True))
+    run(model, [one])
+    assert one.sink.reasons == ["stop"] * 2 and model.steps == 1 and len(model.bursts) == 1
+
+
+@pytest.mark.parametrize("groups", [1, 2])
+def test_a_device_that_ends_before_the_end_changes_nothing(groups):
+    class Hasty(BurstModel):
+        def burst_beams(self, batch, cache, form, beams):
+            return super().burst_beams(batch, cache, form, replace(beams, hasty=np.ones_like(beams.hasty)))
+
+    def build():
+        return [request(length, 60, eos=ENDS[2], groups=groups, ranking=(2.0, "never")) for length in (9, 41)]
+
+    model, expected = Hasty(), run(Stepping(), build())
+    engine, again = engine_of(model), build()
+    engine.run(again)
+    assert [one.sink.everything for one in again] == expected
+    assert model.steps > 3, "the host makes the turns that end nothing"
+    idle(engine)
+
+
+@pytest.mark.parametrize("groups", [1, 2])
+def test_a_device_that_goes_on_behind_the_end_changes_nothing(groups):
     class Endless(BurstModel):
         def burst_beams(self, batch, cache, form, beams):
             endless = {"bounds": np.full_like(beams.bounds, np.inf), "hasty": np.zeros_like(beams.hasty)}
             return super().burst_beams(batch, cache, form, replace(beams, **endless))
 
     def build():
-        return [request(9, 60, eos=ENDS[2], ranking=(1.0, True)), request(41, 60, eos=ENDS[2], least=59)]
+        first = request(9, 60, eos=ENDS[2], ranking=(1.0, True), groups=groups)
+        return [first, request(41, 60, eos=ENDS[2], least=59, groups=groups)]
 
     model, expected = Endless(), run(Stepping(), build())
     engine = engine_of(model)

@@ -35,6 +35,16 @@ GUIDED = {
     "seed": 5,
 }
 CONTRASTED = {"max_new_tokens": 80, "do_sample": False, "dola_layers": [0, 1], "repetition_penalty": 1.2}
+DIVERSE_BEAMS = {
+    "max_new_tokens": 40,
+    "do_sample": False,
+    "num_beams": 4,
+    "num_beam_groups": 2,
+    "diversity_penalty": 0.6,
+    "num_return_sequences": 3,
+    "repetition_penalty": 1.1,
+    "eos_token_id": [7, 14, 77],
+}
 ASK = {"pad_token_id": 0, "eos_token_id": 77}
 
 

@@ -15,6 +15,7 @@ from fabula.models.torch import TorchCausalLM  # noqa: E402  # needs torch
 from tests.models.burst_cases import (  # noqa: E402  # noqa: E402
     BEAMS,
     CONTRASTED,
+    DIVERSE_BEAMS,
     DRAWN_BEAMS,
     GUIDED,
     PLAIN,
@@ -106,3 +107,11 @@ def test_other_numbers_compile_nothing_for_beams(written):
     assert len(model.bursts.compiled) == 1, "three searches and at most 128 positions are one bucket"
     search(model, jnp.asarray, 2, **{**DRAWN_BEAMS, "max_new_tokens": 20, "seed": 8})
     assert len(model.bursts.compiled) == 1, "it serves two searches as well"
+
+
+def test_diverse_beams_are_those_of_pytorch(written):
+    model, reference = JaxCausalLM.from_tensors(*written["llama"]), TorchCausalLM.from_tensors(*written["llama"])
+    for change in ({}, {"early_stopping": True, "diversity_penalty": 2.5, "length_penalty": -1.0}):
+        call = {**DIVERSE_BEAMS, **change}
+        assert search(model, jnp.asarray, **call) == search(reference, torch.as_tensor, **call)
+    assert len(model.bursts.compiled) == 1, "another penalty compiles nothing"

@@ -31,9 +31,14 @@ class TorchCache:
         )
 
     @property
+    def stored(self) -> list[list[torch.Tensor]]:
+        """All that is stored: each a tensor a layer, blocks first."""
+        return [self.keys, self.values]
+
+    @property
     def nbytes(self) -> int:
-        """What the keys and values take."""
-        return sum(tensor.nbytes for tensor in (*self.keys, *self.values))
+        """What is stored takes."""
+        return sum(tensor.nbytes for part in self.stored for tensor in part)
 
     def write(
         self, layer: int, slots: torch.Tensor, keys: torch.Tensor, values: torch.Tensor
@@ -77,9 +82,25 @@ class TorchCache:
             self.values[layer].index_select(0, flat).view(shape),
         )
 
+    def read_at(self, layer: int, slots: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """The keys and values at slots [R, K], as `write` has them: [R, K, heads, features]."""
+        shape = (*slots.shape, *self.heads[layer])
+        flat = slots.reshape(-1)
+        return (
+            self.keys[layer].flatten(0, 1).index_select(0, flat).view(shape),
+            self.values[layer].flatten(0, 1).index_select(0, flat).view(shape),
+        )
+
     def copy(self, sources: Sequence[int], targets: Sequence[int]) -> None:
         """Copies whole blocks, all at once: a block may be a source and a target."""
-        copy_blocks([*self.keys, *self.values], sources, targets)
+        copy_blocks([tensor for part in self.stored for tensor in part], sources, targets)
+
+    def move(self, sources: torch.Tensor, targets: torch.Tensor) -> None:
+        """Copies what lies at slots [N] to others, all at once; what has the same target has the same source."""
+        for part in self.stored:
+            for tensor in part:
+                flat = tensor.flatten(0, 1)
+                flat.index_copy_(0, targets, flat.index_select(0, sources))
 
     def grow(self, blocks: int) -> None:
         """Makes room for `blocks` blocks, what is stored kept."""

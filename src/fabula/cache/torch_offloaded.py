@@ -30,6 +30,15 @@ class OffloadedTorchCache(TorchCache):
         """Zeroes whole blocks."""
         super().clear(layer, blocks.cpu())
 
+    def move(self, sources: torch.Tensor, targets: torch.Tensor) -> None:
+        """Copies what lies at slots [N] to others, all at once."""
+        super().move(sources.cpu(), targets.cpu())
+
+    def read_at(self, layer: int, slots: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """The keys and values at slots [R, K], where the layer computes."""
+        keys, values = super().read_at(layer, slots.cpu())
+        return keys.to(self.devices[layer]), values.to(self.devices[layer])
+
     def read(self, layer: int, tables: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """The keys and values of R rows' blocks [R, B], laid end to end, where the layer computes."""
         keys, values = super().read(layer, tables.cpu())

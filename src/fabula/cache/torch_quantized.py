@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 
 from fabula.cache.blocks import BLOCK
-from fabula.cache.torch import Device, TorchCache, copy_blocks, grown, of_each, zeros
+from fabula.cache.torch import Device, TorchCache, grown, of_each, zeros
 
 
 class QuantizedTorchCache(TorchCache):
@@ -63,11 +63,6 @@ class QuantizedTorchCache(TorchCache):
         """All that is stored: each a tensor a layer, blocks first."""
         return [self.keys, self.values, self.key_scales, self.value_scales]
 
-    @property
-    def nbytes(self) -> int:
-        """What codes and scales take."""
-        return sum(tensor.nbytes for part in self.stored for tensor in part)
-
     def write(
         self, layer: int, slots: torch.Tensor, keys: torch.Tensor, values: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor]:
@@ -91,21 +86,24 @@ class QuantizedTorchCache(TorchCache):
     def read(self, layer: int, tables: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """The keys and values of R rows' blocks [R, B], laid end to end: [R, B * BLOCK, heads, features]."""
         rows, width = tables.shape
-        flat = tables.reshape(-1)
+        return self._read(layer, tables, 0, (rows, width * BLOCK))
+
+    def read_at(self, layer: int, slots: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """The keys and values at slots [R, K], as `write` has them: [R, K, heads, features]."""
+        return self._read(layer, slots, 1, tuple(slots.shape))
+
+    def _read(
+        self, layer: int, index: torch.Tensor, level: int, shape: tuple[int, ...]
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Keys and values [*shape, heads, features] at indices of blocks, level 0, or of slots, level 1."""
+        flat = index.reshape(-1)
         keys, values = (
-            self._restored(layer, codes.index_select(0, flat), scales.index_select(0, flat)).view(
-                rows, width * BLOCK, *self.heads[layer]
+            self._restored(layer, *(part[layer].flatten(0, level).index_select(0, flat) for part in parts)).view(
+                *shape, *self.heads[layer]
             )
-            for codes, scales in (
-                (self.keys[layer], self.key_scales[layer]),
-                (self.values[layer], self.value_scales[layer]),
-            )
+            for parts in ((self.keys, self.key_scales), (self.values, self.value_scales))
         )
         return keys, values
-
-    def copy(self, sources: Sequence[int], targets: Sequence[int]) -> None:
-        """Copies whole blocks, all at once: a block may be a source and a target."""
-        copy_blocks([tensor for part in self.stored for tensor in part], sources, targets)
 
     def grow(self, blocks: int) -> None:
         """Makes room for `blocks` blocks, what is stored kept."""

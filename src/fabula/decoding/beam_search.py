@@ -61,14 +61,14 @@ class BeamSearch:
         shared = shares(scores, len(underway), self.num_beams)
         return [self._move(*each) for each in zip(underway, carries, every, shared, strict=True)]
 
-    def replay(self, carry: Carry, ends: Ends, turns: Sequence[Candidates]) -> Move:
-        """What N turns, one or more, make of one sequence, of each of which the candidates are known.
+    def replay(self, carry: Carry, ends: Ends, turns: Sequence[Sequence[Candidates]]) -> Move:
+        """What N turns, one or more, make of one sequence, of each of which the candidates are known, all in one list.
 
         The move's tokens are Int["W N"], and its parents the rows before the first turn; or it has finished.
         """
         settled: tuple[int, ...] = ()
         first = carry.beams.length
-        for candidates in turns:
+        for (candidates,) in turns:
             move = self._move(Underway(carry, ends), carry, candidates, None)
             settled += move.settled
             if move.finished is not None:

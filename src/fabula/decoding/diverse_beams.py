@@ -17,7 +17,7 @@ from fabula.errors import ArgumentError
 from fabula.processors.diversity import count_tokens
 from fabula.taps import NO_TAPS, Taps
 
-__all__ = ["DiverseBeamSearch"]
+__all__ = ["DiverseBeamSearch", "DiverseCarry"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +48,7 @@ class _Member:
 
 
 @dataclass(frozen=True, slots=True)
-class Carry:
+class DiverseCarry:
     """What the search keeps between turns."""
 
     groups: tuple[Group, ...]
@@ -91,6 +91,11 @@ class DiverseBeamSearch:
         """Beams of a group."""
         return self.num_beams // self.num_beam_groups
 
+    @property
+    def kept(self) -> int:
+        """How many candidates of a group are looked at."""
+        return candidates_to_keep(self.size, self.end_tokens)
+
     def advance(self, turn: Turn, underway: Sequence[Underway]) -> list[Move]:
         """The next beams of every group. Raises NumericalError where a group has no finite score, or NaN."""
         carries = [one.carry or self._start() for one in underway]
@@ -106,25 +111,48 @@ class DiverseBeamSearch:
                 member.before.append(self._over(member.group) if member.group.over else next(stepped))
         return [self._move(*each) for each in zip(chosen, carries, strict=True)]
 
-    def _move(self, groups: list[Group], carry: Carry) -> Move:
+    def replay(self, carry: DiverseCarry, ends: Ends, turns: Sequence[Sequence[Candidates]]) -> Move | None:
+        """What N turns, one or more, make of one sequence, of each of which every group's candidates are known.
+
+        The move's tokens are Int["W N"], and its parents the rows before the first turn; or it has finished. None
+        where the groups that are over are not those without candidates.
+        """
+        settled: tuple[int, ...] = ()
+        rows, tokens = np.arange(self.num_beams, dtype=np.int32), np.zeros((self.num_beams, 0), np.int32)
+        for candidates in turns:
+            groups: list[Group] = []
+            if [group.over for group in carry.groups] != [not len(own) for own in candidates]:
+                return None
+            for group, own in zip(carry.groups, candidates, strict=True):
+                member = _Member(group, groups, 0, ends)
+                groups.append(self._over(group) if group.over else self._next(member, own, None))
+            move = self._move(groups, carry)
+            settled += move.settled
+            if move.finished is not None:
+                return replace(move, settled=settled)
+            carry = move.carry
+            rows, tokens = rows[move.parents], np.column_stack([tokens[move.parents], move.tokens])
+        return Move(carry, parents=rows, tokens=tokens, settled=settled)
+
+    def _move(self, groups: list[Group], carry: DiverseCarry) -> Move:
         """What the groups of a sequence become, or its results."""
-        scores = arrays.of(groups[0].scores).concat([group.scores for group in groups], axis=0)
+        scores = _joined([group.scores for group in groups])
         if all(group.over for group in groups):
             nothing = np.zeros(0, np.int32)
             return Move(None, nothing, nothing, finished=self._results(groups), scores=scores)
         running = [group.beams for group in groups if not group.over]
         settled = settled_tokens(running, [group.beams.pool for group in groups], carry.shown)
         return Move(
-            carry=Carry(tuple(self._placed(groups)), carry.shown + len(settled)),
+            carry=DiverseCarry(tuple(self._placed(groups)), carry.shown + len(settled)),
             parents=np.concatenate([group.parents for group in groups]),
             tokens=np.concatenate([group.chosen for group in groups]),
             settled=settled,
             scores=scores,
         )
 
-    def _start(self) -> Carry:
+    def _start(self) -> DiverseCarry:
         first = Group(Beams.start(self.size), np.zeros(self.size, np.int32), np.zeros(0, np.int32))
-        return Carry((first,) * self.num_beam_groups)
+        return DiverseCarry((first,) * self.num_beam_groups)
 
     def _placed(self, groups: list[Group]) -> list[Group]:
         """The groups at their rows of the next turn."""
@@ -144,7 +172,7 @@ class DiverseBeamSearch:
         here = turn.of(np.concatenate([member.rows for member in members]))
         scores = log_scores(here, self._diverse(here.logits, members))
         running = [member.group.beams.scores for member in members]
-        every = found(scores, running, candidates_to_keep(self.size, self.end_tokens), here.draw)
+        every = found(scores, running, self.kept, here.draw)
         shared = shares(scores, len(members), self.size)
         return [self._next(*one) for one in zip(members, every, shared, strict=True)]
 
@@ -175,3 +203,10 @@ class DiverseBeamSearch:
     def _results(self, groups: list[Group]) -> tuple[Any, ...]:
         every = Pool(self.num_beams).add(one for group in groups for one in group.beams.pool.kept)
         return every.results(self.results)
+
+
+def _joined(scores: list[Any]) -> Any:
+    """Float["W V"] of all groups; None where some chose in a loop, which keeps none."""
+    if any(own is None for own in scores):
+        return None
+    return arrays.of(scores[0]).concat(scores, axis=0)

@@ -86,7 +86,8 @@ class Recipe:
     def is_closed(self) -> bool:
         """Whether nothing but the rows' tokens and numbers decides how they go on.
 
-        Of the processors each says so itself, and of the strategies greedy search, sampling, DoLa and beam search can.
+        Of the processors each says so itself, and of the strategies greedy search, sampling, DoLa and beam search can,
+        the diverse one too.
         """
         limits, record = self.limits, self.record
         ends = limits.stop_strings or limits.ends or limits.max_time is not None

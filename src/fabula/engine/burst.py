@@ -7,10 +7,8 @@ from functools import partial
 from typing import Any, Protocol
 
 from fabula.cache.blocks import BLOCK
-from fabula.decoding.beam_candidates import Candidates
-from fabula.decoding.beam_search import BeamSearch
 from fabula.decoding.closed import ClosedRow, ClosedRows, Form, close
-from fabula.decoding.closed_beams import BeamForm, ClosedBeams, ClosedGroup, close_beams
+from fabula.decoding.closed_beams import BeamForm, ClosedBeams, ClosedGroup, Made, close_beams, replayed
 from fabula.decoding.closed_record import Gained
 from fabula.decoding.layer_contrast import LayerContrast
 from fabula.decoding.recipe import Recipe
@@ -45,13 +43,11 @@ class HasBurst(Protocol):
 class HasBurstOfBeams(Protocol):
     """A model that can run many turns of beam search by itself."""
 
-    def burst_beams(
-        self, batch: Batch, cache: Any, form: BeamForm, beams: ClosedBeams
-    ) -> Sequence[Sequence[Candidates]]:
-        """What each group chose from at each of its turns, as `decode_beams` finds it; the batch is the first step's.
+    def burst_beams(self, batch: Batch, cache: Any, form: BeamForm, beams: ClosedBeams) -> Sequence[Made]:
+        """What each group chose from, as `decode_beams` finds it; the batch is the first step's.
 
         The cache then holds, in the blocks of the batch's row r from that of its first position on, what belongs there
-        of the row that the moves put in r's place: positions of before too, and one for each turn.
+        of the row that the moves put in r's place: positions of before too, and one for each move.
         """
 
 
@@ -64,9 +60,7 @@ class Burst(Protocol):
 class BurstOfBeams(Protocol):
     """`HasBurstOfBeams.burst_beams` of a model."""
 
-    def __call__(
-        self, batch: Batch, cache: Any, form: BeamForm, beams: ClosedBeams
-    ) -> Sequence[Sequence[Candidates]]: ...
+    def __call__(self, batch: Batch, cache: Any, form: BeamForm, beams: ClosedBeams) -> Sequence[Made]: ...
 
 
 class Bursts:
@@ -136,7 +130,7 @@ class Bursts:
             each = [room for group, room in zip(plan.groups, rooms, strict=True) for _ in group.rows]
             if scheduler.reserve_ahead(plan, each):
                 self._refused = None
-                return partial(self._run_beams, plan.groups, rooms, *closed)
+                return partial(self._run_beams, plan.groups, *closed)
         return None
 
     def _run_rows(self, groups: list[Group], form: Form, rows: ClosedRows, batch: Batch, cache: Any) -> list[Chosen]:
@@ -151,13 +145,14 @@ class Bursts:
         return [(group, steps_of_burst(group.request.recipe.record, new)) for group, new in each if len(new)]
 
     def _run_beams(
-        self, groups: list[Group], rooms: list[int], form: BeamForm, beams: ClosedBeams, batch: Batch, cache: Any
+        self, groups: list[Group], form: BeamForm, beams: ClosedBeams, batch: Batch, cache: Any
     ) -> list[Chosen]:
-        """What each group did; where one did less than it had room for, an ordinary step says why."""
+        """What each group did; where one did nothing the next step is no burst: an ordinary step says why."""
         assert self.burst_beams is not None
-        turns = self.burst_beams(batch, cache, form, beams)
-        self._paused = any(len(own) < room for own, room in zip(turns, rooms, strict=True))
-        return [(group, _replayed(group, own)) for group, own in zip(groups, turns, strict=True) if own]
+        made = self.burst_beams(batch, cache, form, beams)
+        moves = [_replayed(group, own) for group, own in zip(groups, made, strict=True)]
+        self._paused = None in moves
+        return [(group, move) for group, move in zip(groups, moves, strict=True) if move is not None]
 
 
 def _is_closed(group: Group) -> bool:
@@ -213,16 +208,20 @@ def _closed_group(group: Group, room: int) -> ClosedGroup:
     return ClosedGroup([_closed_row(group, row, room) for row in group.rows], group.carry)
 
 
-def _replayed(group: Group, turns: Sequence[Candidates]) -> Move:
-    """The group's move through turns of which the candidates are known; their limits are its end tokens alone."""
+def _replayed(group: Group, made: Made) -> Move | None:
+    """The group's move through turns of which the candidates are known; their limits are its end tokens alone.
+
+    None where there is none, or where a device that rounds otherwise made another.
+    """
+    if not len(made):
+        return None
     search, eos = group.search, group.request.recipe.limits.eos
-    assert isinstance(search, BeamSearch)
 
     def ends(row: int, token: int) -> FinishReason | None:
         return "stop" if token in eos else None
 
-    move = search.replay(group.carry, ends, turns)
-    if move.finished is not None:  # a device that rounds otherwise went on behind the end, and wrote what is no row's
-        for row in group.rows:
+    move = replayed(search, group.carry, ends, made)
+    if move is None or move.finished is not None:
+        for row in group.rows:  # what was written in their blocks is not theirs
             row.settle(row.computed // BLOCK * BLOCK)
     return move

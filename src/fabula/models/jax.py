@@ -13,9 +13,8 @@ from flax import nnx
 from fabula.arrays.jax_meshes import mesh_of, within
 from fabula.cache.jax import JaxCache
 from fabula.cache.kinds import DYNAMIC, CacheKind
-from fabula.decoding.beam_candidates import Candidates
 from fabula.decoding.closed import ClosedRows, Form
-from fabula.decoding.closed_beams import BeamForm, ClosedBeams
+from fabula.decoding.closed_beams import BeamForm, ClosedBeams, Made
 from fabula.decoding.closed_record import Gained
 from fabula.errors import NotSupportedError
 from fabula.generation.jax_mixin import FlaxGenerationMixin
@@ -187,9 +186,7 @@ class JaxCausalLM(FlaxGenerationMixin, nnx.Module):
         with within(mesh_of(weights)), self._whole(cache):
             return self.bursts.run(weights, batch, cache, form, rows)
 
-    def burst_beams(
-        self, batch: Batch, cache: JaxCache, form: BeamForm, beams: ClosedBeams
-    ) -> Sequence[Sequence[Candidates]]:
+    def burst_beams(self, batch: Batch, cache: JaxCache, form: BeamForm, beams: ClosedBeams) -> list[Made]:
         """Many turns of beam search at once: what each chose from, by group (engine/burst.py)."""
         weights = self.weights()
         with within(mesh_of(weights)), self._whole(cache):

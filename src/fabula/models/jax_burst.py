@@ -14,10 +14,9 @@ import numpy as np
 from fabula.arrays import jax as functions
 from fabula.cache.blocks import BLOCK
 from fabula.cache.jax import JaxCache, State
-from fabula.decoding.beam_candidates import Candidates
 from fabula.decoding.closed import ClosedRows, Form, leaves_of
 from fabula.decoding.closed_beam_loop import decode_beams
-from fabula.decoding.closed_beams import BeamForm, ClosedBeams, Found, beam_leaves_of, turns_of
+from fabula.decoding.closed_beams import BeamForm, ClosedBeams, Found, Made, beam_leaves_of, made_by
 from fabula.decoding.closed_loop import decode
 from fabula.decoding.closed_record import Gained, blank, gained_of
 from fabula.models.burst_shapes import shaped, shaped_beams
@@ -63,7 +62,7 @@ class Bursts:
 
     def run_beams(
         self, weights: Weights, batch: Batch, cache: JaxCache, form: BeamForm, beams: ClosedBeams
-    ) -> Sequence[Sequence[Candidates]]:
+    ) -> list[Made]:
         """What each group's turns chose from; the keys and values of what became of its rows are in the cache then."""
         memories = joined(batch.memories, together)
         alike = (form, bucket(beams.rows.ends.shape[1]), columns_of(memories))
@@ -74,7 +73,7 @@ class Bursts:
         found, new = program(weights, memory, _dense(cache.state, burst.tables), burst.first, leaves)
         found = Found(*map(np.asarray, found))
         cache.state = _stored(cache.state, new, burst.slots(found.turns.repeat(form.beams), cache.nowhere))
-        return turns_of(form, found, len(beams.hasty))
+        return made_by(form, found, len(beams.hasty))
 
     @property
     def _vocabulary(self) -> int:

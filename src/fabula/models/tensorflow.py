@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from os import PathLike
 from typing import Any
 
@@ -10,9 +10,8 @@ import tensorflow as tf
 
 from fabula.cache.kinds import DYNAMIC, CacheKind
 from fabula.cache.tensorflow import TFCache
-from fabula.decoding.beam_candidates import Candidates
 from fabula.decoding.closed import ClosedRows, Form
-from fabula.decoding.closed_beams import BeamForm, ClosedBeams
+from fabula.decoding.closed_beams import BeamForm, ClosedBeams, Made
 from fabula.decoding.closed_record import Gained
 from fabula.decoding.plain_rows import Sampler
 from fabula.errors import NotSupportedError
@@ -90,9 +89,7 @@ class TFCausalLM(TFGenerationMixin, tf.Module):
         """Many steps of the engine at once: what each row got (engine/burst.py)."""
         return self.bursts.run(batch, cache, form, rows)
 
-    def burst_beams(
-        self, batch: Batch, cache: TFCache, form: BeamForm, beams: ClosedBeams
-    ) -> Sequence[Sequence[Candidates]]:
+    def burst_beams(self, batch: Batch, cache: TFCache, form: BeamForm, beams: ClosedBeams) -> list[Made]:
         """Many turns of beam search at once: what each chose from, by group (engine/burst.py)."""
         return self.bursts.run_beams(batch, cache, form, beams)
 

@@ -13,10 +13,9 @@ import tensorflow as tf
 
 from fabula.arrays import tensorflow as functions
 from fabula.cache.tensorflow import TFCache
-from fabula.decoding.beam_candidates import Candidates
 from fabula.decoding.closed import ClosedRows, Form, leaves_of
 from fabula.decoding.closed_beam_loop import decode_beams
-from fabula.decoding.closed_beams import BeamForm, ClosedBeams, beam_leaves_of, turns_of
+from fabula.decoding.closed_beams import BeamForm, ClosedBeams, Made, beam_leaves_of, made_by
 from fabula.decoding.closed_loop import Forward, decode
 from fabula.decoding.closed_record import Gained, blank, gained_of
 from fabula.models.burst_shapes import Shaped, shaped, shaped_beams
@@ -66,9 +65,7 @@ class Bursts:
         _store(cache, new, burst.slots(made, cache.nowhere))
         return gained_of(burst.closed, tokens, lengths, kept, len(rows.lengths))
 
-    def run_beams(
-        self, batch: Batch, cache: TFCache, form: BeamForm, beams: ClosedBeams
-    ) -> Sequence[Sequence[Candidates]]:
+    def run_beams(self, batch: Batch, cache: TFCache, form: BeamForm, beams: ClosedBeams) -> list[Made]:
         """What each group's turns chose from; the keys and values of what became of its rows are in the cache then."""
         memories = joined(batch.memories, together)
         alike = (form, bucket(beams.rows.ends.shape[1]), columns_of(memories))
@@ -80,7 +77,7 @@ class Bursts:
 
         found, new = self._run(alike, burst, memories, cache, leaves, searched)
         _store(cache, new, burst.slots(found.turns.repeat(form.beams), cache.nowhere))
-        return turns_of(form, found, len(beams.hasty))
+        return made_by(form, found, len(beams.hasty))
 
     def _shapes(self, alike: tuple[Any, int, int]) -> Iterator[tuple[int, int]]:
         """Of the loops that are compiled for such rows."""

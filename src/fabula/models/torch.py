@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, NamedTuple
@@ -15,6 +15,7 @@ from fabula.cache.torch import TorchCache
 from fabula.cache.torch_offloaded import OffloadedTorchCache
 from fabula.cache.torch_quantized import QuantizedTorchCache
 from fabula.decoding.closed import ClosedRows, Form
+from fabula.decoding.closed_beams import BeamForm, ClosedBeams, Made
 from fabula.decoding.closed_record import Gained
 from fabula.decoding.plain_rows import Sampler
 from fabula.decoding.recipe import Recipe
@@ -25,6 +26,7 @@ from fabula.models.past import Past, written_past
 from fabula.models.placement import device_map_of
 from fabula.models.rounding import RoundedTensors, Rounding
 from fabula.models.saving import refuse_settings
+from fabula.models.torch_beams import run_beams
 from fabula.models.torch_burst import run_burst
 from fabula.models.torch_pass import Inputs, Weights, compute, head
 from fabula.models.torch_rectangle import Rectangle, forward_rectangle
@@ -273,6 +275,15 @@ class TorchCausalLM(GenerationMixin, torch.nn.Module):
     def burst(self, batch: Batch, cache: TorchCache, form: Form, rows: ClosedRows) -> list[Gained]:
         """The next tokens of each row, as the engine's bursts want them."""
         return run_burst(self.family, self.weights(), self.sampler, batch, cache, form, rows)
+
+    @property
+    def burst_beams(self) -> Callable[..., list[Made]] | None:
+        """`search_far` on one GPU, which waits for the host in single turns; on a CPU these are as fast, and kept."""
+        return None if self.device.type == "cpu" or self.weights().devices is not None else self.search_far
+
+    def search_far(self, batch: Batch, cache: TorchCache, form: BeamForm, beams: ClosedBeams) -> list[Made]:
+        """What each group's next turns chose from, as the engine's bursts of beams want it."""
+        return run_beams(self.family, self.weights(), batch, cache, form, beams)
 
     def forward(
         self,

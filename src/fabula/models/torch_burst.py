@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
@@ -22,13 +22,13 @@ from fabula.models.family import Family
 from fabula.models.torch_pass import Weights, head, last_norm
 from fabula.ops.layers import unrolled
 from fabula.ops.protocol import Batch
-from fabula.ops.torch import TorchOps
+from fabula.ops.torch import Elsewhere, TorchOps
 from fabula.ops.torch_layout import Group, Layout, Reach, blocks_read, sees, to_device
 from fabula.ops.torch_memory import MemoryLayout, memory_layout
 
 Tensor = torch.Tensor
 
-__all__ = ["Frame", "frame_of", "run_burst", "steered"]
+__all__ = ["Frame", "ahead_on", "begun_blocks", "computed", "frame_of", "moved", "run_burst", "steered"]
 
 AHEAD = 4  # steps on a GPU between two looks at its rows
 LONG = 0.1  # seconds: new requests, and whoever wants to cancel one, wait so long
@@ -54,21 +54,10 @@ class Frame:
 
         With early layers a list: the last layer's, and then theirs.
         """
-        family, weights = self.family, self.weights
-        last, position = last.to(weights.home), position.to(weights.home, torch.int64)
+        last, position = last.to(self.weights.home), position.to(self.weights.home, torch.int64)
+        layout = self._layout(last, position)
         elsewhere = partial(self._elsewhere, last, position) if self.others else None
-        ops = TorchOps(
-            self._layout(last, position),
-            self.cache,
-            memories=self.memories,
-            rotations=weights.rotations,
-            elsewhere=elsewhere,
-        )
-        states: dict[int, Tensor] = {}
-        x = family.embed(ops, weights.outside)
-        x = unrolled(family, ops, x, weights.layers, states.__setitem__, arrive=weights.arrive)
-        hidden = [last_norm(family, ops, x, weights), *(states[layer] for layer in self.early)]
-        logits = [head(family, ops, each, weights).float() for each in hidden]
+        logits = computed(self.family, self.weights, layout, self.cache, self.early, self.memories, elsewhere)
         return logits if self.early else logits[0], state
 
     def _elsewhere(self, last: Tensor, position: Tensor, device: torch.device) -> tuple[Layout, MemoryLayout | None]:
@@ -86,6 +75,24 @@ class Frame:
         rows = len(last)
         group = Group(rows, 1, None, reaches, (1,) * rows, (self.end,) * rows, tuple(range(rows)))
         return Layout(last, position, slots, None, None, (group,), None, self.end)
+
+
+def computed(
+    family: Family,
+    weights: Weights,
+    layout: Layout,
+    cache: TorchCache,
+    early: Sequence[int] = (),
+    memories: MemoryLayout | None = None,
+    elsewhere: Elsewhere | None = None,
+) -> list[Tensor]:
+    """Float["T V"] of each: a step's logits, whose keys and values are written, and those after so many layers."""
+    ops = TorchOps(layout, cache, memories=memories, rotations=weights.rotations, elsewhere=elsewhere)
+    states: dict[int, Tensor] = {}
+    x = family.embed(ops, weights.outside)
+    x = unrolled(family, ops, x, weights.layers, states.__setitem__, arrive=weights.arrive)
+    hidden = [last_norm(family, ops, x, weights), *(states[layer] for layer in early)]
+    return [head(family, ops, each, weights).float() for each in hidden]
 
 
 def steered(
@@ -138,13 +145,17 @@ def run_burst(
     choose = None if sampler is None or not is_plain(form) else sampled_by(sampler, form, rows)
     frame = frame_of(family, weights, batch, cache, rows.room.repeat(form.each), form.layers)
     there = moved(rows, weights.outside.head)
-    ahead = AHEAD if there.tokens.device.type == "cuda" else 1
-    loop = partial(steered, most=int(rows.room.max()), ahead=ahead)
+    loop = partial(steered, most=int(rows.room.max()), ahead=ahead_on(there.tokens.device))
     kept = blank(functions, form, there, int(rows.room.max()), int(family.config.vocab_size))
     end = decode(frame.forward, None, form, there, choose, loop, kept)
     found = [part if isinstance(part, tuple) else functions.to_host(part) for part in end.kept]
     kept = Recorded(*found) if found else ()
     return gained_of(rows, functions.to_host(end.tokens), functions.to_host(end.lengths), kept, len(rows.lengths))
+
+
+def ahead_on(device: torch.device) -> int:
+    """How many steps are made between two looks at the rows."""
+    return AHEAD if device.type == "cuda" else 1
 
 
 def moved(rows: ClosedRows, like: Tensor) -> ClosedRows:
@@ -180,9 +191,9 @@ def frame_of(
     windows = tuple(dict.fromkeys(layer.attention.window for layer in family.layers))
     first = batch.first.astype(np.int64)
     read = [blocks_read(batch.tables, first, first + room, window) for window in windows]
-    positions = first[:, None] + np.minimum(np.arange(int(room.max())), room[:, None] - 1)
+    positions = positions_of(first, room)
     blocks = np.take_along_axis(batch.tables, positions // BLOCK, 1).astype(np.int64)
-    begun = np.unique(blocks[positions % BLOCK == 0])
+    begun = begun_blocks(batch.tables, first, room)
     arrays = [first[:, None], blocks * BLOCK + positions % BLOCK, begun, *(part for pair in read for part in pair)]
     end = int((first + room).max())
 
@@ -199,3 +210,14 @@ def frame_of(
 
     others = {device: frame_on(device) for device in set(weights.devices or ()) - {weights.home}}
     return replace(frame_on(weights.home), others=others)
+
+
+def positions_of(first: np.ndarray, room: np.ndarray) -> np.ndarray:
+    """Int["R K"]: the positions that rows compute from their first on, Int["R"]; short rows repeat their last."""
+    return first[:, None] + np.minimum(np.arange(int(room.max())), room[:, None] - 1)
+
+
+def begun_blocks(tables: np.ndarray, first: np.ndarray, room: np.ndarray) -> np.ndarray:
+    """Int["N"]: the blocks of tables Int["R B"] that rows begin who compute so many positions Int["R"] at most."""
+    positions = positions_of(first, room)
+    return np.unique(np.take_along_axis(tables, positions // BLOCK, 1)[positions % BLOCK == 0]).astype(np.int64)

@@ -26,11 +26,14 @@ def attend_group(
     """
     reach = group.reaches[spec.window]
     q = _rectangle(projected[0], group)
-    if reach.tables is None:
-        k, v = _rectangle(projected[1], group), _rectangle(projected[2], group)
-    else:
+    if reach.tables is not None:
         assert cache is not None
         k, v = cache.read(layer, reach.tables)
+    elif reach.slots is not None:
+        assert cache is not None
+        k, v = cache.read_at(layer, reach.slots)
+    else:
+        k, v = _rectangle(projected[1], group), _rectangle(projected[2], group)
     out, weights = attend_rectangle(q, k, v, spec, bias, tapped)
     return out.reshape(group.rows * group.width, -1), weights
 

@@ -18,10 +18,11 @@ ALIKE = 0.75  # rows attend together where the shortest has this share of the lo
 class Reach:
     """What the queries of a group may see within one window."""
 
-    tables: torch.Tensor | None  # Int["R B"]: the blocks to read; None: this step's own keys are all there are
+    tables: torch.Tensor | None  # Int["R B"]: the blocks to read; None: `slots`, or this step's own keys are all
     mask: torch.Tensor | None  # Bool["R|1 N|1 K"]: which query sees which key; None: all, or if causal up to its own
     queries: torch.Tensor  # Int["R|1 N"]: the position of each query
     keys: torch.Tensor  # Int["R|1 K"]: and of each key
+    slots: torch.Tensor | None = None  # Int["R K"]: where each key lies, of rows that do not read blocks of their own
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
-
 from fabula import arrays
 from fabula.errors import ArgumentError
 from fabula.processors.arguments import above_zero, whole
@@ -13,9 +11,9 @@ from fabula.processors.arguments import above_zero, whole
 __all__ = ["HammingDiversityLogitsProcessor", "count_tokens"]
 
 
-def count_tokens(xp: Any, tokens: np.ndarray, like: Any) -> Any:
+def count_tokens(xp: Any, tokens: Any, like: Any) -> Any:
     """Float32["G V"]: how often each token of the vocabulary of `like` ["R V"] is in each row of tokens Int["G N"]."""
-    zeros = xp.zeros((len(tokens), like.shape[-1]), "float32", like=like)
+    zeros = xp.zeros((tokens.shape[0], like.shape[-1]), "float32", like=like)
     columns = xp.asarray(tokens, "int32", like=like)
     return xp.scatter_add(zeros, columns, xp.full(columns.shape, 1.0, "float32", like=like))
 
