@@ -33,6 +33,7 @@ class NativeSeq2SeqLM(Seq2SeqLM, NativeCausalLM):
     _native: NativeSeq2Seq
 
     def _programs(self, placed: Placed, **options: Any) -> NativeSeq2Seq:
+        self._tied = placed[None, "head"] is placed[None, "embed"]
         return NativeSeq2Seq(self.family, placed, placed_tensors(self.family.encoder, self._tensors), **options)
 
     @property
@@ -43,8 +44,7 @@ class NativeSeq2SeqLM(Seq2SeqLM, NativeCausalLM):
     @property
     def is_tied(self) -> bool:
         """Whether the embeddings are the head too."""
-        placed = placed_tensors(self.family, self._tensors)
-        return placed[None, "head"] is placed[None, "embed"]
+        return self._tied
 
     def run_encoder(
         self,
