@@ -9,8 +9,11 @@ torch = pytest.importorskip("torch")
 pytest.importorskip("transformers")
 
 from fabula.decoding import closed_record  # noqa: E402
+from fabula.models import tensorflow_burst  # noqa: E402  # needs tensorflow
 from fabula.models.tensorflow import TFCausalLM  # noqa: E402  # needs tensorflow
+from fabula.models.tensorflow_burst import Turned  # noqa: E402  # needs tensorflow
 from fabula.models.torch import TorchCausalLM  # noqa: E402  # needs torch
+from fabula.ops.tensorflow import FEW  # noqa: E402  # needs tensorflow
 from tests.models.burst_cases import (  # noqa: E402  # noqa: E402
     CONTRASTED,
     DIVERSE_BEAMS,
@@ -49,11 +52,15 @@ def written(tmp_path_factory):
     ("name", "call"),
     [("llama", PLAIN), ("gemma3", PLAIN), ("gpt2", SAMPLED), ("llama", GUIDED), ("gemma3", CONTRASTED)],
 )
-def test_texts_are_those_of_pytorch(written, name, call):
+def test_texts_are_those_of_pytorch(written, monkeypatch, name, call):
+    turned = []
+    monkeypatch.setattr(tensorflow_burst, "Turned", lambda weights: turned.append(weights) or Turned(weights))
     model, reference = TFCausalLM.from_tensors(*written[name]), TorchCausalLM.from_tensors(*written[name])
     expected = generate(reference, torch.as_tensor, **call)
     assert generate(model, tf.constant, **call).tolist() == expected.tolist()
     assert model.bursts.compiled
+    rows = next(iter(model.bursts.compiled))[3]
+    assert bool(turned) == (rows > FEW), "few rows are multiplied one by one, by matrices as they lie"
 
 
 def test_other_numbers_compile_nothing(written):

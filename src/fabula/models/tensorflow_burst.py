@@ -25,7 +25,7 @@ from fabula.models.tensorflow_pass import compute
 from fabula.models.tensorflow_weights import Place, Weights, weight_of
 from fabula.ops.protocol import Batch
 from fabula.ops.rectangles import bucket
-from fabula.ops.tensorflow import Frame, MemoryRows
+from fabula.ops.tensorflow import FEW, Frame, MemoryRows
 from fabula.taps import Taps
 
 Tensor = Any  # a tf.Tensor
@@ -113,7 +113,7 @@ class Bursts:
             stored: Dense, memory: MemoryRows | None, first: Tensor, leaves: tuple[Tensor, ...]
         ) -> tuple[Any, Dense]:
             dense = _dense(stored[0]), _dense(stored[1])
-            weights = Turned(self.weights) if first.shape[0] > 1 else self.weights
+            weights = Turned(self.weights) if first.shape[0] > FEW else self.weights
             outcome, dense = loop(partial(forward_of, weights, memory), dense, leaves)
             return outcome, (_new(dense[0], first, steps), _new(dense[1], first, steps))
 
