@@ -10,7 +10,7 @@ import numpy as np
 
 from fabula.arrays.random import split_seed
 from fabula.decoding.layer_contrast import LayerContrast
-from fabula.decoding.recipe import Recipe, Record
+from fabula.decoding.recipe import Compilation, Recipe, Record
 from fabula.processors.columns import Column, Numbers, columns_of
 
 __all__ = [
@@ -33,6 +33,7 @@ class Form:
     each: int  # rows of the model's to each row: two where there is the same text after a negative prompt
     contrast: LayerContrast | None  # how all rows choose, if not by the last layer alone
     record: Record  # of log-probabilities, scores and logits: what is kept of some row's turns
+    compiled: Compilation | None = None  # how PyTorch shall compile the model's forward, if all rows ask for the same
 
     @property
     def layers(self) -> tuple[int, ...]:
@@ -123,7 +124,9 @@ def close(rows: Sequence[ClosedRow], hurried: bool = False) -> tuple[Form, Close
         numbers=numbers,
     )
     record = _together([row.recipe.record for row in rows])
-    return Form(columns, bool(closed.sampled.any()), each, contrast, record), closed
+    compiled = {row.recipe.compiled for row in rows}
+    same = compiled.pop() if len(compiled) == 1 else None
+    return Form(columns, bool(closed.sampled.any()), each, contrast, record, same), closed
 
 
 def map_arrays(rows: ClosedRows, function: Callable[[np.ndarray], Any]) -> ClosedRows:

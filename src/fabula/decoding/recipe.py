@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol, cast
+from typing import Any, Protocol, cast
 
 import numpy as np
 
@@ -62,6 +62,13 @@ class Record:
 
 
 @dataclass(frozen=True, slots=True)
+class Compilation:
+    """What torch.compile is to be called with for the forward of a loop of many steps."""
+
+    arguments: tuple[tuple[str, Any], ...]  # by name; of "options" pairs again
+
+
+@dataclass(frozen=True, slots=True)
 class Recipe:
     """How one row is decoded."""
 
@@ -71,6 +78,7 @@ class Recipe:
     record: Record = Record()
     strategy: Strategy | Search = SAMPLE
     drafter: Drafter | None = None  # goes with a strategy, not with a search
+    compiled: Compilation | None = None
 
     @property
     def search(self) -> Search | None:

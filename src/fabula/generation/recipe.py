@@ -6,7 +6,7 @@ from collections.abc import Collection, Sequence
 from functools import partial
 from typing import Any
 
-from fabula.decoding.recipe import Ends, Limits, Recipe, Record
+from fabula.decoding.recipe import Compilation, Ends, Limits, Recipe, Record
 from fabula.decoding.sample import SAMPLE
 from fabula.decoding.strategy import Drafter, Search, Strategy
 from fabula.errors import ArgumentError
@@ -28,6 +28,7 @@ def build_recipe(
     max_length: int,
     strategy: Strategy | Search = SAMPLE,
     drafter: Drafter | None = None,
+    compiled: Compilation | None = None,
     tokenizer: Any = None,
     ends: Sequence[Ends] = (),
     ended_by: Collection[str] = (),
@@ -52,6 +53,7 @@ def build_recipe(
         record=_record(config),
         strategy=strategy,
         drafter=drafter,
+        compiled=compiled,
     )
 
 

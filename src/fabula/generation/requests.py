@@ -16,6 +16,7 @@ from fabula.errors import ArgumentError
 from fabula.generation.caches import is_kept
 from fabula.generation.callers_own import CallersOwn
 from fabula.generation.chain import Asked
+from fabula.generation.compilation import compilation_of
 from fabula.generation.past.reading import Beginning
 from fabula.generation.prompts.source import Source
 from fabula.generation.recipe import build_recipe, token_ids
@@ -95,6 +96,7 @@ def _recipe(model: Any, given: Given, index: int, before: int) -> Recipe:
         max_length=before + len(prompt) + most,
         strategy=strategy_of(searched) if drafter is None else judge_of(config),
         drafter=drafter,
+        compiled=compilation_of(model, config),
         tokenizer=given.tokenizer,
         ends=own.ends,
         ended_by=own.kinds,

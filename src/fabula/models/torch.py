@@ -28,6 +28,7 @@ from fabula.models.rounding import RoundedTensors, Rounding
 from fabula.models.saving import refuse_settings
 from fabula.models.torch_beams import run_beams
 from fabula.models.torch_burst import run_burst
+from fabula.models.torch_compiled import Compiled
 from fabula.models.torch_pass import Inputs, Weights, compute, head
 from fabula.models.torch_rectangle import Rectangle, forward_rectangle
 from fabula.models.torch_sampler import torch_sampler
@@ -104,6 +105,8 @@ class Embedding(torch.nn.Module):
 class TorchCausalLM(GenerationMixin, torch.nn.Module):
     """A family with its weights as parameters; `state_dict` has transformers' keys. Dropout is not applied."""
 
+    compiles = True  # a call may have torch.compile compile what takes many steps
+
     def __init__(self, family: Family, parameters: Mapping[str, torch.Tensor]) -> None:
         """`parameters`: a tensor for each name of the weight table, in its shape; one absent is tied or optional."""
         super().__init__()
@@ -112,6 +115,7 @@ class TorchCausalLM(GenerationMixin, torch.nn.Module):
         self.generation_config = GenerationConfig.from_model_config(family.config.to_dict())
         self.layers = family.layers
         self._sampler: Sampler | None = None
+        self._compiled = Compiled()
         folder, _, _ = family.weights()["embed"].name.rpartition(".")
         parent, _, child = folder.rpartition(".")
         _module(self, parent).add_module(child, Embedding(family.embedding_scale))
@@ -209,11 +213,12 @@ class TorchCausalLM(GenerationMixin, torch.nn.Module):
         """What moves and converts modules calls this; the engine's cache would stay behind, so it starts anew."""
         super()._apply(fn, recurse)
         self._engine = self._sampler = None
+        self._compiled = Compiled()
         return self
 
     def __getstate__(self) -> dict[str, Any]:
         """Copies and pickles get an engine of their own."""
-        return {**self.__dict__, "_engine": None, "_sampler": None}
+        return {**self.__dict__, "_engine": None, "_sampler": None, "_compiled": Compiled()}
 
     def save_pretrained(self, save_directory: str | Path, **settings: Any) -> None:
         """Writes the weights as they are now, the configuration and the generation settings to a directory."""
@@ -272,9 +277,10 @@ class TorchCausalLM(GenerationMixin, torch.nn.Module):
         """Whether nothing large is kept of each turn: what a loop has kept is copied at each of its turns."""
         return not any(recipe.record.keeps for recipe in recipes)
 
+    @torch.no_grad()
     def burst(self, batch: Batch, cache: TorchCache, form: Form, rows: ClosedRows) -> list[Gained]:
         """The next tokens of each row, as the engine's bursts want them."""
-        return run_burst(self.family, self.weights(), self.sampler, batch, cache, form, rows)
+        return run_burst(self.family, self.weights(), self.sampler, batch, cache, form, rows, self._compiled)
 
     @property
     def burst_beams(self) -> Callable[..., list[Made]] | None:

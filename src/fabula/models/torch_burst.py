@@ -19,9 +19,10 @@ from fabula.decoding.closed_loop import Choose, Turn, decode
 from fabula.decoding.closed_record import Gained, Recorded, blank, gained_of
 from fabula.decoding.plain_rows import Sampler, is_plain, plain_choices
 from fabula.models.family import Family
+from fabula.models.torch_compiled import Compiled
 from fabula.models.torch_pass import Weights, head, last_norm
 from fabula.ops.layers import unrolled
-from fabula.ops.protocol import Batch
+from fabula.ops.protocol import NO_TAPS, Batch
 from fabula.ops.torch import Elsewhere, TorchOps
 from fabula.ops.torch_layout import Group, Layout, Reach, blocks_read, sees, to_device
 from fabula.ops.torch_memory import MemoryLayout, memory_layout
@@ -44,7 +45,7 @@ class Frame:
     first: Tensor  # Int["R 1"]: the position that each row computes first
     slots: Tensor  # Int["R K"]: where its K positions from there on lie in the cache, block * BLOCK + place
     reaches: dict[int | None, tuple[Tensor, Tensor]]  # window -> blocks Int["R B"], their positions Int["R B*BLOCK"]
-    end: int  # all positions are below it
+    end: int | None  # all positions are below it; None: unknown
     early: tuple[int, ...] = ()  # after which so many layers the head is asked too
     memories: MemoryLayout | None = None  # what an encoder left, and which row reads what
     others: Mapping[torch.device, Frame] = field(default_factory=dict)  # the same on other layers' devices
@@ -73,7 +74,7 @@ class Frame:
             for window, (tables, keys) in self.reaches.items()
         }
         rows = len(last)
-        group = Group(rows, 1, None, reaches, (1,) * rows, (self.end,) * rows, tuple(range(rows)))
+        group = Group(rows, 1, None, reaches, (1,) * rows, (self.end or 0,) * rows, tuple(range(rows)))
         return Layout(last, position, slots, None, None, (group,), None, self.end)
 
 
@@ -87,7 +88,7 @@ def computed(
     elsewhere: Elsewhere | None = None,
 ) -> list[Tensor]:
     """Float["T V"] of each: a step's logits, whose keys and values are written, and those after so many layers."""
-    ops = TorchOps(layout, cache, memories=memories, rotations=weights.rotations, elsewhere=elsewhere)
+    ops = TorchOps(layout, cache, NO_TAPS, memories=memories, rotations=weights.rotations, elsewhere=elsewhere)
     states: dict[int, Tensor] = {}
     x = family.embed(ops, weights.outside)
     x = unrolled(family, ops, x, weights.layers, states.__setitem__, arrive=weights.arrive)
@@ -140,6 +141,7 @@ def run_burst(
     cache: TorchCache,
     form: Form,
     rows: ClosedRows,
+    compiled: Compiled,
 ) -> list[Gained]:
     """What each row got, whose keys and values are in the cache then; the batch is the first step's."""
     choose = None if sampler is None or not is_plain(form) else sampled_by(sampler, form, rows)
@@ -147,7 +149,8 @@ def run_burst(
     there = moved(rows, weights.outside.head)
     loop = partial(steered, most=int(rows.room.max()), ahead=ahead_on(there.tokens.device))
     kept = blank(functions, form, there, int(rows.room.max()), int(family.config.vocab_size))
-    end = decode(frame.forward, None, form, there, choose, loop, kept)
+    forward = frame.forward if form.compiled is None else compiled.forward(frame, form.compiled)
+    end = decode(forward, None, form, there, choose, loop, kept)
     found = [part if isinstance(part, tuple) else functions.to_host(part) for part in end.kept]
     kept = Recorded(*found) if found else ()
     return gained_of(rows, functions.to_host(end.tokens), functions.to_host(end.lengths), kept, len(rows.lengths))

@@ -168,10 +168,8 @@ class TestSupport:
         assert set(SUPPORTED) <= set(FIELDS)
 
     def test_a_wish_that_is_not_done_yet_is_refused_by_name(self):
-        from fabula.generation.settings.compile_config import CompileConfig
-
-        with pytest.raises(NotSupportedError, match="`compile_config"):
-            check_supported(resolved({"compile_config": CompileConfig()}))
+        with pytest.raises(NotSupportedError, match="`use_mtp=True` is not supported: no family here has heads"):
+            check_supported(resolved({"use_mtp": True}))
 
     @pytest.mark.parametrize(
         "call",

@@ -100,6 +100,7 @@ SUPPORTED: Mapping[str, Check] = MappingProxyType(
         "prefill_chunk_size": ANYTHING,
         "decoder_start_token_id": ANYTHING,
         "token_healing": ANYTHING,
+        "compile_config": ANYTHING,
         "disable_compile": ANYTHING,  # nothing is compiled behind the caller's back
         "guidance_scale": ANYTHING,
         "num_beams": ANYTHING,
