@@ -348,6 +348,13 @@ def test_what_only_pytorch_does_is_refused_by_name(gated):
         gated.native.parameters()
 
 
+@pytest.mark.parametrize("backend", ["native", "torch"])
+def test_guidance_is_refused_by_name(gated, backend):
+    model = AutoModelForSeq2SeqLM.from_pretrained(gated.folder, backend=backend)
+    with pytest.raises(NotSupportedError, match=r"`guidance_scale` is not supported for a model with an encoder.*1\.5"):
+        model.generate(ONE, max_new_tokens=2, guidance_scale=1.5)
+
+
 def test_each_door_takes_its_own_models(gated, tmp_path):
     with pytest.raises(ArgumentError, match="must be loaded by AutoModelForSeq2SeqLM, got AutoModelForCausalLM: a t5"):
         AutoModelForCausalLM.from_pretrained(gated.folder, backend="native")

@@ -110,5 +110,4 @@ def _row(request: Request, index: int, pool: BlockPool, leads: bool) -> Row:
         row.at_once = recipe.wants_outputs
     if request.negative is not None:
         row.negative = Row(request.negative, most, pool, salt=salt)
-        row.negative.memory = request.negative_memory
     return row

@@ -104,7 +104,6 @@ class Request:
     salt: bytes | None = b""  # cached prefixes are shared under one salt only; None: with nobody
     negative: np.ndarray | None = None  # Int["N"]: the negative prompt, whose rows get the same new tokens
     memory: Any = None  # what the model's encoder made of the input
-    negative_memory: Any = None
     vectors: Any = None  # Float["P D"]: inputs that take the place of the prompt's ids
     blind: int = 0  # how many of the prompt's ids, at its start, nobody shall see
     past: Continued | None = None  # what is computed already

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from fabula.errors import ArgumentError
+from fabula.errors import ArgumentError, NotSupportedError
 from fabula.generation.prompts.rows import Prompts, check_rows, read_prompts
 from fabula.generation.recipe import token_ids
 from fabula.generation.settings.config import GenerationConfig
@@ -18,10 +18,16 @@ def read_negatives(
 ) -> list[np.ndarray | None]:
     """For each prompt the ids of its negative prompt, its own last token where none is given; None without guidance.
 
-    `given`: `negative_prompt_ids` Int["R N"] or Int["1 N"], or lists, and their mask. Raises ArgumentError.
+    `given`: `negative_prompt_ids` Int["R N"] or Int["1 N"], or lists, and their mask. Raises ArgumentError, and
+    NotSupportedError for a model with an encoder.
     """
     ids, mask = given
     guided = [config.guidance_scale not in (None, 1) for config in configs]
+    if any(guided) and model.is_encoder_decoder:
+        raise NotSupportedError(
+            "`guidance_scale` is not supported for a model with an encoder: a negative prompt would be a text that the "
+            f"encoder reads. Leave it out, got {configs[guided.index(True)].guidance_scale}."
+        )
     if ids is None:
         return [row[-1:] if one else None for row, one in zip(prompts.rows, guided, strict=True)]
     config = configs[0]
