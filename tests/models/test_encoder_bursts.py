@@ -171,8 +171,7 @@ def test_one_loop_serves_texts_of_a_bucket(load, steps, backend):
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
-def test_texts_that_were_encoded_apart_share_a_burst(load, steps, bursts, monkeypatch, backend):
-    monkeypatch.setattr("fabula.generation.batch._Rows.streams", False, raising=False)
+def test_texts_that_were_encoded_apart_share_a_burst(load, steps, bursts, backend):
     prompts, made = [[5, 6, 7, 8], [9, 10], [11] * 15], bursts(load(backend))
     right, found = (
         [one.generated_tokens for one in model.generate_batch(prompts, **GREEDY).values()]
@@ -180,6 +179,13 @@ def test_texts_that_were_encoded_apart_share_a_burst(load, steps, bursts, monkey
     )
     assert found == right
     assert made and len(made[0]) == 3
+
+
+@pytest.mark.parametrize("wish", [{"record_timestamps": True}, {"on_result": lambda output: None}])
+def test_who_waits_for_single_tokens_or_answers_gets_them_without_bursts(load, bursts, wish):
+    made = bursts(load("jax"))
+    load("jax").generate_batch([[5, 6, 7, 8], [9, 10]], **GREEDY, **wish)
+    assert not made
 
 
 def test_on_a_device_nothing_of_a_burst_waits_for_it(written):

@@ -54,7 +54,7 @@ class GenerationOutput:
     error: str | None = None  # why it failed
     status: RequestStatus = RequestStatus.PENDING
     created_time: float = field(default_factory=time.perf_counter)
-    lifespan: tuple[float, float] = (-1, -1)  # when its first token came and when it ended; -1: never
+    lifespan: tuple[float, float] = (-1, -1)  # when its first token was handed out and when it ended; -1: never
     timestamps: list[float] | None = None  # of the new tokens, if asked for
     finish_reason: str | None = None  # "stop", "length" or "time"
 
@@ -163,6 +163,11 @@ class _Teller:
         self._count = count
         self._error: BaseException | None = None
 
+    @property
+    def is_awaited(self) -> bool:
+        """Whether the caller wants each answer as it ends."""
+        return self._on_result is not None
+
     def tell(self, output: GenerationOutput) -> None:
         self._count()
         if self._on_result is None or self._error is not None:
@@ -187,6 +192,7 @@ class _Rows:
     def __init__(self, outputs: list[GenerationOutput], teller: _Teller, stamped: bool) -> None:
         self.outputs = outputs
         self.teller = teller
+        self.streams = stamped or teller.is_awaited  # whether each token is wanted as it comes
         for output in outputs:
             output.timestamps = [] if stamped else None
 
