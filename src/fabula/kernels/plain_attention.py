@@ -90,7 +90,8 @@ def _attend_one(
     end = position + 1 if causal else k.shape[1]
     k, v = k[:, first:end], v[:, first:end]
     groups = query.reshape(len(k), -1, k.shape[2]) * np.float32(attention.scale)
-    scores = groups @ k.transpose(0, 2, 1)
+    with np.errstate(invalid="ignore"):  # BLAS may compute with what lies behind rows of odd widths, and drop it
+        scores = groups @ k.transpose(0, 2, 1)
     if attention.softcap:
         scores = np.float32(attention.softcap) * np.tanh(scores / np.float32(attention.softcap))
     if attention.bias is not None:
@@ -98,4 +99,5 @@ def _attend_one(
         distances = columns[first:end] - columns[position]
         scores = scores + attention.bias[:, distances.clip(-far, far) + far].reshape(scores.shape)
     weights = np.exp(scores - scores.max(axis=-1, keepdims=True))
-    return (weights / weights.sum(axis=-1, keepdims=True) @ v).reshape(attention.heads, -1)
+    with np.errstate(invalid="ignore"):
+        return (weights / weights.sum(axis=-1, keepdims=True) @ v).reshape(attention.heads, -1)
