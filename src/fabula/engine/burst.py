@@ -121,7 +121,7 @@ class Bursts:
         return None
 
     def _beams(self, plan: Plan, scheduler: Scheduler) -> Prepared | None:
-        turns = [_room(group) - 1 for group in plan.groups]  # the one that ends a search is the host's
+        turns = [_room(group) - 1 for group in plan.groups]  # the one that reaches the limit is the host's
         for rooms in _halved(turns) if min(turns) > 0 else ():
             groups = [_closed_group(group, room) for group, room in zip(plan.groups, rooms, strict=True)]
             closed = close_beams(groups, LONGEST, hurried=bool(scheduler.waiting))

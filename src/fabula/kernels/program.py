@@ -12,6 +12,8 @@ from fabula.kernels.stored import Stored
 
 GROUP = 32  # features that share a scale, in a quantized row
 CHUNK = 64  # features that a quantized row is padded to a multiple of
+SCALE_BYTES, OUTLIER_BYTES = 20, 64  # of a group: GroupScale and Outlier in cpp/kernels.h
+COUNT_BYTES = 64  # what a row keeps of how many outliers it has
 FORMAT_NUMBERS = {
     "F32": 0, "F16": 1, "Q4_0": 2, "Q4_1": 3, "Q5_0": 6, "Q5_1": 7, "Q8_0": 8,
     "Q2_K": 10, "Q3_K": 11, "Q4_K": 12, "Q5_K": 13, "Q6_K": 14, "BF16": 30,
@@ -76,9 +78,10 @@ class Buffer:
         """Bytes a row."""
         if self.output is not None:
             return 4 * self.width
+        if not self.quantized:
+            return -(-4 * self.width // 64) * 64
         padded = -(-self.width // CHUNK) * CHUNK
-        groups = padded // GROUP
-        return padded + 20 * groups + 64 + 64 * groups if self.quantized else -(-4 * self.width // 64) * 64
+        return padded + (SCALE_BYTES + OUTLIER_BYTES) * (padded // GROUP) + COUNT_BYTES
 
 
 @dataclass(frozen=True, eq=False, slots=True)

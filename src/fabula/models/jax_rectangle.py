@@ -12,7 +12,7 @@ import numpy as np
 
 from fabula.cache.blocks import blocks_for
 from fabula.errors import ArgumentError, ContextLengthError
-from fabula.generation.prompts.rows import host_array, read_ids
+from fabula.generation.prompts.rows import host_mask, read_ids
 from fabula.models.jax_losses import shifted_loss
 from fabula.models.jax_pass import Outputs, Rows
 from fabula.models.output import CausalLMOutput
@@ -99,7 +99,7 @@ def _remembered(model: Any, given: Rectangle) -> CausalLMOutput:
     shape, past = given.shape, written_past(given.past, model.new_cache)
     check_past(past, shape[0], model.new_cache(0))
     past = past or Past(model.new_cache(shape[0] * blocks_for(shape[1] + 1)), shape[0])
-    mask = column_mask(_host(given.attention_mask, "attention_mask"), shape, past)
+    mask = column_mask(host_mask(given.attention_mask), shape, past)
     longest = int((past.lengths + mask.sum(1)).max())
     _check_room(model, longest)
     forward = model.step(ragged_batch(np.asarray(given.input_ids), mask, past), past.cache, _taps(model, given))
@@ -145,17 +145,13 @@ def _checked(model: Any, given: Rectangle) -> Rectangle:
     if given.past is None:
         _check_room(model, given.shape[1])
     if not isinstance(given.attention_mask, jax.core.Tracer) and given.past is None:
-        column_mask(_host(given.attention_mask, "attention_mask"), given.shape, None)
+        column_mask(host_mask(given.attention_mask), given.shape, None)
     return given
 
 
 def _with_ids(given: Rectangle, ids: np.ndarray) -> Rectangle:
     rest = (given.attention_mask, given.position_ids, given.past, given.labels, given.hidden_states, given.attentions)
     return Rectangle(ids, None, *rest)
-
-
-def _host(x: Any, name: str) -> np.ndarray | None:
-    return None if x is None else host_array(x, name)
 
 
 def _check_room(model: Any, longest: int) -> None:

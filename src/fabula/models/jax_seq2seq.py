@@ -11,7 +11,7 @@ import numpy as np
 
 from fabula.arrays.jax_meshes import mesh_of, within
 from fabula.generation.prompts.encoder import last_hidden_state
-from fabula.generation.prompts.rows import host_array, read_ids
+from fabula.generation.prompts.rows import host_array, host_mask, read_ids
 from fabula.models.family import EncoderDecoder, Family
 from fabula.models.jax import JaxCausalLM, read_arrays
 from fabula.models.jax_losses import label_loss
@@ -191,5 +191,4 @@ def _shown(outputs: Outputs, kept: Any, states: bool, attentions: bool) -> tuple
 
 def _mask(attention_mask: Any, shape: tuple[int, ...]) -> np.ndarray:
     """Bool["R S"]: which columns are tokens. Raises ArgumentError for a row without any."""
-    host = None if attention_mask is None else host_array(attention_mask, "attention_mask")
-    return encoder_mask(host, (shape[0], shape[1]))
+    return encoder_mask(host_mask(attention_mask), (shape[0], shape[1]))

@@ -21,7 +21,7 @@ from fabula.decoding.recipe import Recipe
 from fabula.decoding.sample import SAMPLE
 from fabula.errors import AbsentAttributeError, ArgumentError, NotSupportedError
 from fabula.generation.mixin import GenerationMixin
-from fabula.generation.prompts.rows import check_room, host_array, read_ids
+from fabula.generation.prompts.rows import check_room, host_array, host_mask, read_ids
 from fabula.generation.settings.config import GenerationConfig
 from fabula.models import saving
 from fabula.models.family import Family
@@ -169,8 +169,7 @@ class NativeCausalLM(GenerationMixin):
         past_key_values = written_past(past_key_values, self.new_cache)
         check_past(past_key_values, len(ids), self.new_cache(0))
         past = past_key_values or Past(self.new_cache(len(ids) * blocks_for(ids.shape[1] + 1)), len(ids))
-        host = None if attention_mask is None else host_array(attention_mask, "attention_mask")
-        given = as_given(self._scores(ids, host, past), input_ids)
+        given = as_given(self._scores(ids, host_mask(attention_mask), past), input_ids)
         output = CausalLMOutput(logits=given, past_key_values=None if use_cache is False else past)
         return output if return_dict else output.to_tuple()
 

@@ -10,7 +10,7 @@ from fabula.cache.blocks import blocks_for
 from fabula.cache.native_memory import NativeMemories
 from fabula.errors import ArgumentError
 from fabula.generation.prompts.encoder import last_hidden_state
-from fabula.generation.prompts.rows import host_array, read_ids
+from fabula.generation.prompts.rows import host_array, host_mask, read_ids
 from fabula.models.family import EncoderDecoder
 from fabula.models.native import NativeCausalLM, as_given
 from fabula.models.native_refusals import refuse_seq2seq, refuse_weights
@@ -63,7 +63,7 @@ class NativeSeq2SeqLM(Seq2SeqLM, NativeCausalLM):
         check_one_kind(input_ids, inputs_embeds)
         refuse_weights(output_attentions)
         ids, vectors = self._encoder_inputs(input_ids, inputs_embeds)
-        mask = encoder_mask(_host(attention_mask, "attention_mask"), (ids.shape[0], ids.shape[1]))
+        mask = encoder_mask(host_mask(attention_mask), (ids.shape[0], ids.shape[1]))
         rows = [row[kept] for row, kept in zip(ids, mask, strict=True)]
         given = None if vectors is None else [row[kept] for row, kept in zip(vectors, mask, strict=True)]
         columns = None if is_one_run(mask).all() else [np.flatnonzero(kept) for kept in mask]
@@ -94,7 +94,7 @@ class NativeSeq2SeqLM(Seq2SeqLM, NativeCausalLM):
     def memories(self, encoder_outputs: Any, attention_mask: Any = None) -> NativeMemories:
         """What the decoder's layers read of the encoder's output, all rows together: `each()` gives one a row."""
         hidden = self._vectors(last_hidden_state(encoder_outputs), "encoder_outputs")
-        mask = encoder_mask(_host(attention_mask, "attention_mask"), (hidden.shape[0], hidden.shape[1]))
+        mask = encoder_mask(host_mask(attention_mask), (hidden.shape[0], hidden.shape[1]))
         with self._alone:
             return NativeMemories(self._native.remember([row[kept] for row, kept in zip(hidden, mask, strict=True)]))
 
@@ -127,7 +127,7 @@ class NativeSeq2SeqLM(Seq2SeqLM, NativeCausalLM):
             check_row_count(len(ids), len(memories))
             past = Seq2SeqPast(self.new_cache(len(ids) * blocks_for(ids.shape[1] + 1)), memories)
         check_past(past, len(ids), self.new_cache(0))
-        mask = _host(decoder_attention_mask, "decoder_attention_mask")
+        mask = host_mask(decoder_attention_mask, "decoder_attention_mask")
         check_columns(mask, (ids.shape[0], ids.shape[1]), past)
         logits = as_given(self._scores(ids, mask, past, past.memories), decoder_input_ids)
         encoded = (None, None, None) if encoder_outputs is None else shown_of(encoder_outputs)
@@ -136,10 +136,6 @@ class NativeSeq2SeqLM(Seq2SeqLM, NativeCausalLM):
         return output if return_dict else output.to_tuple()
 
     forward = __call__  # type: ignore[assignment]
-
-
-def _host(mask: Any, name: str) -> np.ndarray | None:
-    return None if mask is None else host_array(mask, name)
 
 
 def _spread(x: np.ndarray, mask: np.ndarray) -> np.ndarray:

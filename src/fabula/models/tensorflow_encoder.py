@@ -9,13 +9,13 @@ import numpy as np
 import tensorflow as tf
 
 from fabula.generation.prompts.encoder import last_hidden_state
-from fabula.generation.prompts.rows import host_array
+from fabula.generation.prompts.rows import host_array, host_mask
 from fabula.models.memories import Memories
 from fabula.models.output import EncoderOutput
 from fabula.models.seq2seq import encoder_mask
 from fabula.models.tensorflow_memory import memory_arrays
 from fabula.models.tensorflow_pass import compute
-from fabula.models.tensorflow_rectangle import Rectangle, check_width, host_mask, read_inputs
+from fabula.models.tensorflow_rectangle import Rectangle, check_width, read_inputs
 from fabula.models.tensorflow_weights import Weights
 from fabula.ops.protocol import Taps
 from fabula.ops.rectangles import bucket

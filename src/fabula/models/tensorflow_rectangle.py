@@ -12,7 +12,7 @@ import tensorflow as tf
 
 from fabula.cache.blocks import blocks_for
 from fabula.errors import ArgumentError, NotSupportedError
-from fabula.generation.prompts.rows import check_room, host_array, read_ids
+from fabula.generation.prompts.rows import check_room, host_array, host_mask, read_ids
 from fabula.models.output import CausalLMOutput
 from fabula.models.past import Past, check_past, written_past
 from fabula.models.rectangle import check_one_kind, column_mask, ragged_batch
@@ -101,11 +101,6 @@ def check_width(model: Any, vectors: Any, name: str) -> None:
     """Raises ArgumentError for vectors [R, S, D] of another width than the model's."""
     if vectors.shape[2] != model.programs.width:
         raise ArgumentError(f"`{name}` must be {model.programs.width} wide, got {vectors.shape[2]}.")
-
-
-def host_mask(attention_mask: Any) -> np.ndarray | None:
-    """A mask in NumPy, if there is one."""
-    return None if attention_mask is None else host_array(attention_mask, "attention_mask")
 
 
 def _mask(given: Rectangle, shape: tuple[int, ...], past: Past) -> np.ndarray:

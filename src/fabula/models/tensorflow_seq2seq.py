@@ -10,7 +10,7 @@ import numpy as np
 import tensorflow as tf
 
 from fabula.cache.blocks import blocks_for
-from fabula.generation.prompts.rows import host_array
+from fabula.generation.prompts.rows import host_array, host_mask
 from fabula.models.family import EncoderDecoder, Family
 from fabula.models.memories import Memories, Memory
 from fabula.models.output import Seq2SeqLMOutput
@@ -23,7 +23,6 @@ from fabula.models.tensorflow_losses import label_loss
 from fabula.models.tensorflow_rectangle import (
     Rectangle,
     Scored,
-    host_mask,
     read_inputs,
     score_rectangle,
     weights_rectangle,
@@ -116,7 +115,7 @@ class TFSeq2SeqLM(Seq2SeqLM, TFCausalLM):
                 encoder_outputs = self.run_encoder(input_ids, attention_mask, inputs_embeds, *shown, training=training)
             past = self._new_past(tokens.shape, self.memories(encoder_outputs, attention_mask, training).each())
         check_past(past, len(tokens), self.new_cache(0))
-        check_columns(host_mask(mask), (len(tokens), tokens.shape[1]), past)
+        check_columns(host_mask(mask, "decoder_attention_mask"), (len(tokens), tokens.shape[1]), past)
         scored = score_rectangle(self, replace(given, past=past), past.memories)
         output = Seq2SeqLMOutput(
             None if kept is None else label_loss(scored.logits, kept),

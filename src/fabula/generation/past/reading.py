@@ -16,7 +16,7 @@ from fabula.errors import ArgumentError, NotSupportedError, OutOfMemoryError
 from fabula.generation.past.foreign import ForeignCache, is_foreign
 from fabula.generation.past.handle import GeneratedPast
 from fabula.generation.prompts.inputs import ModelInputs
-from fabula.generation.prompts.rows import host_array
+from fabula.generation.prompts.rows import host_array, host_mask
 from fabula.generation.prompts.source import Source
 
 __all__ = ["Beginning", "OpenPast", "continue_rows", "open_past"]
@@ -107,7 +107,7 @@ def _split(past: Any, ids: Any, mask: Any, name: str) -> tuple[np.ndarray | None
         short = any(length <= count for length, count in zip(new, before, strict=True))
     else:
         width = int(ids.shape[1])
-        seen = None if mask is None else host_array(mask, "attention_mask")
+        seen = host_mask(mask)
         if seen is not None and seen.ndim == 2 and seen.shape[1] == columns + width:
             return seen[:, :columns] != 0, mask[:, columns:]
         short = width <= columns

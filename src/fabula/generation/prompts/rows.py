@@ -200,6 +200,11 @@ def host_array(x: Any, name: str) -> np.ndarray:
         raise ArgumentError(f"`{name}` must be rows of one length, got lists of several. Pad them.") from error
 
 
+def host_mask(mask: Any, name: str = "attention_mask") -> np.ndarray | None:
+    """The same of a mask, if there is one."""
+    return None if mask is None else host_array(mask, name)
+
+
 def _short(value: Any) -> str:
     text = repr(value)
     return text if len(text) <= 60 else text[:57] + "..."

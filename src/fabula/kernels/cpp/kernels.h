@@ -26,6 +26,8 @@ struct Outlier {
   int8_t codes[kGroup];
 };
 
+static_assert(sizeof(GroupScale) == 20 && sizeof(Outlier) == 64, "kernels/program.py makes room for rows of these");
+
 // Where the parts of a quantized row of `columns` features lie: codes, scales, and the outliers' number and list.
 struct QuantizedRow {
   int padded, groups;

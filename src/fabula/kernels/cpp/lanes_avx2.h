@@ -99,6 +99,7 @@ template <int count, int M> static inline void centered_dots(I (&totals)[M], con
 // Each lane's start plus the dot products of its four unsigned bytes in each of `count` vectors with q's signed bytes.
 // A sum of two products has at most bits + 8 bits: as many as fit are added before they are widened.
 template <int bits, int count> static inline I dot(I start, const B* codes, const int8_t* q) {
+  static_assert(bits < 8, "products of 8-bit codes do not fit");
   constexpr int fit = bits == 4 ? 8 : bits == 5 ? 4 : 2;
   for (int first = 0; first < count; first += fit) {
     __m256i pairs = _mm256_maddubs_epi16(codes[first], broadcast_four(q + 4 * first));
@@ -110,6 +111,9 @@ template <int bits, int count> static inline I dot(I start, const B* codes, cons
 }
 // That for M rows of q.
 template <int bits, int count, int M> static inline void dots(I (&totals)[M], const B* codes, const int8_t* const* q, int64_t at) {
-  if constexpr (bits == 8) return centered_dots<count>(totals, codes, q, at);
-  for (int m = 0; m < M; m++) totals[m] = dot<bits, count>(totals[m], codes, q[m] + at);
+  if constexpr (bits == 8) {
+    centered_dots<count>(totals, codes, q, at);
+  } else {
+    for (int m = 0; m < M; m++) totals[m] = dot<bits, count>(totals[m], codes, q[m] + at);
+  }
 }
