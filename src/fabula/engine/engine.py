@@ -6,9 +6,10 @@ import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from fabula.cache.blocks import BlockPool, blocks_for
+from fabula.cache.stamp import Stamp
 from fabula.decoding.strategy import Ends, Hypothesis, Move
 from fabula.engine.batch import Builder, batch_of
 from fabula.engine.burst import Bursts
@@ -47,6 +48,7 @@ class Engine:
         self.chooser = Chooser(getattr(model, "sampler", None))
         self.inbox: deque[Ticket] = deque()
         self.tickets: dict[int, Ticket] = {}  # by id(request)
+        self._stamp = _stamp_of(model)
         self.turn = threading.Condition()
         self.stepping = False
         self._stepper: int | None = None  # the thread that steps
@@ -186,6 +188,8 @@ class Engine:
 
     def _admit(self) -> None:
         self.keeper.drain()
+        if self.inbox:
+            self._forget_what_changed()
         while self.inbox:
             ticket = self.inbox.popleft()
             request = ticket.request
@@ -199,6 +203,17 @@ class Engine:
                 self.scheduler.add(group)
         for ticket in [ticket for ticket in self.tickets.values() if ticket.cancelled]:
             self._fail(ticket.request, CancelledError("the run was cancelled"))
+
+    def _forget_what_changed(self) -> None:
+        """What was computed with other weights than the model's is not found again."""
+        now = _stamp_of(self.model)
+        if now is None or (self._stamp is not None and self._stamp.stands(now)):
+            return
+        self._stamp = now
+        self.pool.prefixes.clear()
+        for group in self.scheduler.running:
+            for row in group.members:
+                row.salt = None
 
     def _answer(self, group: Group, chosen: list[Step] | Move, kept: Kept | None) -> None:
         """Commits what a group chose; what its callbacks raise ends its request, and no other."""
@@ -313,3 +328,9 @@ class Engine:
             return self.keeper.reclaim()
         self.pool.grow(wanted)
         return True
+
+
+def _stamp_of(model: Any) -> Stamp | None:
+    """The model's weights as they are; None where they never change."""
+    stamp: Callable[[], Stamp] | None = getattr(model, "weights_stamp", None)
+    return None if stamp is None else stamp()

@@ -20,7 +20,7 @@ class Storage(Protocol):
 
 
 class Model(Protocol):
-    """All that the engine knows of a model; it may also have `layers`.
+    """All that the engine knows of a model; it may also have `layers`, and `weights_stamp()` where weights may change.
 
     And what makes some steps faster: a `sampler` (decoding/plain_rows.py), a `burst` (engine/burst.py).
     """

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,6 +14,7 @@ from flax import nnx
 from fabula.arrays.jax_meshes import mesh_of, within
 from fabula.cache.jax import JaxCache
 from fabula.cache.kinds import DYNAMIC, CacheKind
+from fabula.cache.stamp import Stamp
 from fabula.decoding.closed import ClosedRows, Form
 from fabula.decoding.closed_beams import BeamForm, ClosedBeams, Made
 from fabula.decoding.closed_record import Gained
@@ -155,6 +157,11 @@ class JaxCausalLM(FlaxGenerationMixin, nnx.Module):
         for field in self.fields():
             variable = self._variable(field)
             put(variable, jax.device_put(raw(variable), field_sharding(mesh, name, field)))
+
+    def weights_stamp(self) -> Stamp:
+        """What is another after a parameter was given another array."""
+        arrays = [raw(self._variable(field)) for field in self.fields()]
+        return Stamp(tuple(map(id, arrays)), tuple(map(weakref.ref, arrays)))
 
     def new_cache(self, blocks: int) -> JaxCache:
         """Storage for this many blocks of keys and values."""

@@ -6,9 +6,11 @@ from collections.abc import Mapping
 from os import PathLike
 from typing import Any
 
+import numpy as np
 import tensorflow as tf
 
 from fabula.cache.kinds import DYNAMIC, CacheKind
+from fabula.cache.stamp import Stamp
 from fabula.cache.tensorflow import TFCache
 from fabula.decoding.closed import ClosedRows, Form
 from fabula.decoding.closed_beams import BeamForm, ClosedBeams, Made
@@ -62,6 +64,16 @@ class TFCausalLM(TFGenerationMixin, tf.Module):
     def dtype(self) -> tf.DType:
         """The type of the weights."""
         return next(iter(self.parameters.values())).dtype
+
+    def weights_stamp(self) -> Stamp:
+        """What is another after a variable was written to; on a GPU always.
+
+        The values are kept, which costs their memory once more from the first write on.
+        """
+        values = [tf.convert_to_tensor(one) for one in self.parameters.values()]
+        if any("CPU" not in one.device for one in values):
+            return Stamp((object(),))
+        return Stamp(tuple(np.asarray(one).ctypes.data for one in values), kept=tuple(values))
 
     def new_cache(self, blocks: int) -> TFCache:
         """Storage for so many blocks of keys and values."""

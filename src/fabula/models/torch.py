@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+import weakref
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import SimpleNamespace
@@ -11,6 +12,7 @@ from typing import Any, NamedTuple
 import torch
 
 from fabula.cache.kinds import DYNAMIC, CacheKind
+from fabula.cache.stamp import Stamp
 from fabula.cache.torch import TorchCache
 from fabula.cache.torch_offloaded import OffloadedTorchCache
 from fabula.cache.torch_quantized import QuantizedTorchCache
@@ -228,6 +230,13 @@ class TorchCausalLM(GenerationMixin, torch.nn.Module):
     def weights(self) -> Weights:
         """The parameters under the family's field names, matrices as [out, in]."""
         return self._stacks[-1].weights()
+
+    def weights_stamp(self) -> Stamp:
+        """What is another after a step of training, `load_state_dict`, or anything else that writes to them."""
+        places = [place for stack in self._stacks for part in (stack.outside, *stack.layers) for place in part]
+        weights = [weight for place in places if (weight := place.owner._parameters[place.name]) is not None]
+        marks = ((id(one), one.data_ptr(), 0 if one.is_inference() else one._version) for one in weights)
+        return Stamp(tuple(marks), tuple(weakref.ref(one) for one in weights))
 
     def new_cache(self, blocks: int) -> TorchCache:
         """Storage for this many blocks of keys and values."""
