@@ -99,6 +99,7 @@ class NativeWeights:
         if id(tensor) not in self._tables:
             self._kept.append(weight)
             rows, width = tensor.shape
+            _advise(tensor.data, "MADV_RANDOM")  # or each row would bring its neighbours into memory
             self._tables[id(tensor)] = RowTable(
                 tensor.format, rows, width, tensor.row_bytes, tensor.data, lambda ids: tensor.rows(ids).dequantize()
             )
@@ -144,12 +145,17 @@ def _sizes(library: Library | None, weights: Sequence[StoredWeight], precision: 
 
 def _release(data: np.ndarray) -> None:
     """Lets the system drop a mapped file's pages, which come back when they are read; other memory is left alone."""
+    _advise(data, "MADV_DONTNEED")
+
+
+def _advise(data: np.ndarray, advice: str) -> None:
+    """Tells the system, where it listens, how the whole pages of what a file maps will be read."""
     owner: Any = data
     while isinstance(owner, np.ndarray | memoryview):
         owner = owner.obj if isinstance(owner, memoryview) else owner.base
-    if not isinstance(owner, mmap.mmap) or data.flags.writeable or not hasattr(owner, "madvise"):
+    if not isinstance(owner, mmap.mmap) or data.flags.writeable or not hasattr(mmap, advice):
         return
     start = data.ctypes.data - np.frombuffer(owner, np.uint8).ctypes.data
     begin, end = -(-start // mmap.PAGESIZE) * mmap.PAGESIZE, (start + data.nbytes) // mmap.PAGESIZE * mmap.PAGESIZE
     if end > begin:
-        owner.madvise(mmap.MADV_DONTNEED, begin, end - begin)
+        owner.madvise(getattr(mmap, advice), begin, end - begin)
