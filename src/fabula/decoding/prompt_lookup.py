@@ -46,18 +46,19 @@ class PromptLookup:
 
 
 def continuation(tokens: np.ndarray, largest: int, count: int) -> np.ndarray:
-    """Int["K"], K <= count: what follows the most telling earlier occurrence of the tokens' end, Int["L"].
+    """Int["count"]: what follows the most telling earlier occurrence of the tokens' end, Int["L"]; empty without one.
 
     Longer n-grams tell more than shorter ones; of one n-gram's occurrences those before which more tokens are the same
-    too, then those that more tokens follow, then the latest.
+    too, then the latest. Where the tokens end before the draft does, it goes on with its own, as a row that repeats
+    itself will.
     """
     for size in range(min(largest, len(tokens) - 1), 0, -1):
         if count < 1:
             break
         starts = _occurrences(tokens, size)
         if len(starts):
-            best = max(starts[-LATEST:].tolist(), key=lambda start: _worth(tokens, start, count))
-            return tokens[best : best + count].astype(np.int32)
+            best = max(starts[-LATEST:].tolist(), key=lambda start: (_same_before(tokens, start), start))
+            return tokens[best + np.arange(count) % (len(tokens) - best)].astype(np.int32)
     return np.zeros(0, np.int32)
 
 
@@ -70,8 +71,8 @@ def _occurrences(tokens: np.ndarray, size: int) -> np.ndarray:
     return np.flatnonzero(same) + size
 
 
-def _worth(tokens: np.ndarray, start: int, count: int) -> tuple[int, int, int]:
-    """How telling it is that the tokens before `start` are those at the end."""
+def _same_before(tokens: np.ndarray, start: int) -> int:
+    """How many of the tokens before `start` are those at the end."""
     reach = min(start, FURTHER)
     apart = np.flatnonzero(tokens[start - reach : start][::-1] != tokens[len(tokens) - reach :][::-1])
-    return (int(apart[0]) if len(apart) else reach, min(count, len(tokens) - start), start)
+    return int(apart[0]) if len(apart) else reach
