@@ -1,4 +1,4 @@
-"""Calls on which the bursts of a compiling backend are compared with a backend that has none."""
+"""Calls on which bursts are compared with steps one by one, and what is looked at of them."""
 
 from __future__ import annotations
 
@@ -48,18 +48,17 @@ DIVERSE_BEAMS = {
 ASK = {"pad_token_id": 0, "eos_token_id": 77}
 
 
-def prompts():
-    """Int["3 50"] and a mask of it: prompts of 50, 20 and 50 tokens."""
+def prompts(rows=3):
+    """Int["R 50"] and a mask of it: prompts of 50, 20 and 50 tokens."""
     ids = np.random.default_rng(1).integers(3, 70, (3, 50)).astype(np.int32)
     mask = np.ones_like(ids)
     mask[1, :30] = 0
-    return ids, mask
+    return ids[:rows], mask[:rows]
 
 
-def generate(model, convert, rows=3, **call):
-    """Int["R L"] on the host: what the model makes of the first prompts."""
-    ids, mask = (part[:rows] for part in prompts())
-    return np.asarray(model.generate(convert(ids), attention_mask=convert(mask), **ASK, **call))
+def generate(door, model, rows=3, **call):
+    """What the model makes of the first prompts."""
+    return door.on_host(door.generate(model, prompts(rows), **ASK, **call)).tolist()
 
 
 RECORDED = {  # temperature, so that scores are not logits
@@ -76,14 +75,13 @@ RECORDED = {  # temperature, so that scores are not logits
 }
 
 
-def recorded(model, convert, rows=3, **call):
+def recorded(door, model, rows=3, **call):
     """A call's output with its arrays on the host."""
-    ids, mask = (part[:rows] for part in prompts())
-    output = model.generate(convert(ids), attention_mask=convert(mask), **{**ASK, **RECORDED, **call})
+    output = door.generate(model, prompts(rows), **{**ASK, **RECORDED, **call})
     kept = {name: getattr(output, name) for name in ("scores", "logits")}
-    numbers = {name: np.stack([np.asarray(step) for step in steps]) for name, steps in kept.items() if steps}
-    numbers["log_probabilities"] = np.asarray(output.log_probabilities)
-    return np.asarray(output.sequences).tolist(), numbers, output.top_log_probabilities
+    numbers = {name: np.stack([door.on_host(step) for step in steps]) for name, steps in kept.items() if steps}
+    numbers["log_probabilities"] = door.on_host(output.log_probabilities)
+    return door.on_host(output.sequences).tolist(), numbers, output.top_log_probabilities
 
 
 def hold_recorded(found, expected):
@@ -115,9 +113,7 @@ def split(pairs):
     return tuple(zip(*pairs, strict=True))
 
 
-def search(model, convert, rows=3, **call):
-    """The same as lists, and the beams that each token was chosen after."""
-    ids, mask = (part[:rows] for part in prompts())
-    call = {**ASK, **call, "return_dict_in_generate": True}
-    found = model.generate(convert(ids), attention_mask=convert(mask), **call)
-    return np.asarray(found.sequences).tolist(), np.asarray(found.beam_indices).tolist()
+def search(door, model, rows=3, **call):
+    """What a search finds for the first prompts, and the beams that each token was chosen after."""
+    found = door.generate(model, prompts(rows), **{**ASK, **call, "return_dict_in_generate": True})
+    return door.on_host(found.sequences).tolist(), door.on_host(found.beam_indices).tolist()

@@ -146,6 +146,11 @@ def write(case: Case, directory: Path) -> Any:
     return model
 
 
+def read_parts(directory: Path) -> tuple[Family, dict[str, StoredTensor]]:
+    """What from_tensors() takes: the family of a written configuration, and the weights."""
+    return read_family(directory), read_tensors(directory)
+
+
 def read_family(directory: Path) -> Family:
     """The family of a written configuration."""
     return family_for(ModelConfig.from_dict(json.loads((directory / "config.json").read_text())))

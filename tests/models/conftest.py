@@ -1,8 +1,10 @@
-"""Each small model, once a module: what transformers computes, and where its files are."""
+"""Each small model, written once: what transformers computes, and where its files are."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
@@ -11,7 +13,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tests.models.configurations import CASES, Case, write
+from tests.models import configurations, seq2seq_cases
+from tests.models.configurations import CASES, Case
 
 
 @dataclass(frozen=True)
@@ -37,9 +40,21 @@ def one_thread() -> None:
         import_module("torch").set_num_threads(1)
 
 
-@pytest.fixture(scope="module", params=CASES, ids=str)
-def written(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Written:
-    """A small random model of each configuration."""
+@pytest.fixture(scope="session")
+def writing(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Written]:
+    """name -> a small random model, with or without an encoder, which nobody changes."""
     pytest.importorskip("transformers")
-    directory = tmp_path_factory.mktemp("model")
-    return Written(request.param, write(request.param, directory), directory)
+
+    @cache
+    def written(name: str) -> Written:
+        kind = configurations if any(case.name == name for case in CASES) else seq2seq_cases
+        case, directory = next(case for case in kind.CASES if case.name == name), tmp_path_factory.mktemp(name)
+        return Written(case, kind.write(case, directory), directory)
+
+    return written
+
+
+@pytest.fixture(scope="module", params=CASES, ids=str)
+def written(request: pytest.FixtureRequest, writing: Callable[[str], Written]) -> Written:
+    """A small random model of each configuration."""
+    return writing(request.param.name)

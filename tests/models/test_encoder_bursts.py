@@ -17,12 +17,9 @@ from fabula.models import torch_burst  # noqa: E402  # needs torch
 from fabula.models.torch_seq2seq import TorchSeq2SeqLM  # noqa: E402  # needs torch
 from fabula.ops.protocol import Batch  # noqa: E402
 from tests.equal.frameworks.doors import DOORS, REFERENCE  # noqa: E402
-from tests.models.configurations import read_family, read_tensors  # noqa: E402
-from tests.models.conftest import Written  # noqa: E402
-from tests.models.seq2seq_cases import CASES, write  # noqa: E402
-from tests.models.test_torch_burst import Unwaited, never_looking  # noqa: E402
+from tests.models.configurations import read_parts  # noqa: E402
+from tests.models.torch_bursts import Unwaited, never_looking  # noqa: E402
 
-CASE = next(case for case in CASES if case.name == "t5-1.1")
 BACKENDS = {"torch": REFERENCE, **DOORS}
 COMPILED = ("jax", "tensorflow")
 LENGTHS = (9, 4, 14)  # of the texts, one bucket
@@ -56,15 +53,14 @@ class StepByStep(TorchSeq2SeqLM):
 
 
 @pytest.fixture(scope="module")
-def written(tmp_path_factory):
-    directory = tmp_path_factory.mktemp("t5")
-    return Written(CASE, write(CASE, directory), directory)
+def written(writing):
+    return writing("t5-1.1")
 
 
 @pytest.fixture(scope="module")
 def steps(written):
     """PyTorch's model, one step after another."""
-    return StepByStep.from_tensors(read_family(written.directory), read_tensors(written.directory))
+    return StepByStep.from_tensors(*read_parts(written.directory))
 
 
 @pytest.fixture(scope="module")
@@ -190,7 +186,7 @@ def test_who_waits_for_single_tokens_or_answers_gets_them_without_bursts(load, b
 
 def test_on_a_device_nothing_of_a_burst_waits_for_it(written):
     """Tensors of the device "meta" have shapes and no content: whatever looks at one raises."""
-    family, tensors = read_family(written.directory), read_tensors(written.directory)
+    family, tensors = read_parts(written.directory)
     model = TorchSeq2SeqLM.from_tensors(family, tensors, device="meta")
     hidden = torch.empty((2, 9, family.config.d_model), device="meta")
     memories = model.memories((hidden,)).each()

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from functools import cache
-
 import numpy as np
 import pytest
 
@@ -12,8 +10,7 @@ pytest.importorskip("transformers")
 
 from fabula.ops.protocol import Taps  # noqa: E402
 from tests.equal.frameworks.doors import DOORS, REFERENCE  # noqa: E402
-from tests.models.configurations import CASES, FIRST, write  # noqa: E402
-from tests.models.conftest import Written  # noqa: E402
+from tests.models.configurations import CASES, FIRST  # noqa: E402
 from tests.models.steps import make_batch, relative_error, shuffled_tables  # noqa: E402
 
 LENGTHS = (41, 64, 36)
@@ -32,18 +29,6 @@ COMPILED = {
     "tensorflow": lambda model: len(model.programs.compiled) - 1,
 }
 WITH_XLA = ("gemma3-pattern", "gpt2")  # compiling in TensorFlow costs what all these tests cost
-
-
-@pytest.fixture(scope="module")
-def writing(tmp_path_factory):
-    """Case -> its model in transformers and its files."""
-
-    @cache
-    def written(name):
-        case, directory = next(case for case in CASES if case.name == name), tmp_path_factory.mktemp("model")
-        return Written(case, write(case, directory), directory)
-
-    return written
 
 
 @pytest.fixture(scope="module", params=PAIRS, ids=lambda pair: f"{pair[0]}-{pair[1]}")

@@ -12,8 +12,7 @@ torch = pytest.importorskip("torch")
 
 from fabula.models.torch_seq2seq import TorchSeq2SeqLM  # noqa: E402
 from fabula.ops.protocol import Taps  # noqa: E402
-from tests.models.configurations import read_family, read_tensors  # noqa: E402
-from tests.models.conftest import Written  # noqa: E402
+from tests.models.configurations import read_parts  # noqa: E402
 from tests.models.seq2seq_cases import CASES, random_case, write  # noqa: E402
 from tests.models.steps import make_batch, relative_error, shuffled_tables, stepped_logits  # noqa: E402
 
@@ -23,15 +22,13 @@ LENGTHS = (45, 1, 17, 70)  # and for the decoder
 
 
 @pytest.fixture(scope="module", params=CASES, ids=str)
-def written(request, tmp_path_factory):
-    pytest.importorskip("transformers")
-    directory = tmp_path_factory.mktemp("t5")
-    return Written(request.param, write(request.param, directory), directory)
+def written(request, writing):
+    return writing(request.param.name)
 
 
 @pytest.fixture(scope="module")
 def model(written):
-    return TorchSeq2SeqLM.from_tensors(read_family(written.directory), read_tensors(written.directory))
+    return TorchSeq2SeqLM.from_tensors(*read_parts(written.directory))
 
 
 @pytest.fixture(scope="module")
@@ -224,7 +221,7 @@ def test_scored_positions_alone_give_the_same_logits(model, texts, rows, expecte
 def test_sixteen_bits_are_as_near_to_float32_as_those_of_transformers(written, texts, rows, expected):
     from transformers import AutoModelForSeq2SeqLM
 
-    family, tensors = read_family(written.directory), read_tensors(written.directory)
+    family, tensors = read_parts(written.directory)
     model = TorchSeq2SeqLM.from_tensors(family, tensors, dtype="bfloat16")
     reference = AutoModelForSeq2SeqLM.from_pretrained(written.directory, dtype="bfloat16")
     inputs = {"input_ids": torch.tensor([texts[0]]), "decoder_input_ids": torch.tensor([rows[0]])}
@@ -240,7 +237,7 @@ def test_configurations_that_nobody_would_choose(seed, tmp_path):
     pytest.importorskip("transformers")
     case, random = random_case(seed), np.random.default_rng(seed)
     reference = write(case, tmp_path)
-    model = TorchSeq2SeqLM.from_tensors(read_family(tmp_path), read_tensors(tmp_path))
+    model = TorchSeq2SeqLM.from_tensors(*read_parts(tmp_path))
     vocabulary = case.values["vocab_size"]
     texts = [random.integers(0, vocabulary, random.integers(1, 60)).tolist() for _ in range(3)]
     rows = [random.integers(0, vocabulary, random.integers(1, 60)).tolist() for _ in range(3)]

@@ -22,8 +22,8 @@ from fabula.models.torch import TorchCausalLM  # noqa: E402  # needs torch
 from fabula.ops.protocol import Batch  # noqa: E402
 from tests.engine.test_burst_beams import request  # noqa: E402
 from tests.models.burst_cases import ASK, BEAMS, DIVERSE_BEAMS, DRAWN_BEAMS, prompts  # noqa: E402
-from tests.models.configurations import CASES, read_family, read_tensors, write  # noqa: E402
-from tests.models.test_torch_burst import Unwaited, every_processor, never_looking, unwaited_asarray  # noqa: E402
+from tests.models.configurations import read_parts  # noqa: E402
+from tests.models.torch_bursts import Unwaited, both, every_processor, never_looking, unwaited_asarray  # noqa: E402
 
 NAMES = ("llama", "gpt2", "mistral-window-of-blocks", "gemma3-pattern")
 ENDS = {"eos_token_id": list(range(0, 101, 9)), "max_new_tokens": 60, "do_sample": False, "num_beams": 4}
@@ -35,40 +35,6 @@ CALLS = {
     "ends-first": {**ENDS, "early_stopping": True, "length_penalty": -0.5},
     "ends-last": {**ENDS, "early_stopping": "never", "length_penalty": 0.7, "min_new_tokens": 5},
 }
-
-
-class StepByStep(TorchCausalLM):
-    burst = burst_beams = None
-
-
-class InBursts(TorchCausalLM):
-    """Goes on in bursts on a CPU too; notes how many turns each group made in each, and whether it ended in it."""
-
-    bursts: list
-
-    def burst_beams(self, *arguments):
-        made = self.search_far(*arguments)
-        self.bursts.append([(len(own), all(own.over)) for own in made])
-        return made
-
-
-@pytest.fixture(scope="module")
-def written(tmp_path_factory):
-    """name -> the family and the weights of a small random model."""
-    found = {}
-    for case in CASES:
-        if case.name in NAMES:
-            folder = tmp_path_factory.mktemp(case.name)
-            write(case, folder)
-            found[case.name] = read_family(folder), read_tensors(folder)
-    return found
-
-
-def both(parts, **settings):
-    """A model with bursts, and the same without."""
-    model, reference = (kind.from_tensors(*parts, **settings) for kind in (InBursts, StepByStep))
-    model.bursts = []
-    return model, reference
 
 
 def found(model, **call):
@@ -88,8 +54,8 @@ def compare(model, reference, **call):
     ("name", "call"),
     [*((name, "best") for name in NAMES), *(("gemma3-pattern", call) for call in CALLS if call != "best")],
 )
-def test_searches_are_those_of_single_turns(written, name, call):
-    model, reference = both(written[name])
+def test_searches_are_those_of_single_turns(writing, name, call):
+    model, reference = both(writing(name))
     compare(model, reference, **CALLS[call])
     assert max(count for burst in model.bursts for count, _ in burst) > 1
     if call == "ends-first":
@@ -97,9 +63,9 @@ def test_searches_are_those_of_single_turns(written, name, call):
 
 
 @pytest.mark.parametrize("groups", [1, 2])
-def test_scores_are_those_of_single_turns(written, groups):
+def test_scores_are_those_of_single_turns(writing, groups):
     scores = []
-    model, reference = both(written["gpt2"])
+    model, reference = both(writing("gpt2"))
     for each in (model, reference):
         requests = [request(length, 40, eos=(3, 7, 50, 60, 70), ranking=(0.7,), groups=groups) for length in (3, 40)]
         Engine(each, max_positions=4096).run(requests)
@@ -108,15 +74,15 @@ def test_scores_are_those_of_single_turns(written, groups):
     assert model.bursts
 
 
-def test_time_ends_a_burst_and_changes_no_search(written, monkeypatch):
+def test_time_ends_a_burst_and_changes_no_search(writing, monkeypatch):
     monkeypatch.setattr(torch_burst, "LONG", 0.0)
-    model, reference = both(written["llama"])
+    model, reference = both(writing("llama"))
     compare(model, reference, **CALLS["ends"])
     assert all(count <= 1 for burst in model.bursts for count, _ in burst) and len(model.bursts) > 5
 
 
-def test_what_a_burst_left_in_the_cache_serves_later_calls(written):
-    model, reference = both(written["gemma3-pattern"])
+def test_what_a_burst_left_in_the_cache_serves_later_calls(writing):
+    model, reference = both(writing("gemma3-pattern"))
     ids, _ = prompts()
     once = model.generate(torch.as_tensor(ids), return_dict_in_generate=True, **{**ASK, **BEAMS})
     assert model.bursts
@@ -126,9 +92,9 @@ def test_what_a_burst_left_in_the_cache_serves_later_calls(written):
     assert model.generate(once.sequences, past_key_values=once.past_key_values, **call).tolist() == expected
 
 
-def test_what_an_earlier_owner_left_in_a_block_is_not_seen(written, monkeypatch):
+def test_what_an_earlier_owner_left_in_a_block_is_not_seen(writing, monkeypatch):
     monkeypatch.setattr(torch_burst, "LONG", 60.0)
-    model, reference = both(written["mistral-window-of-blocks"])
+    model, reference = both(writing("mistral-window-of-blocks"))
     results = []
     for each in (model, reference):
         engine, requests = Engine(each, max_positions=4096), [request(3, new=130), request(40, new=20)]
@@ -141,14 +107,14 @@ def test_what_an_earlier_owner_left_in_a_block_is_not_seen(written, monkeypatch)
 
 
 @pytest.mark.parametrize("kind", ["quantized", "offloaded"])
-def test_other_caches_go_on_in_bursts_too(written, kind):
-    model, reference = both(written["llama"])
+def test_other_caches_go_on_in_bursts_too(writing, kind):
+    model, reference = both(writing("llama"))
     call = {**BEAMS, "cache_implementation": kind}
     compare(model, reference, **call)
 
 
 @pytest.mark.parametrize("call", ["best", "drawn", "diverse"])
-def test_no_turn_of_a_burst_asks_for_a_number(written, monkeypatch, call):
+def test_no_turn_of_a_burst_asks_for_a_number(writing, monkeypatch, call):
     """Nobody looks at the beams, so that some stay as they are for many turns after their end."""
 
     def unwaited(*arguments):
@@ -158,20 +124,20 @@ def test_no_turn_of_a_burst_asks_for_a_number(written, monkeypatch, call):
     monkeypatch.setattr(torch_beams, "decode_beams", unwaited)
     monkeypatch.setattr(torch_burst, "noted", lambda flag: lambda: True)
     monkeypatch.setattr(torch_burst, "LONG", 60.0)
-    model, reference = both(written["gemma3-pattern"])
+    model, reference = both(writing("gemma3-pattern"))
     more = {**CALLS[call], "eos_token_id": list(range(0, 101, 20)), "early_stopping": True}
     compare(model, reference, **more)
 
 
-def test_a_cpu_makes_single_turns(written):
-    assert TorchCausalLM.from_tensors(*written["gpt2"]).burst_beams is None
-    assert TorchCausalLM.from_tensors(*written["gpt2"], device="meta").burst_beams is not None
+def test_a_cpu_makes_single_turns(writing):
+    assert TorchCausalLM.from_tensors(*read_parts(writing("gpt2").directory)).burst_beams is None
+    assert TorchCausalLM.from_tensors(*read_parts(writing("gpt2").directory), device="meta").burst_beams is not None
 
 
 @pytest.mark.parametrize("way", ["best", "drawn", "diverse"])
-def test_a_device_that_has_no_numbers_runs_a_burst(written, monkeypatch, way):
+def test_a_device_that_has_no_numbers_runs_a_burst(writing, monkeypatch, way):
     """Tensors of the device "meta" have shapes and no content: whatever looks at one raises."""
-    model = TorchCausalLM.from_tensors(*written["gemma3-pattern"], device="meta")
+    model = TorchCausalLM.from_tensors(*read_parts(writing("gemma3-pattern").directory), device="meta")
     form, host = close_beams([closed_group(first, way) for first in (5, 40)], 20)
     ones = np.ones(4, np.int32)
     tables = np.array([[0, 0], [1, 1], [2, 3], [4, 5]], np.int32)
@@ -189,7 +155,7 @@ def test_a_device_that_has_no_numbers_runs_a_burst(written, monkeypatch, way):
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 @pytest.mark.parametrize("call", CALLS)
-def test_a_gpu_finds_what_a_cpu_does_and_is_never_waited_for(written, monkeypatch, call):
+def test_a_gpu_finds_what_a_cpu_does_and_is_never_waited_for(writing, monkeypatch, call):
     def unwaited(*arguments):
         torch.cuda.set_sync_debug_mode("error")
         try:
@@ -198,7 +164,7 @@ def test_a_gpu_finds_what_a_cpu_does_and_is_never_waited_for(written, monkeypatc
             torch.cuda.set_sync_debug_mode("default")
 
     monkeypatch.setattr(torch_beams, "decode_beams", unwaited)
-    model, reference = both(written["gemma3-pattern"])
+    model, reference = both(writing("gemma3-pattern"))
     compare(model.cuda(), reference, **CALLS[call])
 
 

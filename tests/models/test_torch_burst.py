@@ -8,10 +8,7 @@ import pytest
 torch = pytest.importorskip("torch")
 pytest.importorskip("transformers")
 
-from torch.utils._python_dispatch import TorchDispatchMode  # noqa: E402  # needs torch
-
 from fabula import GenerationConfig  # noqa: E402
-from fabula import processors as parts  # noqa: E402
 from fabula.arrays import torch as functions  # noqa: E402  # needs torch
 from fabula.decoding.closed import ClosedRow, close  # noqa: E402
 from fabula.decoding.closed_loop import decode  # noqa: E402
@@ -21,8 +18,18 @@ from fabula.models import torch_burst  # noqa: E402  # needs torch
 from fabula.models.torch import TorchCausalLM  # noqa: E402  # needs torch
 from fabula.ops.protocol import Batch  # noqa: E402
 from tests.engine.test_burst import request, run  # noqa: E402
+from tests.equal.frameworks.doors import REFERENCE  # noqa: E402
 from tests.models.burst_cases import ASK, CONTRASTED, GUIDED, PLAIN, SAMPLED, hold_recorded, prompts, recorded  # noqa: E402
-from tests.models.configurations import CASES, FIRST, read_family, read_tensors, write  # noqa: E402
+from tests.models.configurations import FIRST, read_parts  # noqa: E402
+from tests.models.torch_bursts import (  # noqa: E402  # needs torch
+    InBursts,
+    StepByStep,
+    Unwaited,
+    both,
+    every_processor,
+    never_looking,
+    unwaited_asarray,
+)
 
 WINDOWS = ("mistral-window-of-blocks", "gemma3-pattern")
 CALLS = {
@@ -39,64 +46,6 @@ MIXED = [  # of three rows
     {"do_sample": True, "max_new_tokens": 50, "top_k": 5, "temperature": 0.7, "no_repeat_ngram_size": 3},
     {"do_sample": True, "max_new_tokens": 30, "top_k": 40, "typical_p": 0.9, "bad_words_ids": [[5], [6, 7]]},
 ]
-WAITS = {  # operations that bring a number to the host, or whose result's size is one
-    "_local_scalar_dense",
-    "equal",
-    "is_nonzero",
-    "item",
-    "masked_select",
-    "nonzero",
-    "unique",
-    "unique_consecutive",
-    "_unique2",
-}
-
-
-class StepByStep(TorchCausalLM):
-    burst = None
-
-
-class InBursts(TorchCausalLM):
-    """Notes how many tokens each row got in each burst."""
-
-    bursts: list
-
-    def burst(self, *arguments):
-        new = super().burst(*arguments)
-        self.bursts.append([len(part) for part in new])
-        return new
-
-
-class Unwaited(TorchDispatchMode):
-    """Raises where an operation would have the host wait for a device."""
-
-    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
-        name = function.__name__.partition(".")[0]
-        assert name not in WAITS, f"{function} waits for the device"
-        if name in ("index", "index_put", "index_put_"):
-            assert all(each is None or each.dtype != torch.bool for each in args[1]), f"{function} counts what is true"
-        result = function(*args, **(kwargs or {}))
-        if name in ("_to_copy", "copy_"):
-            assert result.device == args[-1].device, f"{function} goes from device to device"
-        return result
-
-
-@pytest.fixture(scope="module")
-def written(tmp_path_factory):
-    """name -> the family and the weights of a small random model."""
-    found = {}
-    for case in (*FIRST, *(case for case in CASES if case.name in WINDOWS)):
-        folder = tmp_path_factory.mktemp(case.name)
-        write(case, folder)
-        found[case.name] = read_family(folder), read_tensors(folder)
-    return found
-
-
-def both(parts, **settings):
-    """A model with bursts, and the same without."""
-    model, reference = (kind.from_tensors(*parts, **settings) for kind in (InBursts, StepByStep))
-    model.bursts = []
-    return model, reference
 
 
 def texts(model, **call):
@@ -116,17 +65,17 @@ def texts(model, **call):
         ),
     ],
 )
-def test_texts_are_those_of_single_steps(written, name, call):
-    model, reference = both(written[name])
+def test_texts_are_those_of_single_steps(writing, name, call):
+    model, reference = both(writing(name))
     assert texts(model, **CALLS[call]) == texts(reference, **CALLS[call])
     assert model.bursts
 
 
 @pytest.mark.parametrize("ahead", [1, 3])
 @pytest.mark.parametrize("kernels", [True, False])
-def test_rows_of_a_batch_may_differ(written, monkeypatch, kernels, ahead):
+def test_rows_of_a_batch_may_differ(writing, monkeypatch, kernels, ahead):
     monkeypatch.setattr(torch_burst, "steered", lambda *loop, **known: STEERED(*loop, **{**known, "ahead": ahead}))
-    model, reference = both(written["llama"])
+    model, reference = both(writing("llama"))
     if not kernels:
         monkeypatch.setattr(InBursts, "sampler", None)
         monkeypatch.setattr(StepByStep, "sampler", None)
@@ -138,18 +87,18 @@ def test_rows_of_a_batch_may_differ(written, monkeypatch, kernels, ahead):
     assert max(map(max, model.bursts)) > 1
 
 
-def test_likelihoods_go_on_in_bursts_and_what_is_large_step_by_step(written):
-    model, reference = both(written["llama"])
+def test_likelihoods_go_on_in_bursts_and_what_is_large_step_by_step(writing):
+    model, reference = both(writing("llama"))
     call = {"output_scores": False, "output_logits": False}
-    hold_recorded(recorded(model, torch.as_tensor, **call), recorded(reference, torch.as_tensor, **call))
+    hold_recorded(recorded(REFERENCE, model, **call), recorded(REFERENCE, reference, **call))
     assert model.bursts
     model.bursts.clear()
-    recorded(model, torch.as_tensor)
+    recorded(REFERENCE, model)
     assert not model.bursts
 
 
-def test_what_a_burst_left_in_the_cache_serves_later_calls(written):
-    model, reference = both(written["gemma3-pattern"])
+def test_what_a_burst_left_in_the_cache_serves_later_calls(writing):
+    model, reference = both(writing("gemma3-pattern"))
     ids, _ = prompts()
     once = model.generate(torch.as_tensor(ids), max_new_tokens=80, return_dict_in_generate=True, **ASK)
     assert model.bursts
@@ -159,9 +108,9 @@ def test_what_a_burst_left_in_the_cache_serves_later_calls(written):
     assert model.generate(once.sequences, past_key_values=once.past_key_values, **call).tolist() == expected
 
 
-def test_what_an_earlier_owner_left_in_a_block_is_not_seen(written, monkeypatch):
+def test_what_an_earlier_owner_left_in_a_block_is_not_seen(writing, monkeypatch):
     monkeypatch.setattr(torch_burst, "LONG", 60.0)
-    model, reference = both(written["mistral-window-of-blocks"])
+    model, reference = both(writing("mistral-window-of-blocks"))
     found = []
     for each in (model, reference):
         engine, one = Engine(each, max_positions=4096), request([1, 2, 3], new=130)
@@ -173,15 +122,15 @@ def test_what_an_earlier_owner_left_in_a_block_is_not_seen(written, monkeypatch)
     assert model.bursts == [[64], [64]]
 
 
-def test_time_ends_a_burst_and_changes_no_text(written, monkeypatch):
+def test_time_ends_a_burst_and_changes_no_text(writing, monkeypatch):
     monkeypatch.setattr(torch_burst, "LONG", 0.0)
-    model, reference = both(written["llama"])
+    model, reference = both(writing("llama"))
     assert texts(model, **SAMPLED) == texts(reference, **SAMPLED)
     assert all(count <= 1 for burst in model.bursts for count in burst)
 
 
-def test_rows_that_wait_for_a_place_get_it_when_one_ends(written):
-    model, reference = both(written["gpt2"])
+def test_rows_that_wait_for_a_place_get_it_when_one_ends(writing):
+    model, reference = both(writing("gpt2"))
     found = []
     for each in (model, reference):
         requests = [request([1, 2], new=30), request([3, 4], new=8), request([5, 6], new=8)]
@@ -192,8 +141,8 @@ def test_rows_that_wait_for_a_place_get_it_when_one_ends(written):
 
 
 @pytest.mark.parametrize("kind", ["quantized", "offloaded"])
-def test_other_caches_go_on_in_bursts_too(written, kind):
-    model, reference = both(written["llama"])
+def test_other_caches_go_on_in_bursts_too(writing, kind):
+    model, reference = both(writing("llama"))
     call = {"max_new_tokens": 40, "do_sample": False, "cache_implementation": kind}
     assert texts(model, **call) == texts(reference, **call)
     assert model.bursts
@@ -203,7 +152,7 @@ def test_other_caches_go_on_in_bursts_too(written, kind):
     ("name", "call"),
     [*((case.name, PLAIN) for case in FIRST), ("llama", {**GUIDED, "do_sample": False}), ("llama", CONTRASTED)],
 )
-def test_no_step_of_a_burst_asks_for_a_number(written, monkeypatch, name, call):
+def test_no_step_of_a_burst_asks_for_a_number(writing, monkeypatch, name, call):
     """Nobody looks at the rows, so that some stay as they are for many steps after their end."""
 
     class Watched(InBursts):
@@ -215,7 +164,7 @@ def test_no_step_of_a_burst_asks_for_a_number(written, monkeypatch, name, call):
 
     monkeypatch.setattr(torch_burst, "noted", lambda flag: lambda: True)
     monkeypatch.setattr(torch_burst, "LONG", 60.0)
-    model, reference = both(written[name])
+    model, reference = both(writing(name))
     model.__class__ = Watched
     call = {**call, "eos_token_id": list(range(0, 101, 20))}
     assert texts(model, **call) == texts(reference, **call)
@@ -224,9 +173,9 @@ def test_no_step_of_a_burst_asks_for_a_number(written, monkeypatch, name, call):
 
 @pytest.mark.parametrize("mixed", [False, True])
 @pytest.mark.parametrize("name", ["llama", "gemma3-pattern"])
-def test_a_device_that_has_no_numbers_runs_a_burst(written, monkeypatch, name, mixed):
+def test_a_device_that_has_no_numbers_runs_a_burst(writing, monkeypatch, name, mixed):
     """Tensors of the device "meta" have shapes and no content: whatever looks at one raises, in every processor."""
-    model = TorchCausalLM.from_tensors(*written[name], device="meta")
+    model = TorchCausalLM.from_tensors(*read_parts(writing(name).directory), device="meta")
     chain, other = every_processor(1), every_processor(2)
     rows = [
         ClosedRow(np.arange(first + 1, dtype=np.int32), 3, 0, 20, 7, place, Recipe(list(own), Limits(60), True))
@@ -250,7 +199,7 @@ def test_a_device_that_has_no_numbers_runs_a_burst(written, monkeypatch, name, m
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 @pytest.mark.parametrize("call", [PLAIN, SAMPLED, CALLS["n-grams"]])
 @pytest.mark.parametrize("name", [*(case.name for case in FIRST), *WINDOWS])
-def test_a_gpu_gives_the_texts_of_a_cpu_and_is_never_waited_for(written, monkeypatch, name, call):
+def test_a_gpu_gives_the_texts_of_a_cpu_and_is_never_waited_for(writing, monkeypatch, name, call):
     def unwaited(*arguments, **settings):
         torch.cuda.set_sync_debug_mode("error")
         try:
@@ -259,52 +208,9 @@ def test_a_gpu_gives_the_texts_of_a_cpu_and_is_never_waited_for(written, monkeyp
             torch.cuda.set_sync_debug_mode("default")
 
     monkeypatch.setattr(torch_burst, "decode", unwaited)
-    model, reference = both(written[name])
+    model, reference = both(writing(name))
     assert texts(model.cuda(), **call) == texts(reference, **call)
     assert model.bursts
 
 
 DECODE, STEERED = torch_burst.decode, torch_burst.steered
-
-
-def never_looking(condition, body, state):
-    for _ in range(3):
-        condition(state)
-        state = body(state)
-    return state
-
-
-def unwaited_asarray(x, dtype, like=None):
-    """On a GPU `asarray` sends from pinned memory, without waiting; here what is sent is nothing."""
-    if isinstance(x, torch.Tensor) and x.device.type != "cpu":
-        return x.to(getattr(torch, dtype))
-    return torch.empty(np.shape(x), dtype=getattr(torch, dtype), device="meta")
-
-
-def every_processor(number):
-    """One of each kind that goes on by itself, with numbers of its own."""
-    return parts.LogitsProcessorList(
-        [
-            parts.SequenceBiasLogitsProcessor({(3,): 1.0, (4, 5): -2.0}),
-            parts.RepetitionPenaltyLogitsProcessor(1.0 + number / 10),
-            parts.NoRepeatNGramLogitsProcessor(3),
-            parts.NoBadWordsLogitsProcessor([[5], [6, 7]], [2]),
-            parts.MinLengthLogitsProcessor(4 + number, [2]),
-            parts.MinNewTokensLengthLogitsProcessor(3, 4 + number, [2]),
-            parts.ForcedBOSTokenLogitsProcessor(1),
-            parts.ForcedEOSTokenLogitsProcessor(50 + number, [2]),
-            parts.InfNanRemoveLogitsProcessor(),
-            parts.ExponentialDecayLengthPenalty((5, 1.0 + number / 10), [2], 3),
-            parts.SuppressTokensLogitsProcessor([8]),
-            parts.SuppressTokensAtBeginLogitsProcessor([9], 3 + number),
-            parts.TemperatureLogitsWarper(0.5 + number),
-            parts.TopKLogitsWarper(50 + number),
-            parts.TopPLogitsWarper(0.9 - number / 100),
-            parts.MinPLogitsWarper(0.01 * number),
-            parts.TypicalLogitsWarper(0.9 - number / 100),
-            parts.EpsilonLogitsWarper(0.0001 * number),
-            parts.EtaLogitsWarper(0.0001 * number),
-            parts.TopHLogitsWarper(0.5 + number / 100),
-            parts.LogitNormalization(),
-        ]
-    )

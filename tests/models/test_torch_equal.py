@@ -8,7 +8,7 @@ import pytest
 torch = pytest.importorskip("torch")
 
 from fabula.models.torch import TorchCausalLM  # noqa: E402
-from tests.models.configurations import read_family, read_tensors  # noqa: E402
+from tests.models.configurations import read_parts  # noqa: E402
 from tests.models.steps import make_batch, relative_error, shuffled_tables, stepped_logits  # noqa: E402
 
 LENGTHS = (45, 1, 17, 70, 33)
@@ -17,7 +17,7 @@ BOUND = 1e-5
 
 @pytest.fixture(scope="module")
 def model(written):
-    return TorchCausalLM.from_tensors(read_family(written.directory), read_tensors(written.directory))
+    return TorchCausalLM.from_tensors(*read_parts(written.directory))
 
 
 @pytest.fixture(scope="module")
@@ -87,9 +87,7 @@ def test_the_state_dict_is_that_of_transformers(model, written):
 def test_sixteen_bits_stay_close_to_transformers_in_sixteen_bits(written, rows):
     from transformers import AutoModelForCausalLM
 
-    model = TorchCausalLM.from_tensors(
-        read_family(written.directory), read_tensors(written.directory), dtype="bfloat16"
-    )
+    model = TorchCausalLM.from_tensors(*read_parts(written.directory), dtype="bfloat16")
     reference = AutoModelForCausalLM.from_pretrained(written.directory, dtype="bfloat16")
     ids = torch.tensor([rows[0]])
     with torch.no_grad():

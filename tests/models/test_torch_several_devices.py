@@ -19,24 +19,12 @@ from fabula.models.torch import TorchCausalLM  # noqa: E402  # needs torch
 from fabula.models.torch_seq2seq import TorchSeq2SeqLM  # noqa: E402  # needs torch
 from fabula.models.weights import stored_names  # noqa: E402
 from fabula.testing.tiny_model import write_tiny_model  # noqa: E402
-from tests.models import seq2seq_cases  # noqa: E402
 from tests.models.burst_cases import ASK, SAMPLED, prompts  # noqa: E402
-from tests.models.configurations import CASES, FIRST, read_family, read_tensors, write  # noqa: E402
+from tests.models.configurations import FIRST, read_parts  # noqa: E402
 from tests.models.pretended_devices import Elsewhere, PretendedDevices  # noqa: E402  # needs torch
 
 NAMES = (*(case.name for case in FIRST), "llama-tied", "gemma3-pattern", "mistral-window-of-blocks")
 AROUND = ("cuda:0", "cuda:1", "cpu")  # of the parts, one after the other
-
-
-@pytest.fixture(scope="module")
-def written(tmp_path_factory):
-    """name -> the family and the weights of a small random model."""
-    found = {}
-    for case in (*(case for case in CASES if case.name in NAMES), *seq2seq_cases.CASES[:3]):
-        folder = tmp_path_factory.mktemp(case.name)
-        (seq2seq_cases.write if case in seq2seq_cases.CASES else write)(case, folder)
-        found[case.name] = read_family(folder), read_tensors(folder)
-    return found
 
 
 @pytest.fixture
@@ -57,8 +45,9 @@ def around(parts, devices=AROUND, shift=0):
     return places_of(family, names, placed)
 
 
-def both(parts, devices=AROUND, shift=0, kind=TorchCausalLM):
+def both(written, devices=AROUND, shift=0, kind=TorchCausalLM):
     """A model on several devices, and the same on one."""
+    parts = read_parts(written.directory)
     with PretendedDevices() if devices == AROUND else nullcontext():
         model = kind.from_tensors(*parts, device=around(parts, devices, shift)).requires_grad_(False)
     return model, kind.from_tensors(*parts)
@@ -80,9 +69,9 @@ def same_texts(model, reference, **call):
 @pytest.mark.usefixtures("unnoted")
 class TestPretended:
     @pytest.mark.parametrize("name", NAMES)
-    def test_texts_are_those_of_one_device(self, written, name):
+    def test_texts_are_those_of_one_device(self, writing, name):
         for shift, call in enumerate(({}, SAMPLED, {"num_beams": 2})):
-            same_texts(*both(written[name], shift=shift), **call)
+            same_texts(*both(writing(name), shift=shift), **call)
 
     @pytest.mark.parametrize(
         "call",
@@ -98,12 +87,12 @@ class TestPretended:
         ],
         ids=lambda call: next(iter(call)),
     )
-    def test_so_are_those_of_every_cache_and_strategy(self, written, call):
+    def test_so_are_those_of_every_cache_and_strategy(self, writing, call):
         for shift in (0, 1) if "cache_implementation" in call else (1,):
-            same_texts(*both(written["gemma3-pattern"], shift=shift), **call)
+            same_texts(*both(writing("gemma3-pattern"), shift=shift), **call)
 
-    def test_each_layers_blocks_are_where_it_computes(self, written):
-        model, _ = both(written["gemma3-pattern"])
+    def test_each_layers_blocks_are_where_it_computes(self, writing):
+        model, _ = both(writing("gemma3-pattern"))
         assert model.hf_device_map == {
             "model.embed_tokens": 0,
             "model.layers.0": 1,
@@ -119,8 +108,8 @@ class TestPretended:
         assert {type(stored) for stored in cache.keys} == {Elsewhere, torch.Tensor}
 
     @pytest.mark.parametrize("name", ["llama", "gpt2", "gemma3-pattern"])
-    def test_a_call_of_the_model_gives_what_it_gives_on_one_device(self, written, name):
-        model, reference = both(written[name])
+    def test_a_call_of_the_model_gives_what_it_gives_on_one_device(self, writing, name):
+        model, reference = both(writing(name))
         ids, mask = map(torch.as_tensor, prompts())
         for given in (
             {"input_ids": ids, "attention_mask": mask},
@@ -135,7 +124,7 @@ class TestPretended:
                 assert one.device == model.device
                 assert torch.allclose(here(one), other, atol=1e-5)
 
-    def test_a_past_goes_on_and_is_read(self, written):
+    def test_a_past_goes_on_and_is_read(self, writing):
         ids, _ = map(torch.as_tensor, prompts())
 
         @torch.no_grad()
@@ -147,14 +136,14 @@ class TestPretended:
             more = model.generate(torch.cat([ids, ids[:, :1]], 1), past_key_values=past, **call)
             return [logits, more, *(part for layer in kept.to_dense() for part in layer)]
 
-        model, reference = both(written["llama"])
+        model, reference = both(writing("llama"))
         expected = calls(reference)
         with PretendedDevices():
             found = calls(model)
         assert all(torch.allclose(here(one), other, atol=1e-5) for one, other in zip(found, expected, strict=True))
 
     @pytest.mark.parametrize("name", ["t5-1.0", "t5-1.1", "t5-few-buckets"])
-    def test_an_encoder_may_be_elsewhere_than_its_decoder(self, written, name):
+    def test_an_encoder_may_be_elsewhere_than_its_decoder(self, writing, name):
         ids, mask = (torch.as_tensor(part) for part in prompts())
         ids = ids % 50 + 3
         given = {"input_ids": ids, "attention_mask": mask, "decoder_input_ids": ids[:, :7], "output_attentions": True}
@@ -168,20 +157,20 @@ class TestPretended:
             return [*texts, *flat(model(**given, output_hidden_states=True))]
 
         for shift in (0, 1):
-            model, reference = both(written[name], shift=shift, kind=TorchSeq2SeqLM)
+            model, reference = both(writing(name), shift=shift, kind=TorchSeq2SeqLM)
             expected = calls(reference)
             with PretendedDevices():
                 found = calls(model)
             assert all(torch.allclose(here(one), other, atol=1e-5) for one, other in zip(found, expected, strict=True))
 
-    def test_what_is_pretended_raises_where_devices_meet(self, written, monkeypatch):
-        model, _ = both(written["llama"])
+    def test_what_is_pretended_raises_where_devices_meet(self, writing, monkeypatch):
+        model, _ = both(writing("llama"))
         monkeypatch.setattr("fabula.models.torch_pass.Weights.arrive", None)
         with PretendedDevices(), pytest.raises(RuntimeError, match="got tensors on"):
             model(torch.tensor([[1, 2, 3]]))
 
-    def test_moving_a_model_brings_all_of_it_together(self, written):
-        model, reference = both(written["llama"])
+    def test_moving_a_model_brings_all_of_it_together(self, writing):
+        model, reference = both(writing("llama"))
         same_texts(model, reference)
         with PretendedDevices():
             model.to("cpu")
@@ -217,10 +206,10 @@ def test_a_map_onto_the_cpu_alone_is_the_model_without_one(tmp_path):
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 @pytest.mark.parametrize("name", NAMES)
-def test_gpus_and_the_cpu_together_give_the_texts_of_the_cpu(written, name):
+def test_gpus_and_the_cpu_together_give_the_texts_of_the_cpu(writing, name):
     devices = [*(f"cuda:{index}" for index in range(torch.cuda.device_count())), "cpu"]
     for shift, call in enumerate(({}, SAMPLED)):
-        model, reference = both(written[name], devices, shift)
+        model, reference = both(writing(name), devices, shift)
         assert texts(model, **call) == texts(reference, **call)
 
 

@@ -11,7 +11,7 @@ torch = pytest.importorskip("torch")
 pytest.importorskip("transformers")
 
 from fabula.models.torch import TorchCausalLM  # noqa: E402
-from tests.models.configurations import FIRST, read_family, read_tensors, write  # noqa: E402
+from tests.models.configurations import FIRST, read_parts, write  # noqa: E402
 from tests.models.steps import relative_error  # noqa: E402
 
 
@@ -19,7 +19,7 @@ from tests.models.steps import relative_error  # noqa: E402
 def pair(request, tmp_path_factory):
     directory = tmp_path_factory.mktemp("model")
     reference = write(request.param, directory)
-    return TorchCausalLM.from_tensors(read_family(directory), read_tensors(directory)), reference
+    return TorchCausalLM.from_tensors(*read_parts(directory)), reference
 
 
 def _inputs():
@@ -77,7 +77,7 @@ def test_a_saved_model_is_read_by_both(pair, tmp_path):
 
     pair[0].save_pretrained(tmp_path / "new")
     ids, _, _ = _inputs()
-    again = TorchCausalLM.from_tensors(read_family(tmp_path / "new"), read_tensors(tmp_path / "new"))
+    again = TorchCausalLM.from_tensors(*read_parts(tmp_path / "new"))
     theirs = AutoModelForCausalLM.from_pretrained(tmp_path / "new")
     with torch.no_grad():
         expected = pair[0](ids).logits

@@ -28,13 +28,14 @@ class Door:
     needs: tuple[str, ...] = ()
     lacks: tuple[str, ...] = ()  # what an output cannot have here, which is then not asked for
 
-    def load(self, source: Any, encodes: bool = False, **options: Any) -> Any:
-        """The model of a directory or file; a test that needs it is skipped where the framework is absent.
-
-        `encodes`: it has an encoder.
-        """
+    def require(self) -> None:
+        """Skips the test where the framework is absent."""
         for name in self.needs:
             pytest.importorskip(name)
+
+    def load(self, source: Any, encodes: bool = False, **options: Any) -> Any:
+        """The model of a directory or file, which may have an encoder; where the framework is absent, a skip."""
+        self.require()
         bound = {"threads": 1} if self.backend == "native" else {}
         given = {"dtype": "float32", "backend": self.backend, **bound, **options}
         entry = self.entry.replace("CausalLM", "Seq2SeqLM") if encodes else self.entry
