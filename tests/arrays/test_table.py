@@ -66,6 +66,7 @@ CASES = [
     ("reshape", (X, (9, 4)), X.reshape(9, 4)),
     ("reshape", (X, (-1,)), X.reshape(-1)),
     ("matrix_transpose", (X,), X.T),
+    ("matmul", (np.stack([X, Y]), np.stack([Y.T, X.T])), np.stack([X @ Y.T, Y @ X.T])),
     ("broadcast_to", (X[:1], (3, 9)), np.repeat(X[:1], 3, axis=0)),
     ("concat", ([X, Y],), np.concatenate([X, Y], axis=-1)),
     ("concat", ([X, Y], 0), np.concatenate([X, Y], axis=0)),

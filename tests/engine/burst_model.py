@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from importlib import import_module
 
 import numpy as np
@@ -10,10 +11,14 @@ from fabula.cache.blocks import BLOCK
 from fabula.decoding.closed import map_arrays
 from fabula.decoding.closed_beam_loop import decode_beams
 from fabula.decoding.closed_beams import Found, beam_leaves_of, made_by
+from fabula.decoding.closed_contrastive import settled_of, text_leaves_of
+from fabula.decoding.closed_contrastive_loop import FoundTexts, decode_texts
 from fabula.decoding.closed_loop import decode
 from fabula.decoding.closed_record import Recorded, blank, gained_of
 from fabula.ops.protocol import NO_TAPS, Forward
 from fabula.testing.hash_model import HashModel
+
+FEATURES = 6  # of a hidden state
 
 
 class BurstModel(HashModel):
@@ -28,7 +33,22 @@ class BurstModel(HashModel):
     def step(self, batch, cache, taps=NO_TAPS):
         forward = super().step(batch, cache, taps)
         early = {layer: self.xp.asarray(self.early(forward.logits, layer), "float32") for layer in taps.layer_logits}
-        return Forward(self.xp.asarray(forward.logits, "float32"), layer_logits=early or None)
+        hidden = self.xp.asarray(self.hidden_of(batch, cache), "float32") if taps.final_hidden else None
+        return Forward(self.xp.asarray(forward.logits, "float32"), hidden, layer_logits=early or None)
+
+    def hidden_of(self, batch, cache):
+        """Float["S D"]: after what the cache holds of a row, up to each of its scored positions."""
+        found = []
+        for row, table in enumerate(batch.tables):
+            start, end = batch.starts[row], batch.starts[row + 1]
+            for scored in batch.scored[(batch.scored >= start) & (batch.scored < end)]:
+                found.append(self.hidden(cache.tokens[table].reshape(-1)[: batch.first[row] + scored - start + 1]))
+        return np.array(found, np.float32).reshape(-1, FEATURES)
+
+    def hidden(self, tokens):
+        """Float["D"]: the final hidden state after these tokens."""
+        words = np.asarray(tokens, np.uint32)
+        return np.random.default_rng(np.concatenate([[7, len(words)], words])).standard_normal(FEATURES, np.float32)
 
     def early(self, logits, layer):
         """What the head makes of a layer's output."""
@@ -58,6 +78,44 @@ class BurstModel(HashModel):
         new = gained_of(rows, self.xp.to_host(end.tokens), self.xp.to_host(end.lengths), kept, len(rows.lengths))
         self.bursts.append([len(part) for part in new])
         return new
+
+    def burst_texts(self, batch, cache, form, texts):
+        xp = self.xp
+        leaves, rebuild = text_leaves_of(texts)
+        here = rebuild([xp.asarray(part, str(part.dtype)) for part in leaves])
+        dense = cache.tokens[batch.tables].reshape(len(batch.tables), -1)
+        needed = int((batch.first.reshape(-1, form.width)[:, 0] + texts.rows.room).max())
+        assert needed <= dense.shape[1], "a position without a block"
+        every = np.arange(len(dense))
+
+        def forward(last, positions, dense):
+            last, positions = xp.to_host(last), xp.to_host(positions)
+            dense = dense.copy()
+            dense[every, positions] = last
+            rows = [row[: position + 1] for row, position in zip(dense, positions, strict=True)]
+            found = (np.array([of(row) for row in rows]) for of in (self.next_logits, self.hidden))
+            return tuple(xp.asarray(part, "float32") for part in found), dense
+
+        def share(dense, parents, positions):
+            parents, positions = xp.to_host(parents), xp.to_host(positions)
+            dense = dense.copy()
+            dense[every, positions] = dense[parents, positions]
+            return dense
+
+        turns = int(texts.rows.room.max())
+        kept = blank(xp, form.chain, here.rows, turns, self.vocabulary)
+        wider = replace(here, read=xp.concat([here.read, xp.zeros_like(here.read[:, :1])] * (turns + 1), axis=1))
+        found, dense = decode_texts(forward, share, dense, form, wider, turns, kept)
+        if found.kept:
+            kept = Recorded(*(part if isinstance(part, tuple) else xp.to_host(part) for part in found.kept))
+        found = FoundTexts(*map(xp.to_host, found[:-1]), kept)
+        settled = settled_of(texts, found, len(texts.alpha))
+        for place, own in enumerate(settled):
+            row = place * form.width
+            for position in range(batch.first[row], batch.first[row] + len(own)):
+                cache.tokens[batch.tables[row, position // BLOCK], position % BLOCK] = dense[row, position]
+        self.bursts.append([len(own) for own in settled])
+        return settled
 
     def burst_beams(self, batch, cache, form, beams):
         xp = self.xp

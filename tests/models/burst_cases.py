@@ -45,6 +45,12 @@ DIVERSE_BEAMS = {
     "repetition_penalty": 1.1,
     "eos_token_id": [7, 14, 77],
 }
+CONTRASTIVE = {
+    "max_new_tokens": 40,
+    "penalty_alpha": 0.6,
+    "top_k": 4,
+    "repetition_penalty": 1.1,
+}
 ASK = {"pad_token_id": 0, "eos_token_id": 77}
 
 

@@ -14,6 +14,7 @@ from tests.equal.frameworks.doors import DOORS, REFERENCE, step_by_step
 from tests.models.burst_cases import (
     BEAMS,
     CONTRASTED,
+    CONTRASTIVE,
     DIVERSE_BEAMS,
     DRAWN_BEAMS,
     GUIDED,
@@ -128,3 +129,14 @@ def test_diverse_beams_are_those_of_pytorch(door, both):
         call = {**DIVERSE_BEAMS, **change}
         assert search(door, model, **call) == search(REFERENCE, reference, **call)
     assert len(model.bursts.compiled) == 1, "another penalty compiles nothing"
+
+
+def test_contrastive_search_is_that_of_pytorch_and_other_numbers_compile_nothing(door, both, monkeypatch):
+    model, reference = both("llama")
+    settled, run = [], model.bursts.run_texts
+    monkeypatch.setattr(model.bursts, "run_texts", lambda *given: settled.append(run(*given)) or settled[-1])
+    for rows, change in ((3, {}), (3, {"penalty_alpha": 0.9, "repetition_penalty": 1.3}), (2, {"max_new_tokens": 70})):
+        call = {**CONTRASTIVE, **change}
+        assert generate(door, model, rows, **call) == generate(REFERENCE, reference, rows, **call)
+    assert len(model.bursts.compiled) == 1, "three texts and at most 128 positions are one bucket"
+    assert max(len(own) for burst in settled for own in burst) == 64, "most tokens are of bursts"

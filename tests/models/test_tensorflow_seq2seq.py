@@ -42,7 +42,7 @@ class Written:
 def plain(folder, **options):
     """The model without XLA, whose compiling would cost what all these tests cost, and so without bursts."""
     model = TFAutoModelForSeq2SeqLM.from_pretrained(folder, **options)
-    model.programs.xla, model.burst, model.burst_beams = False, None, None
+    model.programs.xla, model.burst, model.burst_beams, model.burst_texts = False, None, None, None
     return model
 
 

@@ -88,6 +88,11 @@ def matrix_transpose(x: Array) -> Array:
     return jnp.swapaxes(x, -1, -2)
 
 
+def matmul(x: Array, y: Array) -> Array:
+    """Products of matrices ["... N K"] and ["... K M"], as exact as the type allows."""
+    return jnp.matmul(x, y, precision=jax.lax.Precision.HIGHEST)
+
+
 def broadcast_to(x: Array, shape: Sequence[int]) -> Array:
     """x repeated to a shape."""
     return jnp.broadcast_to(x, tuple(shape))

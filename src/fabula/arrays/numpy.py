@@ -78,6 +78,11 @@ def matrix_transpose(x: Array) -> Array:
     return np.swapaxes(x, -1, -2)
 
 
+def matmul(x: Array, y: Array) -> Array:
+    """Products of matrices ["... N K"] and ["... K M"], as exact as the type allows."""
+    return np.matmul(x, y)
+
+
 def broadcast_to(x: Array, shape: Sequence[int]) -> Array:
     """x repeated to a shape."""
     return np.broadcast_to(x, shape)

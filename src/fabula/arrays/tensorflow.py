@@ -92,6 +92,11 @@ def matrix_transpose(x: Array) -> Array:
     return tf.linalg.matrix_transpose(x)
 
 
+def matmul(x: Array, y: Array) -> Array:
+    """Products of matrices ["... N K"] and ["... K M"], as exact as the type allows."""
+    return tf.matmul(x, y)
+
+
 def broadcast_to(x: Array, shape: Sequence[int]) -> Array:
     """x repeated to a shape."""
     return tf.broadcast_to(x, tuple(shape))

@@ -93,6 +93,11 @@ def matrix_transpose(x: Array) -> Array:
     return x.mT
 
 
+def matmul(x: Array, y: Array) -> Array:
+    """Products of matrices ["... N K"] and ["... K M"], as exact as the type allows."""
+    return torch.matmul(x, y)
+
+
 def broadcast_to(x: Array, shape: Sequence[int]) -> Array:
     """x repeated to a shape."""
     return x.expand(tuple(shape))

@@ -11,7 +11,7 @@ import numpy as np
 from fabula.decoding.closed import ClosedRows, Form
 from fabula.decoding.log_probabilities import log_probabilities, top_log_probabilities
 
-__all__ = ["Gained", "Recorded", "blank", "gained_of", "noted", "turns_within"]
+__all__ = ["Gained", "Recorded", "blank", "gained_of", "noted", "recorded_of", "turns_within"]
 
 MOST = 64 << 20  # bytes: what a burst keeps of scores and logits
 
@@ -85,12 +85,13 @@ def gained_of(rows: ClosedRows, tokens: np.ndarray, lengths: np.ndarray, kept: A
     """What each of the first `count` rows gained, from what `decode` made, on the host."""
     bounds = list(zip(rows.lengths.tolist(), lengths.tolist(), strict=True))[:count]
     return [
-        Gained(tokens[row, start:end], _of_row(kept, row, end - start) if kept else None)
+        Gained(tokens[row, start:end], recorded_of(kept, row, end - start) if kept else None)
         for row, (start, end) in enumerate(bounds)
     ]
 
 
-def _of_row(kept: Recorded, row: int, turns: int) -> Recorded:
+def recorded_of(kept: Recorded, row: int, turns: int) -> Recorded:
+    """The first turns of one row."""
     parts: Sequence[Any] = [part if isinstance(part, tuple) else part[:turns, row] for part in kept[1:]]
     return Recorded(turns, *parts)
 

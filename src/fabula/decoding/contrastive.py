@@ -15,13 +15,13 @@ from fabula.decoding.strategy import FinishReason, Hypothesis, Move, Turn, Under
 from fabula.errors import ArgumentError
 from fabula.taps import Taps
 
-__all__ = ["ContrastiveSearch"]
+__all__ = ["Candidates", "ContrastiveSearch", "directions"]
 
 FINAL = Taps(final_hidden=True)
 
 
 @dataclass(frozen=True, slots=True)
-class _Candidates:
+class Candidates:
     """What is known of the rows of the last move, one a candidate, before the model has read the candidates."""
 
     tokens: np.ndarray  # Int["W"]
@@ -69,12 +69,12 @@ class ContrastiveSearch:
         proposed = iter(self._proposed(turn, *zip(*living, strict=True)) if living else ())
         return [next(proposed) if text.reason is None else _finished(turn.context, text) for text in texts]
 
-    def _settled(self, turn: Turn, carries: Sequence[_Candidates]) -> list[_Text]:
+    def _settled(self, turn: Turn, carries: Sequence[Candidates]) -> list[_Text]:
         """The texts with the candidate that is worth most."""
         xp = arrays.of(turn.logits)
-        directions, each, texts = _directions(turn.tapped.last_hidden), turn.logits.shape[0] // len(carries), []
+        found, each, texts = directions(turn.tapped.last_hidden), turn.logits.shape[0] // len(carries), []
         for place, carry in enumerate(carries):
-            own = directions[place * each : (place + 1) * each]
+            own = found[place * each : (place + 1) * each]
             penalties = xp.to_host(xp.max(own @ xp.matrix_transpose(carry.read)))
             winner = int(((1 - self.alpha) * carry.probabilities - self.alpha * penalties).argmax())
             read = xp.concat([carry.read, own[winner : winner + 1]], axis=0)
@@ -100,7 +100,7 @@ class ContrastiveSearch:
             reasons = tuple(one.ends(row, token) for token in tokens.tolist())
             moves.append(
                 Move(
-                    carry=_Candidates(tokens, chances[place, :count], reasons, text.read),
+                    carry=Candidates(tokens, chances[place, :count], reasons, text.read),
                     parents=np.full(count, row, np.int32),
                     tokens=tokens,
                     settled=text.settled,
@@ -113,10 +113,10 @@ class ContrastiveSearch:
 
 def _begun(turn: Turn) -> list[_Text]:
     """The prompts."""
-    return [_Text(row, 0, _directions(hidden)) for row, hidden in enumerate(turn.tapped.hidden)]
+    return [_Text(row, 0, directions(hidden)) for row, hidden in enumerate(turn.tapped.hidden)]
 
 
-def _directions(hidden: Any) -> Any:
+def directions(hidden: Any) -> Any:
     """Float32["N D"]: each vector over its length."""
     xp = arrays.of(hidden)
     wide = xp.astype(hidden, "float32")

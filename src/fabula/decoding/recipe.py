@@ -95,12 +95,12 @@ class Recipe:
         """Whether nothing but the rows' tokens and numbers decides how they go on.
 
         Of the processors each says so itself, and of the strategies greedy search, sampling, DoLa and beam search can,
-        the diverse one too.
+        the diverse one too; contrastive search once the prompt is computed.
         """
         limits, record = self.limits, self.record
         ends = limits.stop_strings or limits.ends or limits.max_time is not None
         shown = record.hidden_states or record.attentions
-        return self.drafter is None and not self.wants_whole_prompt and not shown and not ends
+        return self.drafter is None and not record.prompt and not shown and not ends
 
     @property
     def wants_outputs(self) -> bool:

@@ -152,6 +152,7 @@ class Move:
     finished: tuple[Hypothesis, ...] | None = None  # the result, best first; then parents and tokens mean nothing
     scores: Any = None  # Float["R V"]: what was chosen from, to be recorded
     recorded: np.ndarray | None = None  # Int["K"]: the rows whose logits and states are; None: all
+    written: np.ndarray | None = None  # Int["N"]: first all rows become one, with these in place of its last token
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,14 +9,16 @@ from typing import Any, Protocol
 from fabula.cache.blocks import BLOCK
 from fabula.decoding.closed import ClosedRow, ClosedRows, Form, close
 from fabula.decoding.closed_beams import BeamForm, ClosedBeams, ClosedGroup, Made, close_beams, replayed
+from fabula.decoding.closed_contrastive import ClosedText, ClosedTexts, ContrastiveForm, close_texts, move_of
 from fabula.decoding.closed_record import Gained
 from fabula.decoding.layer_contrast import LayerContrast
 from fabula.decoding.recipe import Recipe
 from fabula.decoding.sample import SAMPLE
 from fabula.decoding.strategy import FinishReason, Move
+from fabula.engine.burst_texts import BurstOfTexts, are_texts, counts_of, first_rows, kept_of_text, text_of
 from fabula.engine.group import Group
 from fabula.engine.recording import steps_of_burst
-from fabula.engine.request import Step
+from fabula.engine.request import Kept, Step
 from fabula.engine.row import Row
 from fabula.engine.scheduler import Plan, Scheduler
 from fabula.ops.protocol import Batch
@@ -25,7 +27,8 @@ __all__ = ["LONGEST", "Burst", "BurstOfBeams", "Bursts", "HasBurst", "HasBurstOf
 
 LONGEST = 64  # steps: new requests, and whoever wants to cancel one, wait so long
 
-Chosen = tuple[Group, list[Step] | Move]  # what a group did in many steps, which is computed and to be committed
+# What a group did in many steps, which is computed and to be committed, and what is kept of a search's turns.
+Chosen = tuple[Group, list[Step] | Move, Sequence[Kept]]
 Prepared = Callable[[Batch, Any], list[Chosen]]  # of the first step's batch and the cache; groups that did nothing lack
 
 
@@ -81,6 +84,11 @@ class Bursts:
         """The model's for beam search, if it has one."""
         return getattr(self.model, "burst_beams", None)
 
+    @property
+    def burst_texts(self) -> BurstOfTexts | None:
+        """The model's for contrastive search, if it has one."""
+        return getattr(self.model, "burst_texts", None)
+
     def forget(self) -> None:
         """Nothing is held of the rows that went on."""
         self._refused, self._paused = None, False
@@ -97,6 +105,8 @@ class Bursts:
             return None
         if self.burst is not None and _are_rows(plan) and self._takes(plan.groups):
             return self._rows(plan, scheduler)
+        if are_texts(plan):
+            return None if self.burst_texts is None else self._texts(plan, scheduler)
         if self.burst_beams is not None and _are_beams(plan):
             return self._beams(plan, scheduler)
         return None
@@ -133,6 +143,19 @@ class Bursts:
                 return partial(self._run_beams, plan.groups, *closed)
         return None
 
+    def _texts(self, plan: Plan, scheduler: Scheduler) -> Prepared | None:
+        for rooms in _halved([_room(group) + 1 for group in plan.groups]):  # in turns, of which the first is underway
+            rows = [_closed_row(group, group.rows[0], room) for group, room in zip(plan.groups, rooms, strict=True)]
+            texts = [text_of(group, row) for group, row in zip(plan.groups, rows, strict=True)]
+            closed = close_texts(texts, hurried=bool(scheduler.waiting))
+            if closed is None:
+                return None
+            counts = [counts_of(group, room) for group, room in zip(plan.groups, rooms, strict=True)]
+            if scheduler.reserve_ahead(plan, [count for own in counts for count in own]):
+                self._refused = None
+                return partial(self._run_texts, plan.groups, texts, *closed)
+        return None
+
     def _run_rows(self, groups: list[Group], form: Form, rows: ClosedRows, batch: Batch, cache: Any) -> list[Chosen]:
         """What each row got; where one got nothing the next step is no burst: an ordinary step says why."""
         assert self.burst is not None
@@ -142,7 +165,7 @@ class Bursts:
                 row.advance(len(new))
         self._paused = not all(map(len, gained))
         each = zip(groups, gained, strict=True)
-        return [(group, steps_of_burst(group.request.recipe.record, new)) for group, new in each if len(new)]
+        return [(group, steps_of_burst(group.request.recipe.record, new), ()) for group, new in each if len(new)]
 
     def _run_beams(
         self, groups: list[Group], form: BeamForm, beams: ClosedBeams, batch: Batch, cache: Any
@@ -152,7 +175,23 @@ class Bursts:
         made = self.burst_beams(batch, cache, form, beams)
         moves = [_replayed(group, own) for group, own in zip(groups, made, strict=True)]
         self._paused = None in moves
-        return [(group, move) for group, move in zip(groups, moves, strict=True) if move is not None]
+        return [(group, move, ()) for group, move in zip(groups, moves, strict=True) if move is not None]
+
+    def _run_texts(
+        self,
+        groups: list[Group],
+        texts: list[ClosedText],
+        form: ContrastiveForm,
+        closed: ClosedTexts,
+        batch: Batch,
+        cache: Any,
+    ) -> list[Chosen]:
+        """What each text was settled to go on with; where there is nothing the next step is no burst."""
+        assert self.burst_texts is not None
+        settled = self.burst_texts(first_rows(batch, groups, form.width), cache, form, closed)
+        self._paused = not all(map(len, settled))
+        each = zip(groups, texts, settled, strict=True)
+        return [(group, move_of(text, own), kept_of_text(group, own)) for group, text, own in each if len(own)]
 
 
 def _is_closed(group: Group) -> bool:

@@ -154,7 +154,7 @@ class Engine:
         if not self._plain:
             score_prompts(plan, forward.logits, built.spans)
         for group, chosen, kept in self._choose(plan.ready, forward, built.spans):
-            self._answer(group, chosen, kept)
+            self._answer(group, chosen, () if kept is None else (kept,))
 
     def _advance_far(self, plan: Plan) -> bool:
         """Many steps of a plan at once, if its rows allow that, and commits what they chose."""
@@ -162,8 +162,8 @@ class Engine:
         if burst is None:
             return False
         self._copy(plan)
-        for group, chosen in self._computed(plan, lambda: burst(batch_of(plan), self.storage)) or ():
-            self._answer(group, chosen, None)
+        for group, chosen, kept in self._computed(plan, lambda: burst(batch_of(plan), self.storage)) or ():
+            self._answer(group, chosen, kept)
         return True
 
     def _copy(self, plan: Plan) -> None:
@@ -215,7 +215,7 @@ class Engine:
             for row in group.members:
                 row.salt = None
 
-    def _answer(self, group: Group, chosen: list[Step] | Move, kept: Kept | None) -> None:
+    def _answer(self, group: Group, chosen: list[Step] | Move, kept: Sequence[Kept]) -> None:
         """Commits what a group chose; what its callbacks raise ends its request, and no other."""
         ticket = self.tickets.get(id(group.request))
         if ticket is None or group not in ticket.groups:
@@ -251,14 +251,16 @@ class Engine:
                 self._end(group, ticket)
                 return
 
-    def _move(self, group: Group, ticket: Ticket, move: Move, kept: Kept | None) -> None:
+    def _move(self, group: Group, ticket: Ticket, move: Move, kept: Sequence[Kept]) -> None:
         """A search's move: its rows change, or its results are delivered."""
         sink = group.request.sink
-        if kept is not None and (move.recorded is None or len(move.recorded)):
-            sink.turned(kept if move.recorded is None else kept.of(move.recorded))
+        for turn in kept if move.recorded is None or len(move.recorded) else ():
+            sink.turned(turn if move.recorded is None else turn.of(move.recorded))
         for token in move.settled:
             sink.put(group.index, Step(token))
         group.settled += len(move.settled)
+        if move.written is not None:
+            group.become_one(move.written)
         if move.finished is None:
             group.carry = move.carry
             (group.move if move.tokens.ndim == 1 else group.descend)(move)

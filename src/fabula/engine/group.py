@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
+
 from fabula.cache.blocks import BLOCK, BlockPool
 from fabula.decoding.strategy import Move
 from fabula.engine.request import Request
@@ -70,6 +72,17 @@ class Group:
             row.completes_stop_string(token)
             row.append(token)
             row.stream = self.request.stream + place
+
+    def become_one(self, written: np.ndarray) -> None:
+        """The rows become the first of them, in whose blocks these tokens are computed, in place of its last one."""
+        first, *others = self.rows
+        for row in others:
+            row.drop()
+        self.rows = [first]
+        first.length -= 1
+        for token in written.tolist():
+            first.append(token)
+        first.advance(len(written))
 
     def descend(self, move: Move) -> None:
         """The rows become what many turns made of them: each keeps the blocks that it was given for them.

@@ -11,18 +11,19 @@ import numpy as np
 from fabula.cache.blocks import BLOCK, blocks_for
 from fabula.decoding.closed import ClosedRows, Form, padded
 from fabula.decoding.closed_beams import ClosedBeams, padded_beams
+from fabula.decoding.closed_contrastive import ClosedTexts, ContrastiveForm, fits, padded_texts
 from fabula.decoding.closed_record import turns_within
 from fabula.engine.burst import LONGEST
 from fabula.ops.protocol import Batch
 from fabula.ops.rectangles import LEAST_BLOCKS, bucket
 
-__all__ = ["Shaped", "shaped", "shaped_beams"]
+__all__ = ["Shaped", "shaped", "shaped_beams", "shaped_texts"]
 
 FEW = 16  # blocks
 SPARE = 4  # a loop serves down to a fourth of the rows, or of the blocks, that it is compiled for
 
 
-Closed = TypeVar("Closed", ClosedRows, ClosedBeams)
+Closed = TypeVar("Closed", ClosedRows, ClosedBeams, ClosedTexts)
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +78,20 @@ def shaped_beams(batch: Batch, beams: ClosedBeams, compiled: Iterable[tuple[int,
     tables, first = _tables(batch, height, width)
     groups = padded_beams(beams, height // each, width * BLOCK)
     return Shaped(groups, tables, first // BLOCK * BLOCK, first % BLOCK, LONGEST + BLOCK)
+
+
+def shaped_texts(
+    batch: Batch, form: ContrastiveForm, texts: ClosedTexts, vocabulary: int, compiled: Iterable[tuple[int, int]] = ()
+) -> Shaped[ClosedTexts]:
+    """The same for texts and their candidates, whose number is a power of two; a text writes as its first row does."""
+    features = texts.read.shape[2]
+    serving = [pair for pair in compiled if fits(pair[0] // form.width, pair[1] * BLOCK, features)]
+    height, width = _size(batch, texts.rows, serving, form.width)
+    tables, first = _tables(batch, height, width)
+    most = turns_within(form.chain, height // form.width, vocabulary, LONGEST)
+    shorter = replace(texts, rows=replace(texts.rows, room=np.minimum(texts.rows.room, most)))
+    closed = padded_texts(shorter, height // form.width, width * BLOCK)
+    return Shaped(closed, tables, first, np.zeros_like(first), most)
 
 
 def _size(batch: Batch, rows: ClosedRows, compiled: Iterable[tuple[int, int]], each: int) -> tuple[int, int]:

@@ -17,6 +17,7 @@ from fabula.cache.kinds import DYNAMIC, CacheKind
 from fabula.cache.stamp import Stamp
 from fabula.decoding.closed import ClosedRows, Form
 from fabula.decoding.closed_beams import BeamForm, ClosedBeams, Made
+from fabula.decoding.closed_contrastive import ClosedTexts, ContrastiveForm, SettledText
 from fabula.decoding.closed_record import Gained
 from fabula.errors import NotSupportedError
 from fabula.generation.jax_mixin import FlaxGenerationMixin
@@ -198,6 +199,14 @@ class JaxCausalLM(FlaxGenerationMixin, nnx.Module):
         weights = self.weights()
         with within(mesh_of(weights)), self._whole(cache):
             return self.bursts.run_beams(weights, batch, cache, form, beams)
+
+    def burst_texts(
+        self, batch: Batch, cache: JaxCache, form: ContrastiveForm, texts: ClosedTexts
+    ) -> list[SettledText]:
+        """Many turns of contrastive search at once: what each text was settled to go on with (engine/burst.py)."""
+        weights = self.weights()
+        with within(mesh_of(weights)), self._whole(cache):
+            return self.bursts.run_texts(weights, batch, cache, form, texts)
 
     @contextmanager
     def _whole(self, cache: JaxCache) -> Iterator[None]:

@@ -1,4 +1,4 @@
-"""Many steps of closed rows or beams in JAX: one compiled `lax.while_loop` over keys and values out of their blocks."""
+"""Many steps of closed rows, beams or texts in JAX: a compiled `lax.while_loop` over keys and values out of blocks."""
 
 from __future__ import annotations
 
@@ -17,9 +17,11 @@ from fabula.cache.jax import JaxCache, State
 from fabula.decoding.closed import ClosedRows, Form, leaves_of
 from fabula.decoding.closed_beam_loop import decode_beams
 from fabula.decoding.closed_beams import BeamForm, ClosedBeams, Found, Made, beam_leaves_of, made_by
+from fabula.decoding.closed_contrastive import ClosedTexts, ContrastiveForm, SettledText, settled_of, text_leaves_of
+from fabula.decoding.closed_contrastive_loop import FoundTexts, decode_texts
 from fabula.decoding.closed_loop import decode
 from fabula.decoding.closed_record import Gained, blank, gained_of
-from fabula.models.burst_shapes import shaped, shaped_beams
+from fabula.models.burst_shapes import shaped, shaped_beams, shaped_texts
 from fabula.models.jax_memory import own_memories, together
 from fabula.models.jax_pass import Program
 from fabula.models.jax_weights import Weights
@@ -32,7 +34,7 @@ Array = jax.Array
 Closed = TypeVar("Closed")
 Rebuild: TypeAlias = Callable[[Sequence[Any]], Closed]
 # Of a loop: the form, end tokens, columns S of memories (0: no encoder), rows R, blocks of a row B.
-Key = tuple[Form | BeamForm, int, int, int, int]
+Key = tuple[Form | BeamForm | ContrastiveForm, int, int, int, int]
 
 __all__ = ["Bursts"]
 
@@ -74,6 +76,22 @@ class Bursts:
         found = Found(*map(np.asarray, found))
         cache.state = _stored(cache.state, new, burst.slots(found.turns.repeat(form.beams), cache.nowhere))
         return made_by(form, found, len(beams.hasty))
+
+    def run_texts(
+        self, weights: Weights, batch: Batch, cache: JaxCache, form: ContrastiveForm, texts: ClosedTexts
+    ) -> list[SettledText]:
+        """What each text was settled to go on with, whose keys and values are in the cache then."""
+        memories = joined(batch.memories, together)
+        alike = (form, bucket(texts.rows.ends.shape[1]), columns_of(memories))
+        burst = shaped_texts(batch, form, texts, self._vocabulary, self._shapes(alike))
+        leaves, rebuild = text_leaves_of(burst.closed)
+        program = self._program((*alike, *burst.tables.shape), partial(self._settled, form, rebuild, burst.steps))
+        memory = own_memories(memories, len(burst.first))
+        found, new = program(weights, memory, _dense(cache.state, burst.tables), burst.first, leaves)
+        found = jax.tree.map(np.asarray, found)
+        made = (found.lengths - burst.closed.rows.lengths).repeat(form.width)
+        cache.state = _stored(cache.state, new, burst.slots(made, cache.nowhere)[:: form.width])
+        return settled_of(burst.closed, found, len(texts.alpha))
 
     @property
     def _vocabulary(self) -> int:
@@ -127,6 +145,30 @@ class Bursts:
         forward = partial(self.program.in_dense, weights, memory)
         found, dense = decode_beams(forward, _reordered, dense, form, rebuild(leaves))
         return found, jax.tree.map(partial(_new, first, steps), dense)
+
+    def _settled(
+        self,
+        form: ContrastiveForm,
+        rebuild: Rebuild[ClosedTexts],
+        steps: int,
+        weights: Weights,
+        memory: OwnMemories | None,
+        dense: State,
+        first: Array,
+        leaves: Sequence[Array],
+    ) -> tuple[FoundTexts, State]:
+        """Traced: what was settled, and the keys and values of it, each text's in its first row."""
+        texts = rebuild(leaves)
+        kept = blank(functions, form.chain, texts.rows, steps, self._vocabulary)
+        forward = partial(self.program.shown_in_dense, weights, memory)
+        found, dense = decode_texts(forward, _shared, dense, form, texts, steps, kept)
+        return found, jax.tree.map(lambda array: _new(first[:: form.width], steps, array[:, :: form.width]), dense)
+
+
+def _shared(dense: State, parents: Array, position: Array) -> State:
+    """["layers R heads L features"]: at each row's position Int["R"] what the row Int["R"] has there."""
+    rows = jnp.arange(len(parents))
+    return jax.tree.map(lambda array: array.at[:, rows, :, position].set(array[:, parents, :, position]), dense)
 
 
 def _reordered(dense: State, parents: Array) -> State:

@@ -91,10 +91,22 @@ class Program:
         [layers, R, heads, L, features]. `layers`: after which so many layers the head is asked too; then the logits are
         a list, the last layer's first.
         """
-        rows = Rows(tokens[:, None], positions[:, None], memory=memory)
-        outputs, state = self.traced(weights, rows, DenseSource(state, positions[:, None]), Taps(layer_logits=layers))
+        outputs, state = self._over_dense(weights, memory, tokens, positions, state, Taps(layer_logits=layers))
         early = [outputs.layer_logits[layer] for layer in layers]
         return [outputs.logits, *early] if early else outputs.logits, state
+
+    def shown_in_dense(
+        self, weights: Weights, memory: Any, tokens: Array, positions: Array, state: tuple[Any, Any]
+    ) -> tuple[tuple[Array, Array], tuple[Any, Any]]:
+        """Traced: the same, and behind the logits the final hidden states Float["R D"]."""
+        outputs, state = self._over_dense(weights, memory, tokens, positions, state, Taps(final_hidden=True))
+        return (outputs.logits, outputs.hidden), state
+
+    def _over_dense(
+        self, weights: Weights, memory: Any, tokens: Array, positions: Array, state: tuple[Any, Any], taps: Taps
+    ) -> tuple[Outputs, tuple[Any, Any]]:
+        rows = Rows(tokens[:, None], positions[:, None], memory=memory)
+        return self.traced(weights, rows, DenseSource(state, positions[:, None]), taps)
 
     def turned(self, weights: Weights) -> tuple[Program, Weights]:
         """Traced: the same passes with every matrix of a layer as [out, in], and their weights."""

@@ -14,6 +14,7 @@ from fabula.cache.stamp import Stamp
 from fabula.cache.tensorflow import TFCache
 from fabula.decoding.closed import ClosedRows, Form
 from fabula.decoding.closed_beams import BeamForm, ClosedBeams, Made
+from fabula.decoding.closed_contrastive import ClosedTexts, ContrastiveForm, SettledText
 from fabula.decoding.closed_record import Gained
 from fabula.decoding.plain_rows import Sampler
 from fabula.errors import NotSupportedError
@@ -104,6 +105,10 @@ class TFCausalLM(TFGenerationMixin, tf.Module):
     def burst_beams(self, batch: Batch, cache: TFCache, form: BeamForm, beams: ClosedBeams) -> list[Made]:
         """Many turns of beam search at once: what each chose from, by group (engine/burst.py)."""
         return self.bursts.run_beams(batch, cache, form, beams)
+
+    def burst_texts(self, batch: Batch, cache: TFCache, form: ContrastiveForm, texts: ClosedTexts) -> list[SettledText]:
+        """Many turns of contrastive search at once: what each text was settled to go on with (engine/burst.py)."""
+        return self.bursts.run_texts(batch, cache, form, texts)
 
     def __call__(
         self,

@@ -1,4 +1,4 @@
-"""Many steps of closed rows or beams in TensorFlow: one loop that XLA compiles, over keys and values out of blocks."""
+"""Many steps of closed rows, beams or texts in TensorFlow: a loop that XLA compiles, over keys and values of blocks."""
 
 from __future__ import annotations
 
@@ -16,9 +16,11 @@ from fabula.cache.tensorflow import TFCache
 from fabula.decoding.closed import ClosedRows, Form, leaves_of
 from fabula.decoding.closed_beam_loop import decode_beams
 from fabula.decoding.closed_beams import BeamForm, ClosedBeams, Made, beam_leaves_of, made_by
-from fabula.decoding.closed_loop import Forward, decode
+from fabula.decoding.closed_contrastive import ClosedTexts, ContrastiveForm, SettledText, settled_of, text_leaves_of
+from fabula.decoding.closed_contrastive_loop import decode_texts
+from fabula.decoding.closed_loop import decode
 from fabula.decoding.closed_record import Gained, blank, gained_of
-from fabula.models.burst_shapes import Shaped, shaped, shaped_beams
+from fabula.models.burst_shapes import Shaped, shaped, shaped_beams, shaped_texts
 from fabula.models.memories import Joined, columns_of, joined
 from fabula.models.tensorflow_memory import own_memories, together
 from fabula.models.tensorflow_pass import compute
@@ -26,13 +28,13 @@ from fabula.models.tensorflow_weights import Place, Weights, weight_of
 from fabula.ops.protocol import Batch
 from fabula.ops.rectangles import bucket
 from fabula.ops.tensorflow import FEW, Frame, MemoryRows
-from fabula.taps import Taps
+from fabula.taps import NO_TAPS, Taps
 
 Tensor = Any  # a tf.Tensor
 # Of a loop: the form, end tokens, columns S of memories (0: no encoder), rows R, blocks of a row B.
-Key = tuple[Form | BeamForm, int, int, int, int]
+Key = tuple[Form | BeamForm | ContrastiveForm, int, int, int, int]
 Dense = tuple[Tensor, Tensor]  # keys and values, Float["R 1 layers L heads features"]
-Step = Callable[[Sequence[int]], Forward]  # a form's layers -> one position further
+Step = Callable[[Taps], Callable[..., Any]]  # what is tapped -> a loop's forward: one position further
 # (that, what is stored, the rows' arrays) -> (what was decoded, what is stored then)
 Loop = Callable[[Step, Dense, Sequence[Tensor]], tuple[Any, Dense]]
 
@@ -57,7 +59,7 @@ class Bursts:
         def decoded(step: Step, dense: Dense, leaves: Sequence[Tensor]) -> tuple[Any, Dense]:
             rows = rebuild(leaves)
             kept = blank(functions, form, rows, burst.steps, vocabulary)
-            end = decode(step(form.layers), dense, form, rows, kept=kept)
+            end = decode(step(Taps(layer_logits=form.layers)), dense, form, rows, kept=kept)
             return (end.tokens, end.lengths, end.kept), end.model
 
         (tokens, lengths, kept), new = self._run(alike, burst, memories, cache, leaves, decoded)
@@ -73,11 +75,31 @@ class Bursts:
         leaves, rebuild = beam_leaves_of(burst.closed)
 
         def searched(step: Step, dense: Dense, leaves: Sequence[Tensor]) -> tuple[Any, Dense]:
-            return decode_beams(step(()), _reordered, dense, form, rebuild(leaves))
+            return decode_beams(step(NO_TAPS), _reordered, dense, form, rebuild(leaves))
 
         found, new = self._run(alike, burst, memories, cache, leaves, searched)
         _store(cache, new, burst.slots(found.turns.repeat(form.beams), cache.nowhere))
         return made_by(form, found, len(beams.hasty))
+
+    def run_texts(self, batch: Batch, cache: TFCache, form: ContrastiveForm, texts: ClosedTexts) -> list[SettledText]:
+        """What each text was settled to go on with, whose keys and values are in the cache then."""
+        memories = joined(batch.memories, together)
+        alike = (form, bucket(texts.rows.ends.shape[1]), columns_of(memories))
+        vocabulary = int(self.weights.family.config.vocab_size)
+        burst = shaped_texts(batch, form, texts, vocabulary, self._shapes(alike))
+        leaves, rebuild = text_leaves_of(burst.closed)
+
+        def settled(step: Step, dense: Dense, leaves: Sequence[Tensor]) -> tuple[Any, Dense]:
+            texts = rebuild(leaves)
+            kept = blank(functions, form.chain, texts.rows, burst.steps, vocabulary)
+            forward = step(Taps(final_hidden=True))
+            return decode_texts(forward, _shared, dense, form, texts, burst.steps, kept)
+
+        found, new = self._run(alike, burst, memories, cache, leaves, settled)
+        made = (found.lengths - burst.closed.rows.lengths).repeat(form.width)
+        made[np.arange(len(made)) % form.width > 0] = 0  # a text's first row writes
+        _store(cache, new, burst.slots(made, cache.nowhere))
+        return settled_of(burst.closed, found, len(texts.alpha))
 
     def _shapes(self, alike: tuple[Any, int, int]) -> Iterator[tuple[int, int]]:
         """Of the loops that are compiled for such rows."""
@@ -151,33 +173,47 @@ class Turned:
         return tf.linalg.matrix_transpose(whole)
 
 
-def forward_of(weights: Any, memory: MemoryRows | None, layers: Sequence[int] = ()) -> Forward:
-    """One position a row over dense keys and values, which the new ones are put into; `layers`: a form's."""
+def forward_of(weights: Any, memory: MemoryRows | None, taps: Taps = NO_TAPS) -> Callable[..., Any]:
+    """One position a row over dense keys and values, which the new ones are put into.
+
+    It gives the logits; or a list of them and those after each tapped layer; or them and the final hidden states.
+    """
 
     def forward(last: Tensor, position: Tensor, dense: Dense) -> tuple[Any, Dense]:
         frame = Frame(last[:, None], position[:, None], position + 1, tf.range(last.shape[0]), memory=memory)
-        found = compute(weights, frame, dense, Taps(layer_logits=tuple(layers)))
+        found = compute(weights, frame, dense, taps)
         new = zip(dense, (found.keys, found.values), strict=True)
         keys, values = (_put(part, position, own[:, :, 0]) for part, own in new)
-        early = [found.early[layer] for layer in layers]
-        return [found.logits, *early] if early else found.logits, (keys, values)
+        others = [found.hidden] if taps.final_hidden else [found.early[layer] for layer in taps.layer_logits]
+        return [found.logits, *others] if others else found.logits, (keys, values)
 
     return forward
 
 
 def _put(dense: Tensor, position: Tensor, new: Tensor) -> Tensor:
     """["R 1 layers L heads features"] with ["layers R heads features"] at each row's position Int["R"]."""
-    layers, rows = new.shape[:2]
-    row, layer = tf.range(rows)[None, :], tf.range(layers)[:, None]
-    parts = (row, tf.zeros_like(row), layer, position[None, :])
-    places = tf.stack([tf.broadcast_to(part, (layers, rows)) for part in parts], -1)
+    places = _places(tf.range(new.shape[1]), position, new.shape[0])
     return tf.tensor_scatter_nd_update(dense, places, tf.cast(new, dense.dtype))
+
+
+def _places(rows: Tensor, position: Tensor, layers: int) -> Tensor:
+    """Int["layers R 4"]: where keys and values of rows Int["R"] are at positions Int["R"]."""
+    row, layer = rows[None, :], tf.range(layers)[:, None]
+    parts = (row, tf.zeros_like(row), layer, position[None, :])
+    return tf.stack([tf.broadcast_to(part, (layers, rows.shape[0])) for part in parts], -1)
 
 
 def _dense(stored: Tensor) -> Tensor:
     """["R 1 layers L heads features"] of blocks ["R B layers P heads features"]."""
     rows, blocks, layers, size, *head = stored.shape
     return tf.reshape(tf.transpose(stored, (0, 2, 1, 3, 4, 5)), (rows, 1, layers, blocks * size, *head))
+
+
+def _shared(dense: Dense, parents: Tensor, position: Tensor) -> Dense:
+    """["R 1 layers L heads features"]: at each row's position Int["R"] what the row Int["R"] has there."""
+    places = _places(parents, position, dense[0].shape[2])
+    keys, values = (_put(part, position, tf.gather_nd(part, places)) for part in dense)
+    return keys, values
 
 
 def _reordered(dense: Dense, parents: Tensor) -> Dense:

@@ -66,7 +66,7 @@ class Door:
 @contextmanager
 def step_by_step(model: Any) -> Iterator[None]:
     """Within, models of this kind take one step after another, and never many in one call."""
-    with patch.multiple(type(model), create=True, burst=None, burst_beams=None):
+    with patch.multiple(type(model), create=True, burst=None, burst_beams=None, burst_texts=None):
         yield
 
 
