@@ -238,6 +238,18 @@ def test_numbers_are_no_part_of_the_form():
     assert keeps_two != keeps_one, "a number that changes nothing costs nothing"
 
 
+def test_lists_are_no_part_of_the_form_but_for_their_rounded_sizes():
+    def form(words, bias, rows=1):
+        chain = [NoBadWordsLogitsProcessor(words), SequenceBiasLogitsProcessor(bias)]
+        return close([closed_row([1, 2], chain)] * rows + [closed_row([3])])[0]
+
+    first = form([[1], [2, 3]], {(4,): 2.0})
+    assert first == form([[5, 6], [7], [8], [9, 1]], {(6, 5): -1.0, (3,): 2.5}, 3)
+    assert hash(first) == hash(form([[2]], {(1,): 1.0}))
+    assert first != form([[5, 6, 7]], {(4,): 2.0}), "two tokens before the last"
+    assert first != form([[token] for token in range(5)], {(4,): 2.0}), "more than four"
+
+
 def test_a_processor_that_needs_the_host_closes_no_loop():
     assert close([closed_row([1], [WatermarkLogitsProcessor(VOCABULARY)])]) is None
     assert close([closed_row([1], [PrefixConstrainedLogitsProcessor(lambda batch, ids: [1])])]) is None
@@ -248,6 +260,16 @@ def test_a_processor_that_needs_the_host_closes_no_loop():
             return scores
 
     assert close([closed_row([1], [Subclass(2.0)])]) is None
+
+    class Biased(SequenceBiasLogitsProcessor):
+        def process(self, scores, context):
+            return scores
+
+        def stack_key(self):
+            return "all alike"
+
+    column = close([closed_row([1], [Biased({(4,): 2.0})])])[0].columns[0]
+    assert not column.listed and isinstance(column.processor, Biased), "what a subclass does with its lists is its own"
 
 
 @pytest.mark.parametrize("sampled", [False, True])

@@ -1,5 +1,6 @@
 """A burst gives the same texts as its steps one by one, and happens only where nobody can tell the difference."""
 
+from dataclasses import replace
 from itertools import chain as flat
 
 import numpy as np
@@ -12,14 +13,16 @@ from fabula.decoding.recipe import Limits, Recipe, Record
 from fabula.decoding.sample import SAMPLE
 from fabula.engine.engine import Engine
 from fabula.engine.request import Request
-from fabula.errors import NumericalError
+from fabula.errors import ArgumentError, NumericalError
 from fabula.processors import (
     LogitsProcessor,
     LogitsProcessorList,
     MinNewTokensLengthLogitsProcessor,
     MinPLogitsWarper,
+    NoBadWordsLogitsProcessor,
     NoRepeatNGramLogitsProcessor,
     RepetitionPenaltyLogitsProcessor,
+    SequenceBiasLogitsProcessor,
     SuppressTokensLogitsProcessor,
     TemperatureLogitsWarper,
     TopKLogitsWarper,
@@ -345,3 +348,19 @@ def test_what_a_burst_computed_can_be_gone_on_from():
     assert model.bursts and past.computed == 52
     stored = engine.storage.tokens[past.table.blocks].reshape(-1)
     assert stored[: past.computed].tolist() == past.tokens[: past.computed].tolist()
+
+
+def test_lists_are_looked_through_before_a_burst():
+    requests = request([5]), request([6], new=12), request([7])
+    words = LogitsProcessorList([NoBadWordsLogitsProcessor([[3], [4, 5]]), SequenceBiasLogitsProcessor({(9,): 1.0})])
+    requests = [replace(one, recipe=replace(one.recipe, processors=words)) for one in requests]
+    model = BurstModel()
+    run(model, requests)
+    assert model.steps == 1 and len(model.bursts) == 1, "a prompt's only token could be a burst's first"
+    stepped = [replace(one, sink=Gathered(one.rows)) for one in requests]
+    run(Stepped(), stepped)
+    assert [one.sink.tokens for one in requests] == [one.sink.tokens for one in stepped]
+    wrong = replace(requests[0], sink=Gathered())
+    outside = LogitsProcessorList([NoBadWordsLogitsProcessor([[3], [4, 50]])])
+    run(BurstModel(), [replace(wrong, recipe=replace(wrong.recipe, processors=outside))])
+    assert isinstance(wrong.sink.error, ArgumentError)

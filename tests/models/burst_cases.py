@@ -51,6 +51,13 @@ CONTRASTIVE = {
     "top_k": 4,
     "repetition_penalty": 1.1,
 }
+WORDS = [  # lists whose rounded sizes are the same
+    {"max_new_tokens": 20, "do_sample": False, "bad_words_ids": words, "sequence_bias": bias}
+    for words, bias in (
+        ([[5], [7, 8]], {(9,): 2.0}),
+        ([[token] for token in range(20, 24)], {(21, 5): 3.0, (30,): 1.5, (31,): 1.5}),
+    )
+]
 ASK = {"pad_token_id": 0, "eos_token_id": 77}
 
 

@@ -20,6 +20,7 @@ from tests.models.burst_cases import (
     GUIDED,
     PLAIN,
     SAMPLED,
+    WORDS,
     generate,
     hold_recorded,
     noted_bursts,
@@ -140,3 +141,10 @@ def test_contrastive_search_is_that_of_pytorch_and_other_numbers_compile_nothing
         assert generate(door, model, rows, **call) == generate(REFERENCE, reference, rows, **call)
     assert len(model.bursts.compiled) == 1, "three texts and at most 128 positions are one bucket"
     assert max(len(own) for burst in settled for own in burst) == 64, "most tokens are of bursts"
+
+
+def test_other_words_compile_nothing(door, both):
+    model, reference = both("llama")
+    texts = [generate(door, model, 1, **call) for call in WORDS]
+    assert texts == [generate(REFERENCE, reference, 1, **call) for call in WORDS]
+    assert len(model.bursts.compiled) == 1 and texts[0] != texts[1], "and they act"

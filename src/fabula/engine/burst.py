@@ -124,6 +124,9 @@ class Bursts:
             closed = close(rows, hurried=bool(scheduler.waiting))
             if closed is None:
                 return None
+            if _has_lists(closed[0]) and any(len(row.tokens) == row.prompt_length for row in rows):
+                self._refused = None
+                return None
             each = [room for group, room in zip(plan.groups, rooms, strict=True) for _ in group.members]
             if scheduler.reserve_ahead(plan, each):
                 self._refused = None
@@ -198,6 +201,11 @@ def _is_closed(group: Group) -> bool:
     """Whether the group's rows need nobody to go on, and nobody waits for each of its tokens."""
     request, row = group.request, group.rows[0]
     return row.vectors is None and request.recipe.is_closed and not getattr(request.sink, "streams", True)
+
+
+def _has_lists(form: Form) -> bool:
+    """Whether a processor has lists, which a row's first turn by itself looks through for what is no token."""
+    return any(column.listed for column in form.columns)
 
 
 def _are_rows(plan: Plan) -> bool:

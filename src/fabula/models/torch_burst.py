@@ -167,10 +167,15 @@ def moved(rows: ClosedRows, like: Tensor) -> ClosedRows:
     return replace(
         there,
         numbers=tuple(
-            {name: value[0, 0].item() if (value == value[0]).all() else own[name] for name, value in given.items()}
+            {name: value[0, 0].item() if _is_one(value) else own[name] for name, value in given.items()}
             for given, own in zip(rows.numbers, there.numbers, strict=True)
         ),
     )
+
+
+def _is_one(value: np.ndarray) -> bool:
+    """Whether it is a number, the same in all rows."""
+    return value.shape[1:] == (1,) and bool((value == value[0]).all())
 
 
 def sampled_by(sampler: Sampler, form: Form, rows: ClosedRows) -> Choose:

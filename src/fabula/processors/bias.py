@@ -12,6 +12,7 @@ from fabula import arrays
 from fabula.context import Context
 from fabula.errors import ArgumentError
 from fabula.processors.arguments import token_ids
+from fabula.processors.bias_lists import ListedBias, listed_biases
 from fabula.processors.history import last_tokens
 from fabula.processors.processor import LogitsProcessor
 
@@ -58,6 +59,10 @@ class SequenceBiasLogitsProcessor(LogitsProcessor):
     def stack_key(self) -> Hashable:
         return tuple(self.sequence_bias.items())
 
+    @classmethod
+    def listed(cls, members: Sequence[Any]) -> tuple[LogitsProcessor, Mapping[str, np.ndarray]]:
+        return ListedBias(), listed_biases([{} if member is None else member.sequence_bias for member in members])
+
     def _check_vocabulary(self, vocabulary: int) -> None:
         outside = [token for sequence in self.sequence_bias for token in sequence if token >= vocabulary]
         if outside:
@@ -81,6 +86,10 @@ class NoBadWordsLogitsProcessor(SequenceBiasLogitsProcessor):
 
     def stack_key(self) -> Hashable:
         return super().stack_key()
+
+    @classmethod
+    def listed(cls, members: Sequence[Any]) -> tuple[LogitsProcessor, Mapping[str, np.ndarray]]:
+        return super().listed(members)
 
 
 def _checked(sequence_bias: Any) -> dict[tuple[int, ...], float]:

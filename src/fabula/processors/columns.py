@@ -11,12 +11,12 @@ import numpy as np
 
 from fabula.context import Context
 from fabula.processors.processor import LogitsProcessor
-from fabula.processors.rows import Everywhere, Masked, aligned
+from fabula.processors.rows import Everywhere, Masked, aligned, key_of
 
 __all__ = ["CHOSEN", "Column", "Numbers", "columns_of", "process_of"]
 
 Process = Callable[[Any, Context], Any]  # (scores Float["R V"], context of the R rows) -> scores
-Numbers = Mapping[str, Any]  # name -> ["R 1"], on the host or in the scores' framework
+Numbers = Mapping[str, Any]  # name -> ["R 1"], or ["R ..."] of lists, on the host or in the scores' framework
 CHOSEN = "chosen"  # the name of the numbers that say, Bool["R 1"], which rows a processor is for
 
 
@@ -28,6 +28,7 @@ class Column:
     shared: Hashable  # what processors of the kind must share to be one
     names: tuple[str, ...]  # of the numbers it is given; the others have, in all rows, the value that changes nothing
     processor: LogitsProcessor = field(compare=False)  # one with that value
+    listed: bool = False  # whether its numbers are lists, which are looked through where a row takes a turn by itself
 
     def bind(self, numbers: Numbers) -> Process:
         """The function with these numbers."""
@@ -45,7 +46,7 @@ def columns_of(per_row: Sequence[Sequence[Any]]) -> tuple[tuple[Column, ...], tu
     """
     if not all(_is_plain(processor) for processors in per_row for processor in processors):
         return None
-    pairs = [_column(members) for members in aligned(per_row)]
+    pairs = [_column(members) for members in aligned(per_row, _key)]
     return tuple(column for column, _ in pairs), tuple(numbers for _, numbers in pairs)
 
 
@@ -65,9 +66,18 @@ def _is_plain(processor: Any) -> bool:
     return isinstance(processor, LogitsProcessor) and processor.stack_key() is not None and not processor.reads_host
 
 
-def _column(members: Sequence[LogitsProcessor | None]) -> tuple[Column, dict[str, np.ndarray]]:
+def _key(processor: LogitsProcessor) -> Hashable:
+    """What processors of different rows must share to be one column: of those with lists their kind alone."""
+    return key_of(processor) if type(processor).listed([]) is None else (type(processor),)
+
+
+def _column(members: Sequence[LogitsProcessor | None]) -> tuple[Column, Mapping[str, np.ndarray]]:
     """One processor a row or None, all of one key."""
     first = next(member for member in members if member is not None)
+    listed = type(first).listed(members)
+    if listed is not None:
+        sizes = tuple(lists.shape[1:] for lists in listed[1].values())
+        return Column(type(first), sizes, tuple(listed[1]), listed[0], listed=True), listed[1]
     processor, numbers = copy(first), {}
     for name, neutral in first.numbers.items():
         values = [neutral if member is None else getattr(member, name) for member in members]

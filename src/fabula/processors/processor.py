@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Hashable, Mapping
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from functools import partial
 from typing import Any, ClassVar
 
@@ -38,6 +38,8 @@ class LogitsProcessor:
             cls.process = _on_rectangle(own["__call__"])  # type: ignore[method-assign, assignment]
         if "stack_key" not in own:  # what a subclass adds may differ from row to row
             cls.stack_key = LogitsProcessor.stack_key  # type: ignore[method-assign]
+        if "listed" not in own:
+            cls.listed = LogitsProcessor.listed  # type: ignore[method-assign]
 
     def process(self, scores: Any, context: Context) -> Any:
         """Float["R V"]: the scores of the next token after each of the R rows."""
@@ -49,6 +51,15 @@ class LogitsProcessor:
 
     def stack_key(self) -> Hashable | None:
         """What processors must share to become one over their rows; None: this one runs on its own rows only."""
+        return None
+
+    @classmethod
+    def listed(cls, members: Sequence[Any]) -> tuple[LogitsProcessor, Mapping[str, np.ndarray]] | None:
+        """Those of R rows, whatever their keys, as one that takes its lists as arrays, and these, by attribute.
+
+        A member that is None leaves its row's scores as they are. The arrays ["R ..."] have rounded sizes, so that a
+        compiled loop serves other lists too. None: what it was made with is part of a loop, but for its numbers.
+        """
         return None
 
 

@@ -13,7 +13,7 @@ from fabula import arrays
 from fabula.context import Context
 from fabula.processors.processor import LogitsProcessor, apply, column
 
-__all__ = ["Everywhere", "Masked", "Process", "Stacked", "aligned", "select", "stack"]
+__all__ = ["Everywhere", "Masked", "Process", "Stacked", "aligned", "key_of", "select", "stack"]
 
 Process = Callable[[Any, Context], Any]  # (scores Float["R V"], context of the R rows) -> scores
 MOST = 64  # choices of rows whose processors are remembered
@@ -109,23 +109,23 @@ def select(context: Context, rows: Any) -> Context:
     )
 
 
-def _key(processor: Any) -> Hashable:
+def key_of(processor: Any) -> Hashable:
     """What processors of different rows must share to be applied as one."""
     shared = processor.stack_key() if isinstance(processor, LogitsProcessor) else None
     return id(processor) if shared is None else (type(processor), shared)
 
 
-def aligned(per_row: Sequence[Sequence[Any]]) -> list[list[Any]]:
+def aligned(per_row: Sequence[Sequence[Any]], key: Callable[[Any], Hashable] = key_of) -> list[list[Any]]:
     """Columns of processors of one key, one a row or None, so that each row meets its own in their order.
 
     Of the processors that are next in some row, first comes one that no row has further on.
     """
     columns = []
-    left = [[(_key(processor), processor) for processor in processors] for processors in per_row]
+    left = [[(key(processor), processor) for processor in processors] for processors in per_row]
     while any(left):
         heads = [row[0][0] for row in left if row]
-        further = {key for row in left for key, _ in row[1:]}
-        chosen = next((key for key in heads if key not in further), heads[0])
+        further = {own for row in left for own, _ in row[1:]}
+        chosen = next((own for own in heads if own not in further), heads[0])
         columns.append([row.pop(0)[1] if row and row[0][0] == chosen else None for row in left])
     return columns
 

@@ -1,0 +1,62 @@
+"""Processors as columns do what they do by themselves, whatever stands in the rows beside them."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from fabula.arrays import numpy as reference
+from fabula.processors import (
+    LogitsProcessorList,
+    NoBadWordsLogitsProcessor,
+    SequenceBiasLogitsProcessor,
+    TemperatureLogitsWarper,
+)
+from fabula.processors.columns import columns_of, process_of
+from fabula.processors.rows import select
+from tests.processors.test_rows import ragged
+
+TOKEN = st.integers(0, 8)  # which rows have, some of them often
+SEQUENCE = st.lists(TOKEN, min_size=1, max_size=4).map(tuple)
+BIAS = st.dictionaries(SEQUENCE, st.sampled_from([0.5, -2.0, 3.25, float("-inf")]), min_size=1, max_size=7)
+WORDS = st.lists(SEQUENCE.map(list), min_size=1, max_size=9)
+ROW = st.tuples(st.none() | BIAS, st.none() | WORDS, st.booleans())
+
+
+def chain_of(bias, words, warm):
+    made = [] if bias is None else [SequenceBiasLogitsProcessor(bias)]
+    made += [TemperatureLogitsWarper(1.5)] if warm else []
+    return LogitsProcessorList([*made, *([] if words is None else [NoBadWordsLogitsProcessor(words)])])
+
+
+def held(xp, rows):
+    """The same scores, together and alone."""
+    scores, context = ragged(xp, len(rows))
+    chains = [chain_of(*row) for row in rows]
+    columns, numbers = columns_of(chains)
+    there = [{name: xp.asarray(value, str(value.dtype)) for name, value in own.items()} for own in numbers]
+    together = xp.to_host(process_of(columns, there)(scores, context))
+    for row, chain in enumerate(chains):
+        index = xp.asarray([row], "int32")
+        alone = chain.process(xp.take(scores, index), select(context, index))
+        np.testing.assert_array_equal(together[row], xp.to_host(alone)[0])
+
+
+@settings(max_examples=60, deadline=None)
+@given(rows=st.lists(ROW, min_size=1, max_size=4))
+def test_lists_of_rows_side_by_side_are_those_of_each_alone(rows):
+    held(reference, rows)
+
+
+def test_lists_of_rows_side_by_side_are_those_of_each_alone_in_every_framework(xp):
+    held(xp, [({(1,): 1.0, (2, 1): -3.0}, [[3], [4, 5, 6]], True), (None, [[8]], False), (None, None, True)])
+
+
+@pytest.mark.parametrize("words", [[[3]], [[3], [4, 5, 6, 7]], [[token] for token in range(9)]])
+def test_sizes_are_powers_of_two(words):
+    _, (numbers,) = columns_of([[NoBadWordsLogitsProcessor(words)], []])
+    rows, sequences, tokens = numbers["before"].shape
+    assert rows == 2 and sequences in (4, 16) and tokens in (1, 4)
+    assert numbers["biases"].shape == numbers["last"].shape == (2, sequences)
