@@ -12,11 +12,17 @@ from tests.interop.tiny_models import CAUSAL, SEQ2SEQ, model_types
 
 TITLES = {CAUSAL: "Causal language models", SEQ2SEQ: "Models with an encoder"}
 CACHES = {
+    "blocks": "blocks",
     "columns": "cache of full length",
     "own": "the model's own cache",
     "none": "computed anew each step",
 }
-SIDES = {"left": "rows padded on the left", "right": "rows padded on the right", "none": "rows of one length together"}
+SIDES = {
+    "end to end": "rows of any lengths end to end",
+    "left": "rows padded on the left",
+    "right": "rows padded on the right",
+    "none": "rows of one length together",
+}
 TEXT = """# Models of transformers
 
 ```python
@@ -31,8 +37,14 @@ print(model.generate([[5, 6, 7], [8, 9]], max_new_tokens=5))
 
 A wrapped model has the whole of Fabula's `generate()`. How its rows are brought together is found out at the first
 call: the ways below are tried on a few tokens, from the fastest on, and the first one is taken that gives each row what
-the model gives it alone. The parameters are used where they are; keys and values lie in the model's own cache, not in
-blocks.
+the model gives it alone. The parameters are used where they are.
+
+A decoder whose layers attend through transformers' attention interface, causally and with nothing but a scale, a window
+and a cap on scores, reads and writes Fabula's blocks: rows of any lengths go end to end through one call, nothing is
+padded, and beams and samples share what they have in common. While a step is under way its configurations name another
+attention implementation; the blocks are an argument of its forward. The others keep keys and values in a cache of their
+own, and rows are padded to a rectangle; so does a model over several devices, or with another `attn_implementation`
+than "sdpa".
 
 This page is written by `tests/interop/table.py`, with transformers {version}. Of each class in its mappings a small
 model with random weights generates greedily from two prompts of different lengths: through Fabula in one batch, and by

@@ -47,11 +47,17 @@ def attempt(kind: str, mapping: str) -> dict[str, Any]:
         mine = wrapped.generate(PROMPTS, max_new_tokens=NEW)
     except Exception as error:
         return {"status": "raises", "reason": _said(error)}
-    way = wrapped._adapted.way
-    found = {"cache": way.cache, "padding": way.padding, "distinct": len({token for row in mine for token in row})}
+    found = {**_way(wrapped), "distinct": len({token for row in mine for token in row})}
     if [list(row) for row in mine] == reference:
         return {"status": "passes", **found}
     return {"status": "differs", "reason": f"{mine} for {reference}", **found}
+
+
+def _way(wrapped: Any) -> dict[str, str]:
+    """How its rows were brought together."""
+    if wrapped.over_blocks is not None:
+        return {"cache": "blocks", "padding": "end to end"}
+    return {"cache": wrapped._adapted.way.cache, "padding": wrapped._adapted.way.padding}
 
 
 def _alone(model: Any, prompt: list[int]) -> list[int]:

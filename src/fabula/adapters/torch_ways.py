@@ -29,7 +29,7 @@ def choose_way(call: ModuleCall, vocabulary: int, memories: Sequence[object] = (
         try:
             lanes = Lanes()
             if all(
-                _same(mine, right)
+                same_logits(mine, right)
                 for step, answers in zip(steps, truth, strict=True)
                 for mine, right in zip(_last_logits(call, way, lanes, step), answers, strict=True)
             ):
@@ -44,11 +44,13 @@ def choose_way(call: ModuleCall, vocabulary: int, memories: Sequence[object] = (
 def _truth(call: ModuleCall, steps: Sequence[_Step]) -> tuple[Way, list[list[torch.Tensor]]]:
     """Each row's last logits alone, by the call's truth; with nothing kept where the module cannot be called so."""
     try:
-        return call.truth, [[_alone(call, call.truth, row, prompt) for row, prompt in step] for step in steps]
+        return call.truth, [
+            [alone(call, call.truth, row.tokens, prompt, row.memory) for row, prompt in step] for step in steps
+        ]
     except FabulaError:
         raise
     except Exception:
-        return ALONE, [[_alone(call, ALONE, row, prompt) for row, prompt in step] for step in steps]
+        return ALONE, [[alone(call, ALONE, row.tokens, prompt, row.memory) for row, prompt in step] for step in steps]
 
 
 @contextmanager
@@ -84,18 +86,18 @@ def _wanted(tokens: np.ndarray, memory: object) -> Wanted:
     return Wanted(tokens, len(tokens) - 1, memory)
 
 
-def _alone(call: ModuleCall, way: Way, row: Wanted, prompt: int) -> torch.Tensor:
-    """The row's last logits: its prompt at once, then token by token, if anything is kept."""
-    lanes, lengths = Lanes(), range(prompt, len(row.tokens) + 1)
-    steps = [_wanted(row.tokens[:length], row.memory) for length in (lengths if way.cache != "none" else ())]
-    return [lanes.compute(call, way, [step])[0].logits[-1] for step in steps or [row]][-1]
+def alone(call: ModuleCall, way: Way, tokens: np.ndarray, prompt: int, memory: object = None) -> torch.Tensor:
+    """A row's last logits: its prompt at once, then token by token, if anything is kept."""
+    lanes, lengths = Lanes(), range(prompt, len(tokens) + 1) if way.cache != "none" else [len(tokens)]
+    return [lanes.compute(call, way, [_wanted(tokens[:length], memory)])[0].logits[-1] for length in lengths][-1]
 
 
 def _last_logits(call: ModuleCall, way: Way, lanes: Lanes, step: list[tuple[Wanted, int]]) -> list[torch.Tensor]:
     return [output.logits[-1] for output in lanes.compute(call, way, [row for row, _ in step])]
 
 
-def _same(mine: torch.Tensor, right: torch.Tensor) -> bool:
+def same_logits(mine: torch.Tensor, right: torch.Tensor) -> bool:
+    """Whether none differs by more than a share of their spread."""
     tolerance = _TOLERANCE.get(right.dtype, 1e-4)
     spread = (right.double() - right.double().mean()).abs().max()
     difference = (mine.double() - right.double()).abs().max()

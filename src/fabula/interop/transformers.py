@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import sys
+from functools import cached_property
 from typing import Any
 
 import torch
 from transformers import PreTrainedModel
 
 from fabula.adapters.torch_calls import ModuleCall
+from fabula.cache.stamp import Stamp
+from fabula.cache.torch import TorchCache
 from fabula.errors import ArgumentError
 from fabula.generation.mixin import GenerationMixin
 from fabula.generation.settings.config import GenerationConfig
+from fabula.interop.transformers_blocks import OverBlocks, over_blocks_of
 from fabula.interop.transformers_call import TransformersCall
 from fabula.interop.transformers_memory import Memory, encode
+from fabula.ops.protocol import NO_TAPS, Batch, Forward, Taps
 
 
 class WrappedModel(GenerationMixin, torch.nn.Module):
@@ -50,8 +55,29 @@ class WrappedModel(GenerationMixin, torch.nn.Module):
         return range(int(getattr(self.config, "num_hidden_layers", 0)))
 
     def module_call(self) -> ModuleCall:
-        """How the model is called."""
+        """How the model is called with rows as rectangles."""
         return TransformersCall(self.model)
+
+    @cached_property
+    def over_blocks(self) -> OverBlocks | None:
+        """The model over blocks, if it can be had; found out when it is first asked for."""
+        call = TransformersCall(self.model)
+        return over_blocks_of(self.model, call, call.takes, self.vocabulary_size)
+
+    def weights_stamp(self) -> Stamp:
+        """Another at each call: what such a model computes may depend on more than parameters, such as adapters."""
+        return Stamp((object(),))
+
+    def new_cache(self, blocks: int) -> Any:
+        """Storage of keys and values for so many blocks, or of tokens where the model keeps keys and values itself."""
+        return super().new_cache(blocks) if self.over_blocks is None else self.over_blocks.new_cache(blocks)
+
+    def step(self, batch: Batch, cache: Any, taps: Taps = NO_TAPS) -> Forward:
+        """One step of the engine."""
+        if isinstance(cache, TorchCache):
+            assert self.over_blocks is not None
+            return self.over_blocks.step(batch, cache, taps)
+        return super().step(batch, cache, taps)
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         """What the model returns."""
