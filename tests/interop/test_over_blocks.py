@@ -154,3 +154,19 @@ def test_hidden_states_and_early_layers_are_the_models():
 def test_vectors_are_refused():
     with pytest.raises(fabula.NotSupportedError, match="`inputs_embeds` must be left out"):
         interop.wrap(small()).generate(inputs_embeds=torch.zeros(1, 3, 32), max_new_tokens=2)
+
+
+def test_keys_and_values_may_be_stored_in_fewer_bits():
+    wrapped = interop.wrap(small(hidden_size=128))
+    settings = {"cache_implementation": "quantized", "cache_config": {"nbits": 8, "q_group_size": 32}}
+    assert wrapped.generate(PROMPTS, max_new_tokens=4, **settings) == wrapped.generate(PROMPTS, max_new_tokens=4)
+    assert len(wrapped._engine.engines) == 2
+
+
+def test_a_model_that_was_moved_gets_storage_of_its_new_type():
+    model = small()
+    wrapped = interop.wrap(model)
+    wrapped.generate(PROMPTS, max_new_tokens=2)
+    model.to(torch.float64)
+    assert wrapped.generate(PROMPTS, max_new_tokens=5) == alone(model, PROMPTS, 5)
+    assert wrapped.engine.storage.dtype == torch.float64

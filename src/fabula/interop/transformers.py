@@ -10,8 +10,11 @@ import torch
 from transformers import PreTrainedModel
 
 from fabula.adapters.torch_calls import ModuleCall
+from fabula.cache.kinds import DYNAMIC, CacheKind
 from fabula.cache.stamp import Stamp
 from fabula.cache.torch import TorchCache
+from fabula.cache.torch_kinds import kind_on
+from fabula.engine.engine import Engine
 from fabula.errors import ArgumentError
 from fabula.generation.mixin import GenerationMixin
 from fabula.generation.settings.config import GenerationConfig
@@ -27,6 +30,7 @@ class WrappedModel(GenerationMixin, torch.nn.Module):
     def __init__(self, model: PreTrainedModel) -> None:
         super().__init__()
         self.model = model
+        self._place = model.device, model.dtype  # where the engine's storage is
         settings = model.generation_config.to_diff_dict()
         settings.pop("use_cache", None)  # it changes no token, and whether anything is kept is found out
         self.generation_config = GenerationConfig.from_dict(settings)
@@ -68,9 +72,25 @@ class WrappedModel(GenerationMixin, torch.nn.Module):
         """Another at each call: what such a model computes may depend on more than parameters, such as adapters."""
         return Stamp((object(),))
 
-    def new_cache(self, blocks: int) -> Any:
+    def engine_for(self, kind: CacheKind) -> Engine:
+        """The engine whose keys and values are stored in this way; another one after the model was moved."""
+        place = self.model.device, self.model.dtype
+        if place != self._place:
+            self._engine, self._place = None, place
+            self.__dict__.pop("over_blocks", None)
+        return super().engine_for(kind)
+
+    def storage_kind(self, kind: CacheKind) -> CacheKind:
+        """The kind that serves where this one is asked for. Raises NotSupportedError where the model has its own."""
+        return super().storage_kind(kind) if self.over_blocks is None else kind_on([self.model.device], kind)
+
+    def new_storage(self, kind: CacheKind, blocks: int) -> Any:
         """Storage of keys and values for so many blocks, or of tokens where the model keeps keys and values itself."""
-        return super().new_cache(blocks) if self.over_blocks is None else self.over_blocks.new_cache(blocks)
+        return super().new_cache(blocks) if self.over_blocks is None else self.over_blocks.new_storage(kind, blocks)
+
+    def new_cache(self, blocks: int) -> Any:
+        """That of the usual kind."""
+        return self.new_storage(DYNAMIC, blocks)
 
     def step(self, batch: Batch, cache: Any, taps: Taps = NO_TAPS) -> Forward:
         """One step of the engine."""

@@ -13,7 +13,9 @@ from fabula.adapters.calls import check_taps
 from fabula.adapters.torch_calls import ModuleCall
 from fabula.adapters.torch_ways import alone, evaluating, same_logits
 from fabula.cache.blocks import BLOCK, blocks_for
+from fabula.cache.kinds import DYNAMIC, CacheKind
 from fabula.cache.torch import TorchCache
+from fabula.cache.torch_kinds import new_torch_cache
 from fabula.errors import NotSupportedError
 from fabula.interop.transformers_attention import Asked, attending, configs_of
 from fabula.ops.protocol import NO_TAPS, Batch, Forward, Taps
@@ -41,10 +43,10 @@ class OverBlocks:
         """The different ones."""
         return tuple(dict.fromkeys(layer.attention.window for layer in self.layers))
 
-    def new_cache(self, blocks: int) -> TorchCache:
-        """Storage for so many blocks of keys and values, where the parameters are."""
+    def new_storage(self, kind: CacheKind, blocks: int) -> TorchCache:
+        """Storage of this kind for so many blocks of keys and values, where the parameters are."""
         heads = [(layer.attention.kv_heads, layer.attention.head_dim) for layer in self.layers]
-        return TorchCache(heads, blocks, self.module.dtype, self.module.device)
+        return new_torch_cache(kind, heads, blocks, self.module.dtype, self.module.device)
 
     @torch.no_grad()
     def step(self, batch: Batch, cache: TorchCache, taps: Taps = NO_TAPS) -> Forward:
@@ -137,7 +139,7 @@ def _tried(module: Any, call: ModuleCall, takes: frozenset[str], vocabulary: int
         return None
     layers = tuple(LayerSpec(index, _within(config, index, noted.found[index])) for index in sorted(noted.found))
     model = OverBlocks(module, takes, configs, layers, call.head)
-    cache = model.new_cache(4)
+    cache = model.new_storage(DYNAMIC, 4)
     for step in _steps(vocabulary):
         logits = model.step(_batch(step), cache).logits
         right = [alone(call, call.truth, tokens, prompt=len(tokens)) for tokens, _ in step]

@@ -14,8 +14,7 @@ import torch
 from fabula.cache.kinds import DYNAMIC, CacheKind
 from fabula.cache.stamp import Stamp
 from fabula.cache.torch import TorchCache
-from fabula.cache.torch_offloaded import OffloadedTorchCache
-from fabula.cache.torch_quantized import QuantizedTorchCache
+from fabula.cache.torch_kinds import kind_on, new_torch_cache
 from fabula.decoding.closed import ClosedRows, Form
 from fabula.decoding.closed_beams import BeamForm, ClosedBeams, Made
 from fabula.decoding.closed_record import Gained
@@ -244,17 +243,12 @@ class TorchCausalLM(GenerationMixin, torch.nn.Module):
 
     def storage_kind(self, kind: CacheKind) -> CacheKind:
         """What is offloaded is where it would be anyway, if the model is on the CPU."""
-        there = all(device.type == "cpu" for device in self._stacks[-1].devices())
-        return DYNAMIC if kind.name == "offloaded" and there else kind
+        return kind_on(self._stacks[-1].devices(), kind)
 
     def new_storage(self, kind: CacheKind, blocks: int) -> TorchCache:
         """Storage of this kind for so many blocks."""
         heads = [(layer.attention.kv_heads, layer.attention.head_dim) for layer in self.layers]
-        devices = self._stacks[-1].devices()
-        if kind.name == "quantized":
-            return QuantizedTorchCache(heads, blocks, self.dtype, devices, kind.bits, kind.group)
-        made = OffloadedTorchCache if kind.name == "offloaded" else TorchCache
-        return made(heads, blocks, self.dtype, devices)
+        return new_torch_cache(kind, heads, blocks, self.dtype, self._stacks[-1].devices())
 
     @property
     def sampler(self) -> Sampler | None:
