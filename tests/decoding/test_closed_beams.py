@@ -13,19 +13,13 @@ pytest.importorskip("torch")
 from fabula.arrays import numpy as host
 from fabula.decoding.beam_rows import Ranking
 from fabula.decoding.beam_search import BeamSearch
+from fabula.decoding.closed_beam_found import Made, made_by, replayed
 from fabula.decoding.closed_beam_loop import decode_beams
-from fabula.decoding.closed_beams import (
-    ClosedGroup,
-    Found,
-    Made,
-    beam_leaves_of,
-    close_beams,
-    made_by,
-    over_of,
-    padded_beams,
-    replayed,
-)
+from fabula.decoding.closed_beams import ClosedGroup, beam_leaves_of, close_beams, over_of, padded_beams
+from fabula.decoding.constrained_beams import ConstrainedBeamSearch
+from fabula.decoding.constraints import DisjunctiveConstraint, PhrasalConstraint
 from fabula.decoding.diverse_beams import DiverseBeamSearch
+from fabula.decoding.recipe import Record
 from fabula.processors import (
     NoRepeatNGramLogitsProcessor,
     RepetitionPenaltyLogitsProcessor,
@@ -37,12 +31,21 @@ from tests.decoding.test_closed import TABLE, VOCABULARY, closed_row, compiled, 
 
 EOS = (7, 8, 9)
 NEW = 20
+NOTHING = Record()
 RANKINGS = [Ranking(), Ranking(0.3, True), Ranking(2.0, "never", NEW), Ranking(-1.0), Ranking(-0.5, "never", NEW)]
 CHAINS = {
     "best": ([RepetitionPenaltyLogitsProcessor(1.3), NoRepeatNGramLogitsProcessor(2)], None),
     "drawn": ([TemperatureLogitsWarper(1.5), TopKLogitsWarper(11)], 3),
     "diverse": ([RepetitionPenaltyLogitsProcessor(1.3), NoRepeatNGramLogitsProcessor(2)], None),
+    "constrained": ([RepetitionPenaltyLogitsProcessor(1.3), NoRepeatNGramLogitsProcessor(3)], None),
 }
+CONSTRAINTS = [
+    (PhrasalConstraint([14, 3, 14]), DisjunctiveConstraint([[14, 4], [21, 5, 6]]), PhrasalConstraint([21])),
+    (PhrasalConstraint([11]),),
+    (PhrasalConstraint([12, 13]), PhrasalConstraint([12, 13])),
+    (DisjunctiveConstraint([[1, 2, 3], [1, 4], [5]]), PhrasalConstraint([2, 2])),
+    (PhrasalConstraint([7]), PhrasalConstraint([25, 26, 27, 28])),  # the first ends a text: it is never forced
+]
 
 
 @pytest.fixture(params=["numpy", "torch", "jax", "tensorflow"])
@@ -65,13 +68,14 @@ def driven(search, prompt, chain, seed, eos=EOS):
     )
 
 
-def begun(search, prompt, first, chain, seed, eos=EOS, room=NEW - 2):
+def begun(search, prompt, first, chain, seed, eos=EOS, room=NEW - 2, record=NOTHING):
     """The search after its first turn, on the host; the one that reaches the limit is not the loop's."""
     rows = [
         closed_row([*prompt, token], chain, seed is not None, room, seed or 0, eos=eos)
         for token in first.tokens.tolist()
     ]
-    rows = [replace(row, prompt_length=len(prompt), recipe=replace(row.recipe, strategy=search)) for row in rows]
+    how = {"strategy": search, "record": record}
+    rows = [replace(row, prompt_length=len(prompt), recipe=replace(row.recipe, **how)) for row in rows]
     return ClosedGroup(rows, first.carry)
 
 
@@ -80,16 +84,19 @@ def run(xp, form, beams, table=TABLE):
     leaves, rebuild = beam_leaves_of(beams)
 
     def loop(rows, *leaves):
-        return decode_beams(forward_of(xp, table), lambda rows, parents: rows, rows, form, rebuild(leaves))
+        forward = forward_of(xp, table)
+        return decode_beams(forward, lambda count, parents: count, rows, form, rebuild(leaves), vocabulary=VOCABULARY)
 
     given = [xp.asarray(part, str(part.dtype)) for part in leaves]
     found, _ = compiled(xp, loop)(xp.asarray(0, "int32"), *given)
-    return made_by(form, Found(*map(xp.to_host, found)), len(beams.hasty))
+    return made_by(form, found.on_host(xp.to_host), len(beams.hasty))
 
 
-def search_of(way, ranking, penalty):
+def search_of(way, ranking, place):
     if way == "diverse":
-        return DiverseBeamSearch(4, 2, penalty, 2, ranking, len(EOS), padding=5)
+        return DiverseBeamSearch(4, 2, 0.5 + place, 2, ranking, len(EOS), padding=5)
+    if way == "constrained":
+        return ConstrainedBeamSearch(3, CONSTRAINTS[place], 2, ranking, len(EOS))
     return BeamSearch(3, 2, ranking, len(EOS))
 
 
@@ -120,10 +127,10 @@ def ends(row, token):
 @pytest.mark.parametrize("way", CHAINS)
 def test_turns_are_those_one_by_one(xp, way):
     chain, seed = CHAINS[way]
-    searches = [search_of(way, ranking, 0.5 + place) for place, ranking in enumerate(RANKINGS)]
+    searches = [search_of(way, ranking, place) for place, ranking in enumerate(RANKINGS)]
     prompts = [np.random.default_rng(length).integers(10, VOCABULARY, length).tolist() for length in (3, 4, 6, 2, 5)]
     expected = [driven(search, prompt, chain, seed) for search, prompt in zip(searches, prompts, strict=True)]
-    assert len({len(one.moves) for one in expected}) > 2, "some end early"
+    assert len({len(one.moves) for one in expected}) > 1, "some end early"
     groups = [
         begun(search, prompt, one.moves[0], chain, seed)
         for search, prompt, one in zip(searches, prompts, expected, strict=True)
@@ -145,7 +152,29 @@ def test_turns_are_those_one_by_one(xp, way):
             assert (move.tokens == lineage(same)).all()
     assert not any(made.turns for made in every[5:]), "padding has no turns"
     if way == "diverse":
-        assert any(not len(own) for made in every for turn in made.turns for own in turn), "one is over before another"
+        assert any(not len(own) for made in every for turn in made.turns for own in turn.candidates), (
+            "one is over before another"
+        )
+
+
+def test_what_is_recorded_of_each_turn_is_what_it_chose_from(xp):
+    chain, seed = CHAINS["diverse"]
+    searches = [search_of("diverse", ranking, place) for place, ranking in enumerate(RANKINGS[:3])]
+    prompts = [np.random.default_rng(length).integers(10, VOCABULARY, length).tolist() for length in (3, 4, 6)]
+    expected = [driven(search, prompt, chain, seed) for search, prompt in zip(searches, prompts, strict=True)]
+    records = [Record(scores=True), Record(scores=True, logits=True, log_probabilities=2), NOTHING]
+    groups = [
+        begun(search, prompt, one.moves[0], chain, seed, record=record)
+        for search, prompt, one, record in zip(searches, prompts, expected, records, strict=True)
+    ]
+    form, beams = close_beams(groups, 32)
+    assert form.chain.record == Record(scores=True, logits=True)
+    for search, one, made in zip(searches, expected, run(xp, form, padded_beams(beams, 4, 40)), strict=False):
+        move = replayed(search, one.moves[0].carry, ends, made)
+        assert len(move.scores) == len(made.turns) > 3
+        for mine, turn, told, context in zip(move.scores, one.moves[1:], made.turns, one.contexts[1:], strict=False):
+            np.testing.assert_allclose(mine, turn.scores, rtol=2e-6, atol=2e-6)
+            np.testing.assert_array_equal(told.logits, logits_of(context[:, -1], context.shape[1] - 1))
 
 
 def test_a_group_ends_before_a_turn_without_enough_candidates_or_with_no_number(xp):
@@ -185,6 +214,9 @@ def test_unlike_searches_are_no_loop():
     pairs = [group(DiverseBeamSearch(4, 2, penalty)) for penalty in (0.5, 2.0)]
     assert close_beams(pairs, 8) is not None
     assert close_beams([pairs[0], group(DiverseBeamSearch(4, 4, 0.5))], 8) is None
+    phrases = [group(ConstrainedBeamSearch(4, (PhrasalConstraint(phrase),))) for phrase in ([1, 2], [3])]
+    assert close_beams(phrases, 8) is not None
+    assert close_beams([phrases[0], plain], 8) is None
     assert close_beams([group(DiverseBeamSearch(4, 2, 0.5), seed=1)], 8) is None
 
 

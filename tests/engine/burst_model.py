@@ -9,8 +9,9 @@ import numpy as np
 
 from fabula.cache.blocks import BLOCK
 from fabula.decoding.closed import map_arrays
+from fabula.decoding.closed_beam_found import made_by
 from fabula.decoding.closed_beam_loop import decode_beams
-from fabula.decoding.closed_beams import Found, beam_leaves_of, made_by
+from fabula.decoding.closed_beams import beam_leaves_of
 from fabula.decoding.closed_contrastive import settled_of, text_leaves_of
 from fabula.decoding.closed_contrastive_loop import FoundTexts, decode_texts
 from fabula.decoding.closed_loop import decode
@@ -130,8 +131,11 @@ class BurstModel(HashModel):
             logits = [self.next_logits(row[: position + 1]) for row, position in zip(dense, positions, strict=True)]
             return xp.asarray(np.array(logits), "float32"), dense
 
-        found, dense = decode_beams(forward, lambda dense, rows: dense[xp.to_host(rows)], dense, form, here)
-        made = made_by(form, Found(*(xp.to_host(part) for part in found)), len(beams.hasty))
+        def reorder(dense, rows):
+            return dense[xp.to_host(rows)]
+
+        found, dense = decode_beams(forward, reorder, dense, form, here, vocabulary=self.vocabulary)
+        made = made_by(form, found.on_host(xp.to_host), len(beams.hasty))
         turns = [len(own) for own in made]
         for row, (table, first) in enumerate(zip(batch.tables, batch.first, strict=True)):
             for position in range(first // BLOCK * BLOCK, first + turns[row // form.beams]):

@@ -10,6 +10,8 @@ from hypothesis import strategies as st
 from fabula.cache.blocks import BLOCK
 from fabula.decoding.beam_rows import Ranking
 from fabula.decoding.beam_search import BeamSearch
+from fabula.decoding.constrained_beams import ConstrainedBeamSearch
+from fabula.decoding.constraints import DisjunctiveConstraint, PhrasalConstraint
 from fabula.decoding.diverse_beams import DiverseBeamSearch
 from fabula.decoding.recipe import Limits, Recipe, Record
 from fabula.decoding.sample import SAMPLE
@@ -30,6 +32,14 @@ from tests.engine.test_engine import engine_of, idle
 
 ENDS = [(), (3,), (3, 7, 11, 12, 13)]
 NOTHING = Record()
+RECORDS = [NOTHING, NOTHING, Record(scores=True), Record(logits=True), Record(scores=True, logits=True)]
+FORCED = [
+    (),
+    (),
+    (PhrasalConstraint([5, 6]), DisjunctiveConstraint([[5, 8], [9, 10, 11]])),
+    (PhrasalConstraint([20, 21, 22]),),
+    (PhrasalConstraint([30]), PhrasalConstraint([31]), DisjunctiveConstraint([[3], [32, 33]])),
+]
 CHAINS = [
     ([], False),
     ([RepetitionPenaltyLogitsProcessor(1.7)], False),
@@ -51,17 +61,33 @@ class Searched(Gathered):
     def __init__(self, rows, streams=False):
         super().__init__(rows, streams)
         self.scores = []
+        self.turns = []
 
     def found(self, row, hypothesis):
         self.scores.append((hypothesis.score, hypothesis.rows.tolist()))
 
+    def turned(self, kept):
+        parts = (kept.scores, kept.logits)
+        self.turns.append([None if part is None else np.float32(part).tolist() for part in parts])
+
     @property
     def everything(self):
-        return self.tokens, self.reasons, self.scores, self.error
+        return self.tokens, self.reasons, self.scores, self.turns, self.error
 
 
 def request(
-    length, new=10, beams=3, chain=0, eos=(), ranking=None, least=0, streams=False, record=NOTHING, groups=1, **limits
+    length,
+    new=10,
+    beams=3,
+    chain=0,
+    eos=(),
+    ranking=None,
+    least=0,
+    streams=False,
+    record=NOTHING,
+    groups=1,
+    forced=(),
+    **limits,
 ):
     """A search with a prompt of its own for each length."""
     prompt = np.random.default_rng(length).integers(0, 50, length).astype(np.int32)
@@ -73,6 +99,8 @@ def request(
     search = BeamSearch(beams, min(2, beams), ranking, len(eos))
     if groups > 1:
         search = DiverseBeamSearch(groups * beams, groups, 0.3 * groups, 2, ranking, len(eos), padding=1)
+    if forced:
+        search = ConstrainedBeamSearch(beams, forced, min(2, beams), ranking, len(eos))
     recipe = Recipe(processors, Limits(length + new, frozenset(eos), **limits), sampled, record, search)
     return Request(prompt, recipe, Searched(search.results, streams), 7, length)
 
@@ -97,6 +125,8 @@ def run(model, requests, **options):
                 "ranking": st.sampled_from([(1.0, False), (0.3, True), (2.0, "never"), (-1.0, False), (-0.5, "never")]),
                 "least": st.integers(0, 4),
                 "groups": st.sampled_from([1, 1, 2]),
+                "forced": st.sampled_from(FORCED),
+                "record": st.sampled_from(RECORDS),
             }
         ),
         min_size=1,
@@ -113,7 +143,8 @@ def test_results_are_those_of_single_turns(searches, alike, step_tokens, blocks,
         pytest.importorskip("torch")
     if alike:  # so that they can go on together
         searches = [
-            {**one, **{name: searches[0][name] for name in ("beams", "chain", "eos", "groups")}} for one in searches
+            {**one, **{name: searches[0][name] for name in ("beams", "chain", "eos", "groups", "forced")}}
+            for one in searches
         ]
     options = {"step_tokens": step_tokens, "max_positions": blocks * BLOCK}
     expected = run(Stepping(framework=framework), [request(**one) for one in searches], **options)
@@ -167,6 +198,7 @@ def changed(one, **parts):
         lambda: request(5, ends=(lambda tokens, prompt: False,)),
         lambda: request(5, beams=4),
         lambda: request(5, chain=3),
+        lambda: request(5, forced=FORCED[2]),
         lambda: changed(request(5), processors=LogitsProcessorList([Own()])),
         lambda: changed(request(5), strategy=Other(3, 2)),
         lambda: changed(request(5), strategy=DiverseBeamSearch(3, 3, 0.5, 2)),
@@ -181,11 +213,35 @@ def test_there_is_no_burst_beside_what_is_another_loop_or_the_hosts(other):
     assert not model.bursts and first.sink.error is None and second.sink.error is None
 
 
-def test_there_is_no_burst_where_scores_are_recorded():
-    model, one = BurstModel(), request(4, record=Record(scores=True))
-    one.sink.turned = lambda kept: None
-    run(model, [one])
-    assert not model.bursts and len(one.sink.tokens[0]) == 10
+@pytest.mark.parametrize("parts", [{}, {"groups": 2}, {"forced": FORCED[2]}])
+def test_what_is_recorded_is_recorded_in_bursts(parts):
+    model, record = BurstModel(), Record(scores=True, logits=True)
+    eos = ENDS[2]
+    recorded, other = request(4, 30, eos=eos, record=record, **parts), request(5, 20, eos=eos, **parts)
+    expected = run(Stepping(), [request(4, 30, eos=eos, record=record, **parts), request(5, 20, eos=eos, **parts)])
+    assert run(model, [recorded, other]) == expected
+    assert len(model.bursts[0]) == 2 and len(recorded.sink.turns) > 3 and not other.sink.turns
+
+
+def test_there_is_no_burst_of_what_a_model_does_not_keep():
+    class Forgetful(BurstModel):
+        def takes_burst(self, recipes):
+            return not any(recipe.record.keeps for recipe in recipes)
+
+    model = Forgetful()
+    run(model, [request(4, record=Record(scores=True))])
+    assert not model.bursts
+    run(model, [request(4)])
+    assert model.bursts
+
+
+def test_forced_searches_with_other_phrases_go_on_together():
+    def build():
+        return [request(4, new=30, forced=FORCED[2], eos=ENDS[2]), request(5, new=20, forced=FORCED[3], eos=ENDS[2])]
+
+    model = BurstModel()
+    assert run(model, build()) == run(Stepping(), build())
+    assert model.bursts[0] == [28, 18]
 
 
 def test_rows_that_cannot_be_filled_are_the_hosts():

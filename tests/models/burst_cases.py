@@ -58,6 +58,15 @@ WORDS = [  # lists whose rounded sizes are the same
         ([[token] for token in range(20, 24)], {(21, 5): 3.0, (30,): 1.5, (31,): 1.5}),
     )
 ]
+FORCED_BEAMS = {
+    "max_new_tokens": 60,
+    "do_sample": False,
+    "num_beams": 4,
+    "num_return_sequences": 2,
+    "force_words_ids": [[11, 12], [[21, 22], [21, 30, 31]]],
+    "repetition_penalty": 1.1,
+    "eos_token_id": [7, 14, 77],
+}
 ASK = {"pad_token_id": 0, "eos_token_id": 77}
 
 
@@ -109,16 +118,16 @@ def hold_recorded(found, expected):
             np.testing.assert_allclose(values, their_values, rtol=1e-5, atol=1e-5)
 
 
-def noted_bursts(model):
-    """Where it is noted of each burst how many tokens the row got that got most."""
-    counts, run = [], model.bursts.run
+def noted_bursts(model, name="run"):
+    """Where it is noted of each burst how many tokens the row, or the group, got that got most."""
+    counts, run = [], getattr(model.bursts, name)
 
     def counted(*arguments):
         found = run(*arguments)
         counts.append(max(map(len, found)))
         return found
 
-    model.bursts.run = counted
+    setattr(model.bursts, name, counted)
     return counts
 
 
@@ -130,3 +139,22 @@ def search(door, model, rows=3, **call):
     """What a search finds for the first prompts, and the beams that each token was chosen after."""
     found = door.generate(model, prompts(rows), **{**ASK, **call, "return_dict_in_generate": True})
     return door.on_host(found.sequences).tolist(), door.on_host(found.beam_indices).tolist()
+
+
+def recorded_search(door, model, rows=3, **call):
+    """The texts and beams of a search, and the numbers of its turns, on the host."""
+    shown = {"return_dict_in_generate": True, "output_scores": True, "output_logits": True}
+    output = door.generate(model, prompts(rows), **{**ASK, **call, **shown})
+    found = (output.sequences, output.scores, output.beam_indices)
+    numbers = {name: np.stack([door.on_host(turn) for turn in getattr(output, name)]) for name in ("scores", "logits")}
+    numbers["sequences_scores"] = door.on_host(output.sequences_scores)
+    numbers["transitions"] = door.on_host(model.compute_transition_scores(*found))
+    return door.on_host(output.sequences).tolist(), numbers, door.on_host(output.beam_indices).tolist()
+
+
+def hold_recorded_search(found, expected):
+    """The same texts and beams, and numbers within 1e-5."""
+    (tokens, numbers, beams), (their_tokens, their_numbers, their_beams) = found, expected
+    assert tokens == their_tokens and beams == their_beams
+    for name, mine in numbers.items():
+        np.testing.assert_allclose(mine, their_numbers[name], rtol=1e-5, atol=1e-5, err_msg=name)

@@ -17,14 +17,17 @@ from tests.models.burst_cases import (
     CONTRASTIVE,
     DIVERSE_BEAMS,
     DRAWN_BEAMS,
+    FORCED_BEAMS,
     GUIDED,
     PLAIN,
     SAMPLED,
     WORDS,
     generate,
     hold_recorded,
+    hold_recorded_search,
     noted_bursts,
     recorded,
+    recorded_search,
     search,
 )
 
@@ -148,3 +151,26 @@ def test_other_words_compile_nothing(door, both):
     texts = [generate(door, model, 1, **call) for call in WORDS]
     assert texts == [generate(REFERENCE, reference, 1, **call) for call in WORDS]
     assert len(model.bursts.compiled) == 1 and texts[0] != texts[1], "and they act"
+
+
+def test_forced_beams_are_those_of_pytorch(door, both):
+    model, reference = both("llama")
+    counts = noted_bursts(model, "run_beams")
+    for change in (
+        {},
+        {"force_words_ids": [[40, 41, 42]], "early_stopping": True},
+        {"force_words_ids": [[[50], [51, 52]], [53], [54]], "length_penalty": -1.0},
+    ):
+        call, before = {**FORCED_BEAMS, **change}, sum(counts)
+        assert search(door, model, **call) == search(REFERENCE, reference, **call)
+        assert sum(counts) - before > 10, "most tokens are of bursts"
+    assert len(model.bursts.compiled) == 1, "other phrases compile nothing"
+
+
+def test_what_is_kept_of_the_turns_of_beams_is_that_of_pytorch(door, both, monkeypatch):
+    model, reference = both("llama")
+    monkeypatch.setattr(closed_record, "MOST", 20 * 2 * 4 * 12 * 101)
+    counts = noted_bursts(model, "run_beams")
+    hold_recorded_search(recorded_search(door, model, **BEAMS), recorded_search(REFERENCE, reference, **BEAMS))
+    assert len(model.bursts.compiled) == 1
+    assert counts[:3] == [20, 20, 20], "of four searches, one of them padding, so many turns take that much"

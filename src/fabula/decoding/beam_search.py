@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from fabula.decoding.beam_candidates import Candidates, candidates_to_keep, found, log_scores, shares
 from fabula.decoding.beam_rows import BY_MEAN, Beams, Ranking, settled_tokens
-from fabula.decoding.beam_turns import reasons_of
+from fabula.decoding.beam_turns import Told, reasons_of, replay_of_beams
 from fabula.decoding.strategy import Ends, FinishReason, Move, Turn, Underway
 from fabula.taps import NO_TAPS, Taps
 
@@ -61,21 +61,13 @@ class BeamSearch:
         shared = shares(scores, len(underway), self.num_beams)
         return [self._move(*each) for each in zip(underway, carries, every, shared, strict=True)]
 
-    def replay(self, carry: Carry, ends: Ends, turns: Sequence[Sequence[Candidates]]) -> Move:
-        """What N turns, one or more, make of one sequence, of each of which the candidates are known, all in one list.
+    def replay(self, carry: Carry, ends: Ends, turns: Sequence[Told]) -> Move:
+        """What turns that a loop made make of one sequence, as `replay_of_beams` has it."""
 
-        The move's tokens are Int["W N"], and its parents the rows before the first turn; or it has finished.
-        """
-        settled: tuple[int, ...] = ()
-        first = carry.beams.length
-        for (candidates,) in turns:
-            move = self._move(Underway(carry, ends), carry, candidates, None)
-            settled += move.settled
-            if move.finished is not None:
-                return replace(move, settled=settled)
-            carry = move.carry
-        beams = carry.beams
-        return Move(carry, parents=beams.rows[:, first], tokens=beams.tokens[:, first:], settled=settled)
+        def move_of(carry: Carry, told: Told) -> Move:
+            return self._move(Underway(carry, ends), carry, told.candidates[0], told.scores)
+
+        return replay_of_beams(carry, turns, move_of)
 
     def _move(self, one: Underway, carry: Carry, candidates: Candidates, scores: Any) -> Move:
         """The next beams of one sequence, or its results."""

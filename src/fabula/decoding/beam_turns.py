@@ -1,21 +1,33 @@
-"""One group's turn in the searches of transformers 4: an end token ends a beam, a limit ends the search.
+"""What the turns of beam searches have in common, and one group's turn in the searches of transformers 4.
 
-They differ from beam search of transformers 5 in what counts as a result at the limit (every running beam, wherever it
-ranked), and in what the results are compared with to stop: the best candidate, though it may just have ended.
+There an end token ends a beam, and a limit ends the search. They differ from beam search of transformers 5 in what
+counts as a result at the limit (every running beam, wherever it ranked), and in what the results are compared with to
+stop: the best candidate, though it may just have ended.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 
 from fabula.decoding.beam_candidates import Candidates
 from fabula.decoding.beam_rows import Beams, Pool, Ranking
-from fabula.decoding.strategy import Ends, FinishReason
+from fabula.decoding.strategy import Ends, FinishReason, Move
 
-__all__ = ["Judged", "judge"]
+__all__ = ["Judged", "Told", "judge", "reasons_of", "replay_of_beams"]
+
+
+@dataclass(frozen=True, slots=True)
+class Told:
+    """What one group chose from in one turn of a loop, on the host."""
+
+    candidates: Sequence[Candidates]  # of each subgroup
+    forced: np.ndarray | None = None  # Float32["W E"]: the scores of its beams with each token of its constraints
+    scores: np.ndarray | None = None  # Float32["W V"]: what the processors made of its rows, where that is recorded
+    logits: np.ndarray | None = None  # Float32["W V"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,3 +72,22 @@ def reasons_of(candidates: Candidates, parents: np.ndarray, ends: Ends) -> list[
     """Why each candidate would end; parents Int["W"] is each beam's row in the turn."""
     rows = parents[candidates.rows].tolist()
     return [ends(row, token) for row, token in zip(rows, candidates.tokens.tolist(), strict=True)]
+
+
+def replay_of_beams(carry: Any, turns: Sequence[Told], move_of: Callable[[Any, Told], Move]) -> Move:
+    """What N turns, one or more, make of one sequence whose beams are one subgroup; `move_of` makes one of them.
+
+    The move's tokens are Int["W N"], its parents the rows before the first turn, and its scores those of each turn; or
+    it has finished.
+    """
+    settled: tuple[int, ...] = ()
+    scores, first = list[Any](), carry.beams.length
+    for told in turns:
+        move = move_of(carry, told)
+        settled += move.settled
+        scores.append(move.scores)
+        if move.finished is not None:
+            return replace(move, settled=settled, scores=scores)
+        carry = move.carry
+    beams = carry.beams
+    return Move(carry, beams.rows[:, first], beams.tokens[:, first:], settled, scores=scores)

@@ -6,8 +6,10 @@ from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 from fabula import arrays
+from fabula.decoding.closed_beam_found import Found
 from fabula.decoding.closed_beam_turn import Part, Turn, subgroup_of
-from fabula.decoding.closed_beams import BeamForm, ClosedBeams, Found
+from fabula.decoding.closed_beams import BeamForm, ClosedBeams
+from fabula.decoding.closed_constraints import Progress
 from fabula.decoding.closed_loop import Forward, appended
 
 __all__ = ["Reorder", "decode_beams"]
@@ -22,12 +24,14 @@ def decode_beams(
     form: BeamForm,
     beams: ClosedBeams,
     loop: Callable[..., Any] | None = None,
+    vocabulary: int = 0,
 ) -> tuple[Found, Any]:
     """What the turns chose from until all groups have ended or used their room, and the model's state after the moves.
 
     A group ends with the turn that ends its search, in which nothing moves, or before one that has too few candidates
     to go on, or no number: that one is the host's. The same code runs eagerly and inside a compiled loop; a backend
-    may bring a `loop` of its own in place of the framework's `while_loop`.
+    may bring a `loop` of its own in place of the framework's `while_loop`. Where scores or logits are recorded, they
+    are of `vocabulary` tokens.
     """
     rows, width = beams.rows, form.beams
     xp = arrays.of(rows.tokens)
@@ -46,6 +50,7 @@ def decode_beams(
         over = _beside(xp, [part.over for part in parts])
         judged = _judged(xp, form, turn, parts, over)
         found = _recorded(xp, form, turn.found, parts, judged, over)
+        found = _kept(xp, form, turn.found, found, logits, [part.processed for part in parts])
         stays = ~judged.moves | (found.turns >= room)
         each_moves, each_stays = (xp.repeat(part, width) for part in (judged.moves, stays))
         chosen = xp.reshape(xp.concat([part.chosen for part in parts]), (-1,))
@@ -61,9 +66,10 @@ def decode_beams(
             ended=turn.ended | stays,
             found=found,
             model=reorder(model, judged.origins),
+            progress=parts[0].progress,
         )
 
-    end = (loop or xp.while_loop)(goes_on, step, _begin(xp, form, beams, state))
+    end = (loop or xp.while_loop)(goes_on, step, _begin(xp, form, beams, state, vocabulary))
     return end.found, end.model
 
 
@@ -95,22 +101,48 @@ def _recorded(xp: Any, form: BeamForm, found: Found, parts: Sequence[Part], judg
     places = xp.arange(parts[0].values.shape[1], like=found.turns)
     every = xp.concat([places + number * form.kept for number in range(form.subgroups)])
     columns = found.turns[:, None] * (form.kept * form.subgroups) + every[None, :]
-    return Found(
-        xp.scatter_set(found.values, columns, xp.concat([part.values for part in parts])),
-        xp.scatter_set(found.beams, columns, xp.astype(xp.concat([part.beams for part in parts]), "int32")),
-        xp.scatter_set(found.tokens, columns, xp.astype(xp.concat([part.tokens for part in parts]), "int32")),
-        found.turns + xp.astype(judged.counts, "int32"),
-        xp.where(judged.counts[:, None], over, found.over),
+    return found._replace(
+        values=xp.scatter_set(found.values, columns, xp.concat([part.values for part in parts])),
+        beams=xp.scatter_set(found.beams, columns, xp.concat([part.beams for part in parts])),
+        tokens=xp.scatter_set(found.tokens, columns, xp.concat([part.tokens for part in parts])),
+        turns=found.turns + xp.astype(judged.counts, "int32"),
+        over=xp.where(judged.counts[:, None], over, found.over),
+        forced=_forced(xp, form, found, parts[0].forced),
     )
 
 
-def _begin(xp: Any, form: BeamForm, beams: ClosedBeams, state: Any) -> Turn:
+def _forced(xp: Any, form: BeamForm, found: Found, sums: Any) -> Any:
+    """With a turn's sums Float32["G W E"]."""
+    if not form.edges:
+        return ()
+    each = form.beams * form.edges
+    columns = found.turns[:, None] * each + xp.arange(each, like=found.turns)[None, :]
+    return xp.scatter_set(found.forced, columns, xp.reshape(sums, (-1, each)))
+
+
+def _kept(xp: Any, form: BeamForm, before: Found, found: Found, logits: Any, processed: Sequence[Any]) -> Found:
+    """With a turn's logits Float["R V"] and scores Float32["G S V"] of each subgroup, as far as they are recorded.
+
+    Groups that have not ended have made as many turns as any.
+    """
+    record, place = form.chain.record, xp.max(before.turns, axis=0)[None]
+    if record.scores:
+        scores = xp.reshape(xp.concat(list(processed), axis=1), logits.shape)
+        found = found._replace(scores=xp.set_rows(found.scores, place, scores[None]))
+    if record.logits:
+        found = found._replace(logits=xp.set_rows(found.logits, place, xp.astype(logits, "float32")[None]))
+    return found
+
+
+def _begin(xp: Any, form: BeamForm, beams: ClosedBeams, state: Any, vocabulary: int) -> Turn:
     """The groups before the first turn."""
     rows, (groups, turns) = beams.rows, beams.divisors.shape
     shape = (groups, (turns + 1) * form.kept * form.subgroups)  # what used all its turns is computed once more
     room = rows.room[:: form.beams]
     whole = xp.zeros(shape, "int32", like=room)
     values = xp.full(shape, -float("inf"), "float32", like=room)
+    forced = (groups, (turns + 1) * form.beams * form.edges)
+    kept, record = (turns + 1, groups * form.beams, vocabulary), form.chain.record
     return Turn(
         tokens=rows.tokens,
         lengths=rows.lengths,
@@ -120,6 +152,16 @@ def _begin(xp: Any, form: BeamForm, beams: ClosedBeams, state: Any) -> Turn:
         pool=beams.pool,
         over=beams.over,
         ended=room <= 0,
-        found=Found(values, whole, whole, xp.zeros_like(room), beams.over),
+        found=Found(
+            values=values,
+            beams=whole,
+            tokens=whole,
+            turns=xp.zeros_like(room),
+            over=beams.over,
+            forced=xp.zeros(forced, "float32", like=room) if form.edges else (),
+            scores=xp.zeros(kept, "float32", like=room) if record.scores else (),
+            logits=xp.zeros(kept, "float32", like=room) if record.logits else (),
+        ),
         model=state,
+        progress=Progress(beams.constraints.nodes, beams.constraints.queues) if beams.constraints else (),
     )

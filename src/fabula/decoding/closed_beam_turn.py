@@ -14,7 +14,9 @@ from fabula.arrays.random import row_key
 from fabula.context import Context
 from fabula.decoding.beam_candidates import PURPOSE_BEAMS, best_candidates, noisy_candidates
 from fabula.decoding.closed import ClosedRows
-from fabula.decoding.closed_beams import BeamForm, ClosedBeams, Found
+from fabula.decoding.closed_beam_found import Found
+from fabula.decoding.closed_beams import BeamForm, ClosedBeams
+from fabula.decoding.closed_constraints import Continued, Forcing
 from fabula.decoding.sample import keyed_noise
 from fabula.processors.columns import Process, process_of
 from fabula.processors.diversity import count_tokens
@@ -35,6 +37,7 @@ class Turn(NamedTuple):
     ended: Any  # Bool["G"]
     found: Found
     model: Any  # the model's state
+    progress: Any = ()  # a Progress where texts have constraints
 
 
 class Part(NamedTuple):
@@ -49,6 +52,9 @@ class Part(NamedTuple):
     pool: Any  # Float32["G S"]: with the scores of those that ended
     over: Any  # Bool["G"]: whether nothing better is to come
     sound: Any  # Bool["G"]: whether there are candidates for all beams, and no NaN; else the turn is the host's
+    processed: Any  # Float32["G S V"]: the scores of its rows' tokens
+    forced: Any = ()  # Float32["G W E"]: as in Pushed.sums, where texts have constraints
+    progress: Any = ()  # a Progress, of the next beams
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,27 +68,37 @@ class Subgroup:
     rows: Any  # Int["G*S"]: its rows of all; None: they are all
     process: Process  # of its rows
     noise_at: Callable[[Any], Callable[[Any], Any]] | None  # as `_noise` has it
+    forcing: Forcing | None  # what texts must contain
 
     def advance(self, turn: Turn, scores: Any, before: Sequence[Part]) -> Part:
         """What it does after the log-softmax Float["R V"], and after those before it in this turn."""
         xp, was = self.xp, turn.over[:, self.number]
-        values, beams, tokens = self._candidates(turn, scores, before)
-        stops = xp.any(tokens[:, :, None] == self.beams.rows.ends[:: self.form.beams][:, None, :])
-        found, places = xp.top_k(xp.where(stops, -float("inf"), values), self.form.size)
-        pool = self._pooled(turn, values, stops)
-        over = was | self._is_over(turn, (found if self.form.subgroups == 1 else values)[:, 0], pool[:, -1])
+        every, processed = self._candidates(turn, scores, before)
+        stops = xp.any(every.tokens[:, :, None] == self.beams.rows.ends[:: self.form.beams][:, None, :])
+        found, places = xp.top_k(xp.where(stops, -float("inf"), every.values), self.form.size)
+        running = Continued(found, *every.at(xp, places)[1:])
+        progress: Any = turn.progress
+        forced: Any = ()
+        if self.forcing is not None:
+            stops = stops & self.forcing.completes(turn.progress, every, turn.found.turns)
+            pushed = self.forcing.push(turn.progress, running, turn.scores, processed, turn.found.turns)
+            running, progress, forced = pushed.running, pushed.progress, pushed.sums
+        pool = self._pooled(turn, every.values, stops)
+        over = was | self._is_over(turn, (every.values if self.form.reckons_with_ended else found)[:, 0], pool[:, -1])
         own = xp.arange(self.form.size, like=was)[None, :]
-        origins, chosen = (xp.astype(xp.take_along_axis(part, places), "int32") for part in (beams, tokens))
         return Part(
-            values=xp.where(was[:, None], -float("inf"), values),
-            beams=beams,
-            tokens=tokens,
-            origins=xp.where(over[:, None], own, origins),
-            chosen=xp.where(was[:, None], self.beams.padding[:, None], chosen),
-            scores=xp.where(over[:, None], self._of(turn.scores), found),
+            values=xp.where(was[:, None], -float("inf"), every.values),
+            beams=every.beams,
+            tokens=every.tokens,
+            origins=xp.where(over[:, None], own, running.beams),
+            chosen=xp.where(was[:, None], self.beams.padding[:, None], running.tokens),
+            scores=xp.where(over[:, None], self._of(turn.scores), running.values),
             pool=xp.where(was[:, None], self._of(turn.pool), pool),
             over=over,
             sound=was | (found[:, -1] > -float("inf")),
+            processed=processed,
+            forced=forced,
+            progress=progress,
         )
 
     def _of(self, beams: Any) -> Any:
@@ -90,8 +106,8 @@ class Subgroup:
         size = self.form.size
         return beams[:, self.number * size : (self.number + 1) * size]
 
-    def _candidates(self, turn: Turn, scores: Any, before: Sequence[Part]) -> tuple[Any, Any, Any]:
-        """As the search has them: values Float["G K"], beams Int["G K"], tokens Int["G K"]."""
+    def _candidates(self, turn: Turn, scores: Any, before: Sequence[Part]) -> tuple[Continued, Any]:
+        """["G K"]: as the search has them; and the scores Float32["G S V"] that they are found by."""
         xp, running = self.xp, self._of(turn.scores)
         shape = (*running.shape, scores.shape[-1])
         own = share(xp, scores, self.rows)
@@ -102,8 +118,10 @@ class Subgroup:
         parts = (turn.tokens, turn.lengths, self.beams.rows.prompt_lengths)
         own = xp.reshape(self.process(own, Context(*(share(xp, part, self.rows) for part in parts))), shape)
         if self.noise_at is None:
-            return best_candidates(xp, own, running, self.form.kept)
-        return noisy_candidates(xp, own, running, self.form.kept, self.noise_at(turn.position + 1))
+            found = best_candidates(xp, own, running, self.form.kept)
+        else:
+            found = noisy_candidates(xp, own, running, self.form.kept, self.noise_at(turn.position + 1))
+        return Continued(found[0], *(xp.astype(part, "int32") for part in found[1:])), own
 
     def _now(self, turn: Turn, divisors: Any) -> Any:
         """Float32["G 1"] of ["G T"]: that of this turn."""
@@ -130,7 +148,9 @@ def subgroup_of(xp: Any, form: BeamForm, beams: ClosedBeams, number: int) -> Sub
         rows = xp.reshape(firsts[:, None] + xp.arange(form.size, like=firsts)[None, :], (-1,))
     numbers = [{name: share(xp, value, rows) for name, value in own.items()} for own in beams.rows.numbers]
     process = process_of(form.chain.columns, numbers)
-    return Subgroup(xp, form, beams, number, rows, process, _noise(xp, form, beams.rows))
+    ends = beams.rows.ends[:: form.beams]
+    forcing = Forcing(xp, beams.constraints, ends) if beams.constraints else None
+    return Subgroup(xp, form, beams, number, rows, process, _noise(xp, form, beams.rows), forcing)
 
 
 def share(xp: Any, values: Any, rows: Any) -> Any:

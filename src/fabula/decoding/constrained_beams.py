@@ -7,9 +7,10 @@ likely texts and those that have met much live side by side.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from functools import partial
+from typing import Any, TypeAlias
 
 import numpy as np
 
@@ -17,19 +18,23 @@ from fabula import arrays
 from fabula.context import Context
 from fabula.decoding.beam_candidates import Candidates, candidates_to_keep, found, log_scores, shares
 from fabula.decoding.beam_rows import BY_MEAN, Beams, Pool, Ranking, settled_tokens
-from fabula.decoding.beam_turns import Judged, judge, reasons_of
+from fabula.decoding.beam_turns import Judged, Told, judge, reasons_of, replay_of_beams
 from fabula.decoding.constraint_list import ConstraintListState
+from fabula.decoding.constraint_tries import edges_of
 from fabula.decoding.constraints import Constraint
 from fabula.decoding.strategy import Ends, Move, Turn, Underway
 from fabula.taps import NO_TAPS, Taps
 
-__all__ = ["ConstrainedBeamSearch"]
+__all__ = ["BANK", "ConstrainedBeamSearch", "ConstrainedCarry"]
 
 BANK = 100  # what a bank is worth in the order of candidates, in log-probability
 
+# (beams Int["P"], tokens Int["P"]) -> Float32["P"]: what their texts with these tokens score
+Sums: TypeAlias = Callable[[np.ndarray, np.ndarray], np.ndarray]
+
 
 @dataclass(frozen=True, slots=True)
-class Carry:
+class ConstrainedCarry:
     """What the search keeps between turns."""
 
     beams: Beams
@@ -66,24 +71,43 @@ class ConstrainedBeamSearch:
     def width(self) -> int:
         return self.num_beams
 
+    @property
+    def kept(self) -> int:
+        """How many candidates are looked at, beside those that bring a constraint forward."""
+        return candidates_to_keep(self.num_beams, self.end_tokens)
+
     def advance(self, turn: Turn, underway: Sequence[Underway]) -> list[Move]:
         """The next beams of each. Raises NumericalError where all beams of one have no finite score, or one has NaN."""
         scores = log_scores(turn)
         carries = [one.carry or self._start(turn.context, place) for place, one in enumerate(underway)]
         running = [carry.beams.scores for carry in carries]
-        every = found(scores, running, candidates_to_keep(self.num_beams, self.end_tokens), turn.draw)
+        every = found(scores, running, self.kept, turn.draw)
         shared = shares(scores, len(underway), self.num_beams)
         return [self._move(*each) for each in zip(underway, carries, every, shared, strict=True)]
 
-    def _move(self, one: Underway, carry: Carry, candidates: Candidates, scores: Any) -> Move:
-        """The next beams of one sequence, or its results."""
+    def replay(self, carry: ConstrainedCarry, ends: Ends, turns: Sequence[Told]) -> Move:
+        """What turns that a loop made make of one sequence, as `replay_of_beams` has it."""
+        places = {edge.token: place for place, edge in enumerate(edges_of(self.constraints))}
+
+        def move_of(carry: ConstrainedCarry, told: Told) -> Move:
+            assert told.forced is not None
+            sums = partial(_sums_told, told.forced, places)
+            return self._move(Underway(carry, ends), carry, told.candidates[0], told.scores, sums)
+
+        return replay_of_beams(carry, turns, move_of)
+
+    def _move(
+        self, one: Underway, carry: ConstrainedCarry, candidates: Candidates, scores: Any, sums: Sums | None = None
+    ) -> Move:
+        """The next beams of one sequence, or its results; `sums` are those of the scores, if they are not known."""
         parents = np.zeros(self.num_beams, np.int32) if one.carry is None else np.arange(self.num_beams, dtype=np.int32)
         beams, states = carry.beams, carry.states
         reasons = reasons_of(candidates, parents, one.ends)
         stops = [reason == "stop" for reason in reasons]
         complete = [stop and _after(states, candidates, place).completed for place, stop in enumerate(stops)]
         judged = judge(beams, candidates, reasons, self.ranking, complete)
-        pushed = self._pushed(judged, carry, scores, parents, one.ends)
+        sums = sums or partial(_sums, beams.scores, scores, parents)
+        pushed = self._pushed(judged, carry, sums, parents, one.ends)
         if pushed is None or judged.over or judged.limit:
             pool = judged.pool if pushed is None or judged.over else self._at_limit(beams, judged, pushed)
             pool = pool if pool.kept else pool.add(beams.ended(candidates, reasons, self.ranking))
@@ -93,28 +117,30 @@ class ConstrainedBeamSearch:
         beams = beams.go_on(running, judged.pool)
         settled = settled_tokens([beams], [beams.pool], carry.shown)
         return Move(
-            carry=Carry(beams, pushed.states, carry.shown + len(settled)),
+            carry=ConstrainedCarry(beams, pushed.states, carry.shown + len(settled)),
             parents=parents[running.rows],
             tokens=running.tokens,
             settled=settled,
             scores=scores,
         )
 
-    def _start(self, context: Context, row: int) -> Carry:
+    def _start(self, context: Context, row: int) -> ConstrainedCarry:
         xp = arrays.of(context.tokens)
         prompt = xp.to_host(context.tokens)[row, : int(xp.to_host(context.lengths)[row])]
         state = ConstraintListState([constraint.copy() for constraint in self.constraints])
         state.reset(prompt.tolist())
-        return Carry(Beams.start(self.num_beams), (state,) * self.num_beams)
+        return ConstrainedCarry(Beams.start(self.num_beams), (state,) * self.num_beams)
 
-    def _pushed(self, judged: Judged, carry: Carry, scores: Any, parents: np.ndarray, ends: Ends) -> Pushed | None:
+    def _pushed(
+        self, judged: Judged, carry: ConstrainedCarry, sums: Sums, parents: np.ndarray, ends: Ends
+    ) -> Pushed | None:
         """The next beams, from the best continuations and from those that bring a constraint forward."""
         running = judged.running
         if running is None:
             return None
         states = [_after(carry.states, running, place) for place in range(len(running))]
         rows, tokens = _steps_forward(carry, running)
-        values = carry.beams.scores[rows] + _values_at(scores, parents[rows], tokens)
+        values = sums(rows, tokens)
         ahead = Candidates(values, rows, tokens)
         stops = [reason == "stop" for reason in reasons_of(ahead, parents, ends)]
         ahead = ahead.at(np.flatnonzero((values > -np.inf) & ~np.array(stops, bool)))
@@ -138,7 +164,7 @@ def _after(states: Sequence[ConstraintListState], candidates: Candidates, place:
     return state
 
 
-def _steps_forward(carry: Carry, running: Candidates) -> tuple[np.ndarray, np.ndarray]:
+def _steps_forward(carry: ConstrainedCarry, running: Candidates) -> tuple[np.ndarray, np.ndarray]:
     """Beams Int["P"] and tokens Int["P"] that bring a constraint forward, and make no text that is there already."""
     texts = [tuple(text) for text in carry.beams.tokens.tolist()]
     known = {(texts[row], int(token)) for row, token in zip(running.rows, running.tokens, strict=True)}
@@ -150,6 +176,16 @@ def _steps_forward(carry: Carry, running: Candidates) -> tuple[np.ndarray, np.nd
                 rows.append(row)
                 tokens.append(token)
     return np.array(rows, np.int32), np.array(tokens, np.int32)
+
+
+def _sums(running: np.ndarray, scores: Any, parents: np.ndarray, beams: np.ndarray, tokens: np.ndarray) -> np.ndarray:
+    """As Sums has it, from the beams' scores Float32["W"] and those of the turn's rows, Float["R V"]."""
+    return running[beams] + _values_at(scores, parents[beams], tokens)
+
+
+def _sums_told(told: np.ndarray, places: dict[int, int], beams: np.ndarray, tokens: np.ndarray) -> np.ndarray:
+    """The same from what is known Float32["W E"]; places: where each token's are."""
+    return told[beams, [places[token] for token in tokens.tolist()]]
 
 
 def _values_at(scores: Any, rows: np.ndarray, tokens: np.ndarray) -> np.ndarray:

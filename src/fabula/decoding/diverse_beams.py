@@ -11,7 +11,7 @@ import numpy as np
 from fabula import arrays
 from fabula.decoding.beam_candidates import Candidates, candidates_to_keep, found, log_scores, shares
 from fabula.decoding.beam_rows import BY_MEAN, Beams, Pool, Ranking, settled_tokens
-from fabula.decoding.beam_turns import judge, reasons_of
+from fabula.decoding.beam_turns import Told, judge, reasons_of
 from fabula.decoding.strategy import Ends, Move, Turn, Underway
 from fabula.errors import ArgumentError
 from fabula.processors.diversity import count_tokens
@@ -111,28 +111,35 @@ class DiverseBeamSearch:
                 member.before.append(self._over(member.group) if member.group.over else next(stepped))
         return [self._move(*each) for each in zip(chosen, carries, strict=True)]
 
-    def replay(self, carry: DiverseCarry, ends: Ends, turns: Sequence[Sequence[Candidates]]) -> Move | None:
+    def replay(self, carry: DiverseCarry, ends: Ends, turns: Sequence[Told]) -> Move | None:
         """What N turns, one or more, make of one sequence, of each of which every group's candidates are known.
 
-        The move's tokens are Int["W N"], and its parents the rows before the first turn; or it has finished. None
-        where the groups that are over are not those without candidates.
+        The move's tokens are Int["W N"], its parents the rows before the first turn, and its scores those of each turn;
+        or it has finished. None where the groups that are over are not those without candidates.
         """
         settled: tuple[int, ...] = ()
+        scores = list[Any]()
         rows, tokens = np.arange(self.num_beams, dtype=np.int32), np.zeros((self.num_beams, 0), np.int32)
-        for candidates in turns:
+        for told in turns:
             groups: list[Group] = []
-            if [group.over for group in carry.groups] != [not len(own) for own in candidates]:
+            if [group.over for group in carry.groups] != [not len(own) for own in told.candidates]:
                 return None
-            for group, own in zip(carry.groups, candidates, strict=True):
+            for group, own, chosen_from in zip(carry.groups, told.candidates, self._shares(told), strict=True):
                 member = _Member(group, groups, 0, ends)
-                groups.append(self._over(group) if group.over else self._next(member, own, None))
+                groups.append(self._over(group) if group.over else self._next(member, own, chosen_from))
             move = self._move(groups, carry)
             settled += move.settled
+            scores.append(move.scores)
             if move.finished is not None:
-                return replace(move, settled=settled)
+                return replace(move, settled=settled, scores=scores)
             carry = move.carry
             rows, tokens = rows[move.parents], np.column_stack([tokens[move.parents], move.tokens])
-        return Move(carry, parents=rows, tokens=tokens, settled=settled)
+        return Move(carry, parents=rows, tokens=tokens, settled=settled, scores=scores)
+
+    def _shares(self, told: Told) -> list[Any]:
+        """Float32["W V"] of each group, or None."""
+        each = range(self.num_beam_groups)
+        return [None if told.scores is None else told.scores[own * self.size :][: self.size].copy() for own in each]
 
     def _move(self, groups: list[Group], carry: DiverseCarry) -> Move:
         """What the groups of a sequence become, or its results."""
@@ -206,7 +213,9 @@ class DiverseBeamSearch:
 
 
 def _joined(scores: list[Any]) -> Any:
-    """Float["W V"] of all groups; None where some chose in a loop, which keeps none."""
+    """Float["W V"] of all groups; None where some chose in a loop that kept none."""
     if any(own is None for own in scores):
         return None
+    if any(isinstance(own, np.ndarray) for own in scores):  # those of groups that a loop ended came from there
+        scores = [arrays.of(own).to_host(own) for own in scores]
     return arrays.of(scores[0]).concat(scores, axis=0)

@@ -95,7 +95,7 @@ class Recipe:
         """Whether nothing but the rows' tokens and numbers decides how they go on.
 
         Of the processors each says so itself, and of the strategies greedy search, sampling, DoLa and beam search can,
-        the diverse one too; contrastive search once the prompt is computed.
+        the diverse and the constrained one too; contrastive search once the prompt is computed.
         """
         limits, record = self.limits, self.record
         ends = limits.stop_strings or limits.ends or limits.max_time is not None

@@ -150,7 +150,7 @@ class Move:
     tokens: np.ndarray  # Int["W'"]: what each continues with; of N turns at once Int["W' N"]
     settled: tuple[int, ...] = ()  # tokens that can be shown now: the sequence's next ones, whatever else happens
     finished: tuple[Hypothesis, ...] | None = None  # the result, best first; then parents and tokens mean nothing
-    scores: Any = None  # Float["R V"]: what was chosen from, to be recorded
+    scores: Any = None  # Float["R V"]: what was chosen from, to be recorded; of N turns at once N of them
     recorded: np.ndarray | None = None  # Int["K"]: the rows whose logits and states are; None: all
     written: np.ndarray | None = None  # Int["N"]: first all rows become one, with these in place of its last token
 

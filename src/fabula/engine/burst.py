@@ -8,7 +8,8 @@ from typing import Any, Protocol
 
 from fabula.cache.blocks import BLOCK
 from fabula.decoding.closed import ClosedRow, ClosedRows, Form, close
-from fabula.decoding.closed_beams import BeamForm, ClosedBeams, ClosedGroup, Made, close_beams, replayed
+from fabula.decoding.closed_beam_found import Made, replayed
+from fabula.decoding.closed_beams import BeamForm, ClosedBeams, ClosedGroup, close_beams
 from fabula.decoding.closed_contrastive import ClosedText, ClosedTexts, ContrastiveForm, close_texts, move_of
 from fabula.decoding.closed_record import Gained
 from fabula.decoding.layer_contrast import LayerContrast
@@ -17,7 +18,7 @@ from fabula.decoding.sample import SAMPLE
 from fabula.decoding.strategy import FinishReason, Move
 from fabula.engine.burst_texts import BurstOfTexts, are_texts, counts_of, first_rows, kept_of_text, text_of
 from fabula.engine.group import Group
-from fabula.engine.recording import steps_of_burst
+from fabula.engine.recording import kept_of_burst, steps_of_burst
 from fabula.engine.request import Kept, Step
 from fabula.engine.row import Row
 from fabula.engine.scheduler import Plan, Scheduler
@@ -107,16 +108,23 @@ class Bursts:
             return self._rows(plan, scheduler)
         if are_texts(plan):
             return None if self.burst_texts is None else self._texts(plan, scheduler)
-        if self.burst_beams is not None and _are_beams(plan):
+        if self.burst_beams is not None and _are_beams(plan) and self._records(plan.groups):
             return self._beams(plan, scheduler)
         return None
 
     def _takes(self, groups: Sequence[Group]) -> bool:
         """Whether the model takes the groups' rows, each of which chooses by itself."""
-        recipes = [group.request.recipe for group in groups]
+        strategies = [group.request.recipe.strategy for group in groups]
+        return all(one == SAMPLE or isinstance(one, LayerContrast) for one in strategies) and self._accepts(groups)
+
+    def _records(self, groups: Sequence[Group]) -> bool:
+        """Whether the model can keep what is wanted of the groups' turns."""
+        return not any(group.request.recipe.record.keeps for group in groups) or self._accepts(groups)
+
+    def _accepts(self, groups: Sequence[Group]) -> bool:
+        """Whether the model says nothing against the groups' recipes."""
         takes: Callable[[list[Recipe]], bool] = getattr(self.model, "takes_burst", lambda recipes: True)
-        strategies = [recipe.strategy for recipe in recipes]
-        return all(one == SAMPLE or isinstance(one, LayerContrast) for one in strategies) and takes(recipes)
+        return takes([group.request.recipe for group in groups])
 
     def _rows(self, plan: Plan, scheduler: Scheduler) -> Prepared | None:
         for rooms in _halved([_room(group) for group in plan.groups]):
@@ -176,9 +184,13 @@ class Bursts:
         """What each group did; where one did nothing the next step is no burst: an ordinary step says why."""
         assert self.burst_beams is not None
         made = self.burst_beams(batch, cache, form, beams)
-        moves = [_replayed(group, own) for group, own in zip(groups, made, strict=True)]
-        self._paused = None in moves
-        return [(group, move, ()) for group, move in zip(groups, moves, strict=True) if move is not None]
+        moves = [(group, own, _replayed(group, own)) for group, own in zip(groups, made, strict=True)]
+        self._paused = any(move is None for _, _, move in moves)
+        return [
+            (group, move, kept_of_burst(group.request.recipe.record, move.scores, own.turns))
+            for group, own, move in moves
+            if move is not None
+        ]
 
     def _run_texts(
         self,
@@ -227,7 +239,6 @@ def _is_awaited(plan: Plan, scheduler: Scheduler) -> bool:
 def _are_beams(plan: Plan) -> bool:
     """Whether each group is a search behind its first turn, whose rows compute their last tokens and choose."""
     underway = all(group.carry is not None and group.request.negative is None for group in plan.groups)
-    underway = underway and all(group.request.recipe.record.is_empty for group in plan.groups)
     return underway and len(plan.ready) == len(plan.groups) and all(count == 1 for _, count in plan.work)
 
 

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from fabula import arrays
+from fabula.decoding.beam_turns import Told
 from fabula.decoding.closed_record import Gained, Recorded
 from fabula.decoding.log_probabilities import log_probabilities, top_log_probabilities
 from fabula.decoding.recipe import Record
@@ -75,6 +76,22 @@ def kept_of(record: Record, scores: Any, logits: Any, forward: Forward, seats: S
         [attentions_of(forward, seats, place) for place in every] if record.attentions else None,
         [cross_attentions_of(forward, seats, place) for place in every] if _across(record, forward) else None,
     )
+
+
+def kept_of_burst(record: Record, scores: Sequence[Any], turns: Sequence[Told]) -> list[Kept]:
+    """What is kept of each turn of a search that a loop made; scores are those of the turns that count, a move's.
+
+    All are copies, so that what all groups of the burst have left can go.
+    """
+    if not record.keeps:
+        return []
+    return [
+        Kept(
+            np.array(own) if record.scores else None,
+            np.array(told.logits) if record.logits else None,
+        )
+        for own, told in zip(scores, turns, strict=False)
+    ]
 
 
 def likelihoods(logits: Any, tokens: Any, count: int) -> tuple[np.ndarray, list[Top] | None]:

@@ -10,7 +10,7 @@ import numpy as np
 
 from fabula.cache.blocks import BLOCK, blocks_for
 from fabula.decoding.closed import ClosedRows, Form, padded
-from fabula.decoding.closed_beams import ClosedBeams, padded_beams
+from fabula.decoding.closed_beams import BeamForm, ClosedBeams, padded_beams, shortened
 from fabula.decoding.closed_contrastive import ClosedTexts, ContrastiveForm, fits, padded_texts
 from fabula.decoding.closed_record import turns_within
 from fabula.engine.burst import LONGEST
@@ -68,7 +68,9 @@ def shaped(
     return Shaped(closed, tables, first, np.zeros_like(first), most)
 
 
-def shaped_beams(batch: Batch, beams: ClosedBeams, compiled: Iterable[tuple[int, int]] = ()) -> Shaped[ClosedBeams]:
+def shaped_beams(
+    batch: Batch, form: BeamForm, beams: ClosedBeams, vocabulary: int, compiled: Iterable[tuple[int, int]] = ()
+) -> Shaped[ClosedBeams]:
     """The same for groups of beams, whose number is a power of two; each row writes the blocks of its new positions.
 
     It writes them from their start on, as what lies there before is that of the beam it descends from.
@@ -76,7 +78,8 @@ def shaped_beams(batch: Batch, beams: ClosedBeams, compiled: Iterable[tuple[int,
     each = beams.scores.shape[1]
     height, width = _size(batch, beams.rows, compiled, each)
     tables, first = _tables(batch, height, width)
-    groups = padded_beams(beams, height // each, width * BLOCK)
+    most = turns_within(form.chain, height, vocabulary, beams.divisors.shape[1])
+    groups = padded_beams(shortened(beams, most), height // each, width * BLOCK)
     return Shaped(groups, tables, first // BLOCK * BLOCK, first % BLOCK, LONGEST + BLOCK)
 
 

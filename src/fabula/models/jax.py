@@ -16,7 +16,8 @@ from fabula.cache.jax import JaxCache
 from fabula.cache.kinds import DYNAMIC, CacheKind
 from fabula.cache.stamp import Stamp
 from fabula.decoding.closed import ClosedRows, Form
-from fabula.decoding.closed_beams import BeamForm, ClosedBeams, Made
+from fabula.decoding.closed_beam_found import Made
+from fabula.decoding.closed_beams import BeamForm, ClosedBeams
 from fabula.decoding.closed_contrastive import ClosedTexts, ContrastiveForm, SettledText
 from fabula.decoding.closed_record import Gained
 from fabula.errors import NotSupportedError

@@ -15,8 +15,9 @@ from fabula.arrays import jax as functions
 from fabula.cache.blocks import BLOCK
 from fabula.cache.jax import JaxCache, State
 from fabula.decoding.closed import ClosedRows, Form, leaves_of
+from fabula.decoding.closed_beam_found import Found, Made, made_by
 from fabula.decoding.closed_beam_loop import decode_beams
-from fabula.decoding.closed_beams import BeamForm, ClosedBeams, Found, Made, beam_leaves_of, made_by
+from fabula.decoding.closed_beams import BeamForm, ClosedBeams, beam_leaves_of
 from fabula.decoding.closed_contrastive import ClosedTexts, ContrastiveForm, SettledText, settled_of, text_leaves_of
 from fabula.decoding.closed_contrastive_loop import FoundTexts, decode_texts
 from fabula.decoding.closed_loop import decode
@@ -68,12 +69,12 @@ class Bursts:
         """What each group's turns chose from; the keys and values of what became of its rows are in the cache then."""
         memories = joined(batch.memories, together)
         alike = (form, bucket(beams.rows.ends.shape[1]), columns_of(memories))
-        burst = shaped_beams(batch, beams, self._shapes(alike))
+        burst = shaped_beams(batch, form, beams, self._vocabulary, self._shapes(alike))
         leaves, rebuild = beam_leaves_of(burst.closed)
         program = self._program((*alike, *burst.tables.shape), partial(self._searched, form, rebuild, burst.steps))
         memory = own_memories(memories, len(burst.first))
         found, new = program(weights, memory, _dense(cache.state, burst.tables), burst.first, leaves)
-        found = Found(*map(np.asarray, found))
+        found = found.on_host(np.asarray)
         cache.state = _stored(cache.state, new, burst.slots(found.turns.repeat(form.beams), cache.nowhere))
         return made_by(form, found, len(beams.hasty))
 
@@ -143,7 +144,7 @@ class Bursts:
     ) -> tuple[Found, State]:
         """Traced: what the turns chose from, and the keys and values of the last blocks of what became of the rows."""
         forward = partial(self.program.in_dense, weights, memory)
-        found, dense = decode_beams(forward, _reordered, dense, form, rebuild(leaves))
+        found, dense = decode_beams(forward, _reordered, dense, form, rebuild(leaves), vocabulary=self._vocabulary)
         return found, jax.tree.map(partial(_new, first, steps), dense)
 
     def _settled(

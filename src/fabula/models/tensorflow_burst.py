@@ -14,8 +14,9 @@ import tensorflow as tf
 from fabula.arrays import tensorflow as functions
 from fabula.cache.tensorflow import TFCache
 from fabula.decoding.closed import ClosedRows, Form, leaves_of
+from fabula.decoding.closed_beam_found import Made, made_by
 from fabula.decoding.closed_beam_loop import decode_beams
-from fabula.decoding.closed_beams import BeamForm, ClosedBeams, Made, beam_leaves_of, made_by
+from fabula.decoding.closed_beams import BeamForm, ClosedBeams, beam_leaves_of
 from fabula.decoding.closed_contrastive import ClosedTexts, ContrastiveForm, SettledText, settled_of, text_leaves_of
 from fabula.decoding.closed_contrastive_loop import decode_texts
 from fabula.decoding.closed_loop import decode
@@ -71,11 +72,12 @@ class Bursts:
         """What each group's turns chose from; the keys and values of what became of its rows are in the cache then."""
         memories = joined(batch.memories, together)
         alike = (form, bucket(beams.rows.ends.shape[1]), columns_of(memories))
-        burst = shaped_beams(batch, beams, self._shapes(alike))
+        vocabulary = int(self.weights.family.config.vocab_size)
+        burst = shaped_beams(batch, form, beams, vocabulary, self._shapes(alike))
         leaves, rebuild = beam_leaves_of(burst.closed)
 
         def searched(step: Step, dense: Dense, leaves: Sequence[Tensor]) -> tuple[Any, Dense]:
-            return decode_beams(step(NO_TAPS), _reordered, dense, form, rebuild(leaves))
+            return decode_beams(step(NO_TAPS), _reordered, dense, form, rebuild(leaves), vocabulary=vocabulary)
 
         found, new = self._run(alike, burst, memories, cache, leaves, searched)
         _store(cache, new, burst.slots(found.turns.repeat(form.beams), cache.nowhere))

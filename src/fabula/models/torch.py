@@ -16,7 +16,8 @@ from fabula.cache.stamp import Stamp
 from fabula.cache.torch import TorchCache
 from fabula.cache.torch_kinds import kind_on, new_torch_cache
 from fabula.decoding.closed import ClosedRows, Form
-from fabula.decoding.closed_beams import BeamForm, ClosedBeams, Made
+from fabula.decoding.closed_beam_found import Made
+from fabula.decoding.closed_beams import BeamForm, ClosedBeams
 from fabula.decoding.closed_record import Gained
 from fabula.decoding.plain_rows import Sampler
 from fabula.decoding.recipe import Recipe

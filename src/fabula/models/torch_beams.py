@@ -12,8 +12,9 @@ import torch
 from fabula.arrays import torch as functions
 from fabula.cache.blocks import BLOCK, blocks_for
 from fabula.cache.torch import TorchCache
+from fabula.decoding.closed_beam_found import Made, made_by
 from fabula.decoding.closed_beam_loop import decode_beams
-from fabula.decoding.closed_beams import BeamForm, ClosedBeams, Found, Made, beam_leaves_of, made_by
+from fabula.decoding.closed_beams import BeamForm, ClosedBeams, beam_leaves_of
 from fabula.models.family import Family
 from fabula.models.torch_burst import ahead_on, begun_blocks, computed, moved, steered
 from fabula.models.torch_pass import Weights
@@ -103,7 +104,7 @@ def run_beams(
     there = beams_there(beams, weights.outside.embed)
     loop = partial(steered, most=int(beams.rows.room.max()), ahead=ahead_on(there.scores.device))
     found, past = decode_beams(frame.forward, reordered, frame.begin(), form, there, loop)
-    found = Found(*map(functions.to_host, found))
+    found = found.on_host(functions.to_host)
     frame.settle(past, int(found.turns.max()))
     return made_by(form, found, len(beams.hasty))
 
