@@ -14,6 +14,9 @@ from fabula.decoding.beam_search import BeamSearch, Carry  # noqa: E402
 from fabula.decoding.closed import ClosedRow  # noqa: E402
 from fabula.decoding.closed_beam_loop import decode_beams  # noqa: E402
 from fabula.decoding.closed_beams import ClosedGroup, close_beams  # noqa: E402
+from fabula.decoding.constrained_beams import ConstrainedBeamSearch, ConstrainedCarry  # noqa: E402
+from fabula.decoding.constraint_list import ConstraintListState  # noqa: E402
+from fabula.decoding.constraints import PhrasalConstraint  # noqa: E402
 from fabula.decoding.diverse_beams import DiverseBeamSearch, DiverseCarry, Group  # noqa: E402
 from fabula.decoding.recipe import Limits, Recipe  # noqa: E402
 from fabula.engine.engine import Engine  # noqa: E402
@@ -21,7 +24,7 @@ from fabula.models import torch_beams, torch_burst  # noqa: E402  # need torch
 from fabula.models.torch import TorchCausalLM  # noqa: E402  # needs torch
 from fabula.ops.protocol import Batch  # noqa: E402
 from tests.engine.test_burst_beams import request  # noqa: E402
-from tests.models.burst_cases import ASK, BEAMS, DIVERSE_BEAMS, DRAWN_BEAMS, prompts  # noqa: E402
+from tests.models.burst_cases import ASK, BEAMS, DIVERSE_BEAMS, DRAWN_BEAMS, FORCED_BEAMS, prompts  # noqa: E402
 from tests.models.configurations import read_parts  # noqa: E402
 from tests.models.torch_bursts import Unwaited, both, every_processor, never_looking, unwaited_asarray  # noqa: E402
 
@@ -31,10 +34,13 @@ CALLS = {
     "best": BEAMS,
     "drawn": DRAWN_BEAMS,
     "diverse": DIVERSE_BEAMS,
+    "forced": FORCED_BEAMS,
     "ends": {**ENDS, "num_return_sequences": 3, "length_penalty": 2.0, "no_repeat_ngram_size": 2},
     "ends-first": {**ENDS, "early_stopping": True, "length_penalty": -0.5},
     "ends-last": {**ENDS, "early_stopping": "never", "length_penalty": 0.7, "min_new_tokens": 5},
 }
+
+CONSTRAINTS = (PhrasalConstraint([5, 6]),)
 
 
 def found(model, **call):
@@ -113,7 +119,7 @@ def test_other_caches_go_on_in_bursts_too(writing, kind):
     compare(model, reference, **call)
 
 
-@pytest.mark.parametrize("call", ["best", "drawn", "diverse"])
+@pytest.mark.parametrize("call", ["best", "drawn", "diverse", "forced"])
 def test_no_turn_of_a_burst_asks_for_a_number(writing, monkeypatch, call):
     """Nobody looks at the beams, so that some stay as they are for many turns after their end."""
 
@@ -134,7 +140,7 @@ def test_a_cpu_makes_single_turns(writing):
     assert TorchCausalLM.from_tensors(*read_parts(writing("gpt2").directory), device="meta").burst_beams is not None
 
 
-@pytest.mark.parametrize("way", ["best", "drawn", "diverse"])
+@pytest.mark.parametrize("way", ["best", "drawn", "diverse", "forced"])
 def test_a_device_that_has_no_numbers_runs_a_burst(writing, monkeypatch, way):
     """Tensors of the device "meta" have shapes and no content: whatever looks at one raises."""
     model = TorchCausalLM.from_tensors(*read_parts(writing("gemma3-pattern").directory), device="meta")
@@ -172,9 +178,12 @@ def closed_group(first, way):
     """Two beams behind the first turn, of which every processor makes something."""
     ranking, size = Ranking(0.7, "never", 30), 1 if way == "diverse" else 2
     search = DiverseBeamSearch(2, 2, 0.5, 2, ranking, 1) if way == "diverse" else BeamSearch(2, 2, ranking, 1)
+    search = ConstrainedBeamSearch(2, CONSTRAINTS, 2, ranking, 1) if way == "forced" else search
     recipe = Recipe(list(every_processor(1)), Limits(60, frozenset({2})), way == "drawn", strategy=search)
     rows = [ClosedRow(np.arange(first + 1, dtype=np.int32), first, 0, 20, 7, 0, recipe)] * 2
-    one = np.ones((size, 1), np.int32)
+    one = np.arange(3, 3 + size, dtype=np.int32)[:, None]
     beams = Beams(np.zeros(size, np.float32), one, one, Beams.start(size).pool)
     groups = tuple(Group(beams, np.array([place]), one[:, 0]) for place in range(2))
+    if way == "forced":
+        return ClosedGroup(rows, ConstrainedCarry(beams, (ConstraintListState(CONSTRAINTS),) * 2))
     return ClosedGroup(rows, DiverseCarry(groups) if way == "diverse" else Carry(beams))
