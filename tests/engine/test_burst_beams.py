@@ -4,7 +4,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from fabula.cache.blocks import BLOCK
@@ -137,6 +137,13 @@ def run(model, requests, **options):
     step_tokens=st.sampled_from([17, 512]),
     blocks=st.integers(32, 60),  # eight rows of 110 positions, which share fewer blocks after a burst than step by step
     framework=st.sampled_from(["numpy", "torch"]),
+)
+@example(  # a group that a loop has ended, beside one that goes on step by step
+    searches=[{"length": 1, "new": 5, "eos": (3,), "ranking": (0.3, True), "groups": 2, "record": Record(scores=True)}],
+    alike=False,
+    step_tokens=17,
+    blocks=32,
+    framework="torch",
 )
 def test_results_are_those_of_single_turns(searches, alike, step_tokens, blocks, framework):
     if framework == "torch":

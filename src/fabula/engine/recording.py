@@ -70,7 +70,7 @@ def kept_of(record: Record, scores: Any, logits: Any, forward: Forward, seats: S
         return None
     xp = arrays.of(logits)
     return Kept(
-        xp.to_host(scores).copy() if record.scores and scores is not None else None,
+        arrays.of(scores).to_host(scores).copy() if record.scores and scores is not None else None,
         xp.to_host(logits[every.start : every.stop]).copy() if record.logits else None,
         [states_of(forward, seats, place) for place in every] if record.hidden_states else None,
         [attentions_of(forward, seats, place) for place in every] if record.attentions else None,
