@@ -28,6 +28,9 @@ class Elsewhere(torch.Tensor):
     def device(self) -> torch.device:  # type: ignore[override]
         return self.place
 
+    def data_ptr(self) -> int:
+        return self.held.data_ptr()
+
     def __getitem__(self, key: Any) -> torch.Tensor:
         """Without PyTorch's own way of indexing, which looks for the device."""
         _check(torch.Tensor.__getitem__, [self, *_tensors(key)])
@@ -36,6 +39,10 @@ class Elsewhere(torch.Tensor):
     def __setitem__(self, key: Any, value: Any) -> None:
         _check(torch.Tensor.__setitem__, [self, *_tensors(key), *_tensors(value)])
         self.held[_held(key)] = _held(value)
+
+    def copy_(self, source: torch.Tensor, non_blocking: bool = False) -> torch.Tensor:  # type: ignore[override]
+        """Likewise."""
+        return torch.ops.aten.copy_.default(self, source, non_blocking)
 
     def __invert__(self) -> torch.Tensor:
         return torch.bitwise_not(self)

@@ -13,7 +13,7 @@ from fabula.decoding.closed_record import Recorded, noted
 from fabula.decoding.sample import best_tokens, keyed_noise
 from fabula.processors.columns import process_of
 
-__all__ = ["Choose", "Forward", "Turn", "appended", "decode"]
+__all__ = ["Choose", "Forward", "Turn", "appended", "chooser", "decode", "keys_of"]
 
 # (tokens Int["M"], their positions Int["M"], the model's state) -> (logits Float["M V"], the model's next state)
 # Where the form has layers the logits are a sequence: the last layer's, and then those after each of them.
@@ -78,10 +78,13 @@ def decode(
     return end
 
 
-def chooser(xp: Any, form: Form, rows: ClosedRows) -> Choose:
-    """The rows' processors, and then each row's best token or its keyed draw."""
+def chooser(xp: Any, form: Form, rows: ClosedRows, keys: Words | None = None) -> Choose:
+    """The rows' processors, and then each row's best token or its keyed draw.
+
+    `keys`: what `keys_of` makes of the rows, if that is known.
+    """
     process = process_of(form.columns, rows.numbers)
-    keys = row_key(xp, (rows.seed_low, rows.seed_high), rows.stream) if form.draws else None
+    keys = keys_of(xp, form, rows) if keys is None else keys
 
     def choose(logits: Any, turn: Turn) -> tuple[Any, Any, Any]:
         scores, negative = _told(xp, form, logits)
@@ -91,6 +94,11 @@ def chooser(xp: Any, form: Form, rows: ClosedRows) -> Choose:
         return chosen, xp.take_along_axis(scores, chosen[:, None])[:, 0] > -float("inf"), scores
 
     return choose
+
+
+def keys_of(xp: Any, form: Form, rows: ClosedRows) -> Words | None:
+    """By what the rows' draws are keyed, Int["R"] each; None where none draws."""
+    return row_key(xp, (rows.seed_low, rows.seed_high), rows.stream) if form.draws else None
 
 
 def _told(xp: Any, form: Form, logits: Any) -> tuple[Any, Any]:

@@ -31,6 +31,7 @@ from fabula.models.saving import refuse_settings
 from fabula.models.torch_beams import run_beams
 from fabula.models.torch_burst import run_burst
 from fabula.models.torch_compiled import Compiled
+from fabula.models.torch_graph import Graphs
 from fabula.models.torch_pass import Inputs, Weights, compute, head
 from fabula.models.torch_rectangle import Rectangle, forward_rectangle
 from fabula.models.torch_sampler import torch_sampler
@@ -117,7 +118,7 @@ class TorchCausalLM(GenerationMixin, torch.nn.Module):
         self.generation_config = GenerationConfig.from_model_config(family.config.to_dict())
         self.layers = family.layers
         self._sampler: Sampler | None = None
-        self._compiled = Compiled()
+        self._compiled, self._graphs = Compiled(), Graphs()
         folder, _, _ = family.weights()["embed"].name.rpartition(".")
         parent, _, child = folder.rpartition(".")
         _module(self, parent).add_module(child, Embedding(family.embedding_scale))
@@ -215,12 +216,13 @@ class TorchCausalLM(GenerationMixin, torch.nn.Module):
         """What moves and converts modules calls this; the engine's cache would stay behind, so it starts anew."""
         super()._apply(fn, recurse)
         self._engine = self._sampler = None
-        self._compiled = Compiled()
+        self._compiled, self._graphs = Compiled(), Graphs()
         return self
 
     def __getstate__(self) -> dict[str, Any]:
         """Copies and pickles get an engine of their own."""
-        return {**self.__dict__, "_engine": None, "_sampler": None, "_compiled": Compiled()}
+        own = {"_engine": None, "_sampler": None, "_compiled": Compiled(), "_graphs": Graphs()}
+        return {**self.__dict__, **own}
 
     def save_pretrained(self, save_directory: str | Path, **settings: Any) -> None:
         """Writes the weights as they are now, the configuration and the generation settings to a directory."""
@@ -284,7 +286,8 @@ class TorchCausalLM(GenerationMixin, torch.nn.Module):
     @torch.no_grad()
     def burst(self, batch: Batch, cache: TorchCache, form: Form, rows: ClosedRows) -> list[Gained]:
         """The next tokens of each row, as the engine's bursts want them."""
-        return run_burst(self.family, self.weights(), self.sampler, batch, cache, form, rows, self._compiled)
+        made = self._compiled, self._graphs
+        return run_burst(self.family, self.weights(), self.sampler, batch, cache, form, rows, *made)
 
     @property
     def burst_beams(self) -> Callable[..., list[Made]] | None:
@@ -293,7 +296,7 @@ class TorchCausalLM(GenerationMixin, torch.nn.Module):
 
     def search_far(self, batch: Batch, cache: TorchCache, form: BeamForm, beams: ClosedBeams) -> list[Made]:
         """What each group's next turns chose from, as the engine's bursts of beams want it."""
-        return run_beams(self.family, self.weights(), batch, cache, form, beams)
+        return run_beams(self.family, self.weights(), batch, cache, form, beams, self._graphs)
 
     def forward(
         self,

@@ -16,7 +16,9 @@ from fabula.decoding.closed_beam_found import Made, made_by
 from fabula.decoding.closed_beam_loop import decode_beams
 from fabula.decoding.closed_beams import BeamForm, ClosedBeams, beam_leaves_of
 from fabula.models.family import Family
+from fabula.models.torch_beams_graph import start_beams
 from fabula.models.torch_burst import ahead_on, begun_blocks, computed, moved, steered
+from fabula.models.torch_graph import Graphs, Steer
 from fabula.models.torch_pass import Weights
 from fabula.ops.protocol import Batch
 from fabula.ops.torch_layout import Group, Layout, Reach, blocks_read, sees, to_device
@@ -49,12 +51,13 @@ class BeamFrame:
     lengths: dict[int | None, int]  # window -> the most positions that a row reads before the first turn
     first: np.ndarray  # Int["R"]: the position that each row computes first; on the host
     ends: np.ndarray  # Int["R"]: and the one that it never reaches
+    end: int | None  # all positions are below it; None: unknown
     memories: MemoryLayout | None = None  # of an encoder's; all beams of a group have the same
 
     def begin(self) -> Past:
         """Each row has written its own past."""
         own = torch.arange(self.slots.shape[0], device=self.slots.device)
-        return Past(own[:, None].expand(self.slots.shape).contiguous(), 0)
+        return Past(own[:, None].repeat(1, self.slots.shape[1]), 0)
 
     def forward(self, last: Tensor, position: Tensor, past: Past) -> tuple[Tensor, Past]:
         """Float["R V"] after the tokens `last` Int["R"] at these positions; their keys and values are written."""
@@ -66,11 +69,11 @@ class BeamFrame:
         return logits, Past(writers, past.turns + 1)
 
     def _layout(self, last: Tensor, queries: Tensor, places: Tensor, turns: int) -> Layout:
-        rows, end = len(last), int(self.ends.max())
+        rows = len(last)
         reaches = {window: self._reach(window, queries, places, turns) for window in self.begins}
-        group = Group(rows, 1, None, reaches, (1,) * rows, (end,) * rows, tuple(range(rows)))
+        group = Group(rows, 1, None, reaches, (1,) * rows, (self.end or 0,) * rows, tuple(range(rows)))
         own = self.slots.gather(1, queries)[:, 0]
-        return Layout(last, queries[:, 0], own, None, None, (group,), None, end)
+        return Layout(last, queries[:, 0], own, None, None, (group,), None, self.end)
 
     def _reach(self, window: int | None, queries: Tensor, places: Tensor, turns: int) -> Reach:
         """Whole blocks, as single steps read them."""
@@ -97,12 +100,25 @@ def reordered(past: Past, parents: Tensor) -> Past:
 
 @torch.no_grad()
 def run_beams(
-    family: Family, weights: Weights, batch: Batch, cache: TorchCache, form: BeamForm, beams: ClosedBeams
+    family: Family,
+    weights: Weights,
+    batch: Batch,
+    cache: TorchCache,
+    form: BeamForm,
+    beams: ClosedBeams,
+    graphs: Graphs,
 ) -> list[Made]:
-    """What each group chose from; the keys and values of what became of its rows are in the cache then."""
+    """What each group chose from; the keys and values of what became of its rows are in the cache then.
+
+    On a CUDA device a turn is replayed as a graph.
+    """
     frame = beam_frame_of(family, weights, batch, cache, beams.rows.room)
-    there = beams_there(beams, weights.outside.embed)
-    loop = partial(steered, most=int(beams.rows.room.max()), ahead=ahead_on(there.scores.device))
+    steer: Steer = partial(steered, most=int(beams.rows.room.max()), ahead=ahead_on(weights.home))
+    started = start_beams(graphs, frame, batch, form, beams, reordered, steer)
+    if started is None:
+        there, loop = beams_there(beams, weights.outside.embed), steer
+    else:
+        frame, there, loop = started.frame, started.beams, started.loop
     found, past = decode_beams(frame.forward, reordered, frame.begin(), form, there, loop)
     found = found.on_host(functions.to_host)
     frame.settle(past, int(found.turns.max()))
@@ -130,7 +146,8 @@ def beam_frame_of(family: Family, weights: Weights, batch: Batch, cache: TorchCa
     lengths = {window: int((first - begin[:, 0]).max()) for window, begin in zip(windows, begins, strict=True)}
     there = dict(zip(windows, starts, strict=True))
     memories = memory_layout(batch, own.device)
-    return BeamFrame(family, weights, cache, slots, there, lengths, first, first + room, memories)
+    ends = first + room
+    return BeamFrame(family, weights, cache, slots, there, lengths, first, ends, int(ends.max()), memories)
 
 
 def _begin(first: np.ndarray, window: int | None) -> np.ndarray:

@@ -15,11 +15,13 @@ from fabula.arrays import torch as functions
 from fabula.cache.blocks import BLOCK
 from fabula.cache.torch import TorchCache
 from fabula.decoding.closed import ClosedRows, Form, map_arrays
-from fabula.decoding.closed_loop import Choose, Turn, decode
+from fabula.decoding.closed_loop import Choose, Forward, Turn, decode
 from fabula.decoding.closed_record import Gained, Recorded, blank, gained_of
 from fabula.decoding.plain_rows import Sampler, is_plain, plain_choices
 from fabula.models.family import Family
 from fabula.models.torch_compiled import Compiled
+from fabula.models.torch_graph import Graphs
+from fabula.models.torch_inputs import start
 from fabula.models.torch_pass import Weights, head, last_norm
 from fabula.ops.layers import unrolled
 from fabula.ops.protocol import NO_TAPS, Batch
@@ -132,6 +134,17 @@ def noted(flag: Tensor) -> Callable[[], bool]:
     return look
 
 
+@dataclass(frozen=True, slots=True)
+class Course:
+    """How a burst is run: what `decode` is given."""
+
+    forward: Forward
+    rows: ClosedRows  # on the device
+    choose: Choose | None
+    loop: Callable[..., Any]
+    turns: int  # for which there is room in what is kept of them
+
+
 @torch.no_grad()
 def run_burst(
     family: Family,
@@ -142,18 +155,35 @@ def run_burst(
     form: Form,
     rows: ClosedRows,
     compiled: Compiled,
+    graphs: Graphs,
 ) -> list[Gained]:
-    """What each row got, whose keys and values are in the cache then; the batch is the first step's."""
-    choose = None if sampler is None or not is_plain(form) else sampled_by(sampler, form, rows)
+    """What each row got, whose keys and values are in the cache then; the batch is the first step's.
+
+    On a CUDA device a step is replayed as a graph; where layers are on several devices, or torch.compile has the
+    forward, and where a step cannot be captured, its operations are launched one by one.
+    """
     frame = frame_of(family, weights, batch, cache, rows.room.repeat(form.each), form.layers)
-    there = moved(rows, weights.outside.head)
-    loop = partial(steered, most=int(rows.room.max()), ahead=ahead_on(there.tokens.device))
-    kept = blank(functions, form, there, int(rows.room.max()), int(family.config.vocab_size))
-    forward = frame.forward if form.compiled is None else compiled.forward(frame, form.compiled)
-    end = decode(forward, None, form, there, choose, loop, kept)
+    steer = partial(steered, most=int(rows.room.max()), ahead=ahead_on(weights.outside.head.device))
+    started = start(graphs, frame, batch, form, rows, steer)
+    if started is None:
+        course = _launched(frame, sampler, form, rows, compiled, steer)
+    else:
+        course = Course(started.frame.forward, started.rows, started.choose, started.loop, started.turns)
+    kept = blank(functions, form, course.rows, course.turns, int(family.config.vocab_size))
+    end = decode(course.forward, None, form, course.rows, course.choose, course.loop, kept)
     found = [part if isinstance(part, tuple) else functions.to_host(part) for part in end.kept]
     kept = Recorded(*found) if found else ()
     return gained_of(rows, functions.to_host(end.tokens), functions.to_host(end.lengths), kept, len(rows.lengths))
+
+
+def _launched(
+    frame: Frame, sampler: Sampler | None, form: Form, rows: ClosedRows, compiled: Compiled, steer: Callable[..., Any]
+) -> Course:
+    """Whose operations are launched one by one."""
+    choose = None if sampler is None or not is_plain(form) else sampled_by(sampler, form, rows)
+    forward = frame.forward if form.compiled is None else compiled.forward(frame, form.compiled)
+    there = moved(rows, frame.weights.outside.head)
+    return Course(forward, there, choose, steer, int(rows.room.max()))
 
 
 def ahead_on(device: torch.device) -> int:

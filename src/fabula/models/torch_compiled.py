@@ -11,8 +11,9 @@ import torch
 
 from fabula.cache.blocks import BLOCK
 from fabula.decoding.recipe import Compilation
+from fabula.ops.rectangles import bucket
 
-__all__ = ["Compiled", "bucketed"]
+__all__ = ["STEPS", "Compiled", "bucketed", "widened"]
 
 STEPS = 64  # that a frame has slots for, as many as the longest burst
 
@@ -41,14 +42,17 @@ def _forward(frame: Any, last: torch.Tensor, position: torch.Tensor) -> Any:
 
 def bucketed(frame: Any) -> Any:
     """The frame with slots for STEPS steps and blocks in powers of two; what is new lies behind all that is seen."""
-    slots = _wider(frame.slots, max(STEPS, frame.slots.shape[1]))
+    return widened(frame, max(STEPS, frame.slots.shape[1]), lambda window, blocks: bucket(blocks))
+
+
+def widened(frame: Any, steps: int, width: Callable[[int | None, int], int]) -> Any:
+    """The frame with slots for so many steps, and tables of `width` blocks for a window and the blocks that it has."""
     reaches = {}
     for window, (tables, keys) in frame.reaches.items():
-        blocks = 1 << (tables.shape[1] - 1).bit_length()
-        places = torch.arange(blocks * BLOCK, device=keys.device)
-        reaches[window] = _wider(tables, blocks), keys[:, :1] + places
-    others = {device: bucketed(other) for device, other in frame.others.items()}
-    return replace(frame, slots=slots, reaches=reaches, end=None, others=others)
+        wide = _wider(tables, width(window, tables.shape[1]))
+        reaches[window] = wide, keys[:, :1] + torch.arange(wide.shape[1] * BLOCK, device=keys.device)
+    others = {device: widened(other, steps, width) for device, other in frame.others.items()}
+    return replace(frame, slots=_wider(frame.slots, steps), reaches=reaches, end=None, others=others)
 
 
 def _wider(x: torch.Tensor, width: int) -> torch.Tensor:
