@@ -10,9 +10,8 @@ from fabula.models import torch_burst
 from fabula.models.torch import TorchCausalLM
 from fabula.models.torch_graph import Graphs
 from fabula.models.torch_seq2seq import TorchSeq2SeqLM
-from tests.models import seq2seq_cases
 from tests.models.burst_cases import ASK, BEAMS, CONTRASTED, DIVERSE_BEAMS, DRAWN_BEAMS, GUIDED, PLAIN, SAMPLED, prompts
-from tests.models.configurations import CASES, FIRST, read_family, read_tensors, write
+from tests.models.configurations import FIRST
 from tests.models.pretended_devices import PretendedDevices
 from tests.models.tape import TapeRecorder
 
@@ -47,23 +46,8 @@ SEARCHES = {
 }
 
 
-class StepByStep(TorchCausalLM):
-    burst = burst_beams = None
-
-
 class Seq2SeqStepByStep(TorchSeq2SeqLM):
     burst = burst_beams = None
-
-
-def read_models(tmp_path_factory: Any, names: Any) -> dict[str, Any]:
-    """name -> the family and the weights of a small random model."""
-    found = {}
-    for case in (*CASES, *seq2seq_cases.CASES):
-        if case.name in names:
-            folder = tmp_path_factory.mktemp(case.name)
-            (write if case in CASES else seq2seq_cases.write)(case, folder)
-            found[case.name] = read_family(folder), read_tensors(folder)
-    return found
 
 
 def unhurry(monkeypatch: Any) -> None:
