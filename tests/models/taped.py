@@ -10,7 +10,18 @@ from fabula.models import torch_burst
 from fabula.models.torch import TorchCausalLM
 from fabula.models.torch_graph import Graphs
 from fabula.models.torch_seq2seq import TorchSeq2SeqLM
-from tests.models.burst_cases import ASK, BEAMS, CONTRASTED, DIVERSE_BEAMS, DRAWN_BEAMS, GUIDED, PLAIN, SAMPLED, prompts
+from tests.models.burst_cases import (
+    ASK,
+    BEAMS,
+    CONTRASTED,
+    DIVERSE_BEAMS,
+    DRAWN_BEAMS,
+    FORCED_BEAMS,
+    GUIDED,
+    PLAIN,
+    SAMPLED,
+    prompts,
+)
 from tests.models.configurations import FIRST
 from tests.models.pretended_devices import PretendedDevices
 from tests.models.tape import TapeRecorder
@@ -42,6 +53,7 @@ SEARCHES = {
     "best": {**BEAMS, **SHORT},
     "drawn": {**DRAWN_BEAMS, **SHORT},
     "diverse": {**DIVERSE_BEAMS, **SHORT},
+    "forced": {**FORCED_BEAMS, **SHORT},
     "ends": {**SHORT, "do_sample": False, "num_beams": 4, "eos_token_id": ENDS, "early_stopping": True},
 }
 
