@@ -93,6 +93,19 @@ def test_a_layer_that_was_replaced_is_the_one_that_computes():
     assert module.generate(prompt, max_new_tokens=4) == [greedy_by_hand(module, prompt[0], 4)]
 
 
+def test_a_setting_or_a_hook_that_was_changed_is_what_computes():
+    module = made(Attending)
+    prompt = [list(range(1, 34))]
+    told = module.generate(prompt, max_new_tokens=4)
+    hook = module.mixers[0].register_forward_hook(lambda mixer, given, output: output * -2)
+    changed = module.generate(prompt, max_new_tokens=4)
+    assert changed == [greedy_by_hand(module, prompt[0], 4)] != told
+    hook.remove()
+    assert module.generate(prompt, max_new_tokens=4) == told
+    module.width_scale = 3.0  # a setting of its own, which nobody reads
+    assert module.generate(prompt, max_new_tokens=4) == told
+
+
 def test_a_copy_and_a_pickle_generate_with_their_own_weights(module: Any):
     told = module.generate(PROMPTS, max_new_tokens=6)
     other = copy.deepcopy(module)

@@ -14,7 +14,9 @@ from fabula.adapters.calls import check_taps
 from fabula.adapters.remembered import RememberedTokens
 from fabula.adapters.torch_calls import Columns, ModuleCall, OwnCall, Way
 from fabula.adapters.torch_lanes import Lanes, Output, Wanted
+from fabula.adapters.torch_stamp import module_stamp
 from fabula.adapters.torch_ways import ALONE, choose_way, evaluating
+from fabula.cache.stamp import Stamp
 from fabula.errors import NotSupportedError
 from fabula.ops.protocol import NO_TAPS, Batch, Forward, Taps
 
@@ -42,6 +44,7 @@ class _Held:
     lanes: Lanes = field(default_factory=Lanes)
     parameters: list[weakref.ref[torch.Tensor]] = field(default_factory=list)
     stamp: tuple[Any, ...] = ()
+    seen: Stamp | None = None  # what all that the module's answers depend on was
 
 
 def adapt(module: torch.nn.Module) -> Adapted:
@@ -121,7 +124,7 @@ def _two_memories(asked: Sequence[Wanted]) -> tuple[Any, Any]:
 def _lanes(module: torch.nn.Module, cache: RememberedTokens, continued: bool) -> Lanes:
     """What the module keeps; nothing, if its parameters were changed or moved since.
 
-    Its parameters are looked up anew only where rows begin, as that takes longer than all else here.
+    They are looked up anew only where rows begin, with its settings, as that takes longer than all else here.
     """
     known = [one() for one in cache.held.parameters] if continued else []
     parameters = [one for one in known if one is not None]
@@ -130,8 +133,9 @@ def _lanes(module: torch.nn.Module, cache: RememberedTokens, continued: bool) ->
         cache.held.parameters = [weakref.ref(one) for one in parameters]
     place = (parameters[0].device, parameters[0].dtype) if parameters else ()
     stamp = (*place, *((id(one), one._version) for one in parameters))
-    if cache.held.stamp != stamp:
-        cache.held = _Held(parameters=cache.held.parameters, stamp=stamp)
+    seen = cache.held.seen if continued and cache.held.seen is not None else module_stamp(module)
+    if cache.held.stamp != stamp or cache.held.seen is None or not cache.held.seen.stands(seen):
+        cache.held = _Held(parameters=cache.held.parameters, stamp=stamp, seen=seen)
     return cache.held.lanes
 
 

@@ -10,6 +10,7 @@ import torch
 from transformers import PreTrainedModel
 
 from fabula.adapters.torch_calls import ModuleCall
+from fabula.adapters.torch_stamp import module_stamp
 from fabula.cache.kinds import DYNAMIC, CacheKind
 from fabula.cache.stamp import Stamp
 from fabula.cache.torch import TorchCache
@@ -69,8 +70,8 @@ class WrappedModel(GenerationMixin, torch.nn.Module):
         return over_blocks_of(self.model, call, call.takes, self.vocabulary_size)
 
     def weights_stamp(self) -> Stamp:
-        """Another at each call: what such a model computes may depend on more than parameters, such as adapters."""
-        return Stamp((object(),))
+        """What is another after the model was trained, or a part, a hook or a setting of it changed."""
+        return module_stamp(self.model)
 
     def engine_for(self, kind: CacheKind) -> Engine:
         """The engine whose keys and values are stored in this way; another one after the model was moved."""
