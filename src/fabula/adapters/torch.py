@@ -16,6 +16,7 @@ from fabula.adapters.torch_calls import Columns, ModuleCall, OwnCall, Way
 from fabula.adapters.torch_lanes import Lanes, Output, Wanted
 from fabula.adapters.torch_stamp import module_stamp
 from fabula.adapters.torch_ways import ALONE, choose_way, evaluating
+from fabula.cache.blocks import BLOCK
 from fabula.cache.stamp import Stamp
 from fabula.errors import NotSupportedError
 from fabula.ops.protocol import NO_TAPS, Batch, Forward, Taps
@@ -95,7 +96,7 @@ def step(module: Any, batch: Batch, cache: RememberedTokens, taps: Taps = NO_TAP
     if adapted.way is None:
         with evaluating(module):
             adapted.way = choose_way(adapted.call, module.vocabulary_size, _two_memories(asked))
-    continued = bool((batch.first > 0).all()) and len(batch.tokens) == len(batch.first)
+    continued = bool((batch.first % BLOCK).all()) and len(batch.tokens) == len(batch.first)  # else a row may begin
     lanes = _lanes(module, cache, continued)
     hidden = taps.final_hidden or bool(taps.hidden_states or taps.layer_logits)
     return _forward(adapted.call, lanes.compute(adapted.call, adapted.way, asked, hidden), taps)
