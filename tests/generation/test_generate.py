@@ -4,6 +4,7 @@ import os
 import signal
 import threading
 import time
+from functools import partial
 
 import numpy as np
 import pytest
@@ -20,26 +21,17 @@ from fabula import (
     set_seed,
 )
 from fabula.errors import ArgumentError, ContextLengthError, NotSupportedError, UnknownArgumentError
+from tests.padding import padded
 
 torch = pytest.importorskip("torch")
 PROMPTS = [[72, 101, 108, 108, 111], [65], [49, 44, 32, 50, 44, 32, 51, 44, 32]]
 EOS = 256
+rectangle = partial(padded, fill=258, convert=torch.as_tensor)
 
 
 @pytest.fixture(scope="module")
 def tokenizer(folder):
     return AutoTokenizer.from_pretrained(folder)
-
-
-def padded(prompts, side, pad=258):
-    longest = max(map(len, prompts))
-    fill = [[pad] * (longest - len(prompt)) for prompt in prompts]
-    zeros = [[0] * len(row) for row in fill]
-    ones = [[1] * len(prompt) for prompt in prompts]
-    left = side == "left"
-    ids = [f + p if left else p + f for f, p in zip(fill, prompts, strict=True)]
-    mask = [z + o if left else o + z for z, o in zip(zeros, ones, strict=True)]
-    return torch.tensor(ids), torch.tensor(mask)
 
 
 def test_tensors_give_tensors_arrays_give_arrays_and_lists_give_lists(model):
@@ -71,14 +63,14 @@ def test_tensors_give_tensors_arrays_give_arrays_and_lists_give_lists(model):
     ids=str,
 )
 def test_greedy_tokens_equal_those_of_transformers(model, reference, settings):
-    ids, mask = padded(PROMPTS, "left")
+    ids, mask = rectangle(PROMPTS, "left")
     expected = reference.generate(input_ids=ids, attention_mask=mask, do_sample=False, **settings)
     assert model.generate(input_ids=ids, attention_mask=mask, do_sample=False, **settings).tolist() == expected.tolist()
 
 
 @pytest.mark.parametrize("side", ["left", "right"])
 def test_a_padded_row_gives_what_the_row_alone_gives(model, side):
-    ids, mask = padded(PROMPTS, side)
+    ids, mask = rectangle(PROMPTS, side)
     out = model.generate(ids, attention_mask=mask, max_new_tokens=12, eos_token_id=None)
     assert (out[:, : ids.shape[1]] == ids).all()
     for row, prompt in zip(out, PROMPTS, strict=True):
@@ -87,12 +79,12 @@ def test_a_padded_row_gives_what_the_row_alone_gives(model, side):
 
 
 def test_a_mask_is_inferred_where_pads_can_be_told_from_text(model):
-    ids, mask = padded(PROMPTS, "left")
+    ids, mask = rectangle(PROMPTS, "left")
     assert (model.generate(ids, max_new_tokens=8) == model.generate(ids, attention_mask=mask, max_new_tokens=8)).all()
 
 
 def test_a_mask_that_cannot_be_inferred_is_warned_of(model):
-    ids, _ = padded(PROMPTS, "left", pad=EOS)
+    ids, _ = rectangle(PROMPTS, "left", fill=EOS)
     with pytest.warns(UserWarning, match="cannot be inferred"):
         model.generate(ids, pad_token_id=EOS, max_new_tokens=2)
 
@@ -156,7 +148,7 @@ def test_max_time_ends_a_row_after_the_step_that_passed_it(model):
 
 
 def test_a_dict_says_why_each_row_ended_and_keeps_scores(model, reference):
-    ids, mask = padded(PROMPTS, "left")
+    ids, mask = rectangle(PROMPTS, "left")
     settings = dict(
         max_new_tokens=5, eos_token_id=None, return_dict_in_generate=True, output_scores=True, output_logits=True
     )
@@ -253,7 +245,7 @@ def test_a_function_says_which_tokens_may_come(model, reference):
         assert isinstance(ids, torch.Tensor)
         return [70 + batch, 80 + int(ids[-1]) % 10, 90]
 
-    ids, mask = padded(PROMPTS, "left")
+    ids, mask = rectangle(PROMPTS, "left")
     settings = dict(attention_mask=mask, max_new_tokens=10, prefix_allowed_tokens_fn=allowed)
     assert model.generate(ids, **settings).tolist() == reference.generate(ids, **settings).tolist()
 

@@ -12,6 +12,12 @@ from fabula.cache.blocks import BLOCK, blocks_for
 from fabula.ops.protocol import NO_TAPS, Batch, Taps
 
 Chunks = Callable[[int], int]  # how many of the missing positions the next step computes
+CHUNKS: dict[str, Chunks] = {
+    "whole rows at once": lambda missing: missing,
+    "one position at a time": lambda missing: 1,
+    "seven at a time": lambda missing: 7,
+    "a prompt, then one at a time": lambda missing: missing - 8 if missing > 12 else 1,
+}
 
 
 def stepped_logits(

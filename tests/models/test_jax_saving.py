@@ -10,7 +10,6 @@ nnx = pytest.importorskip("flax.nnx")
 torch = pytest.importorskip("torch")
 
 from fabula import AutoConfig, AutoModelForCausalLM, FlaxAutoModelForCausalLM  # noqa: E402
-from tests.models.configurations import CASES, write  # noqa: E402
 
 IDS = np.array([[5, 6, 7, 8, 9, 10]])
 
@@ -21,11 +20,8 @@ def logits(model):
 
 
 @pytest.fixture(scope="module", params=["gpt2", "llama-tied", "gemma3-scaled"])
-def written(request, tmp_path_factory):
-    pytest.importorskip("transformers")
-    folder = tmp_path_factory.mktemp("model")
-    write(next(case for case in CASES if case.name == request.param), folder)
-    return folder
+def written(request, writing):
+    return writing(request.param).directory
 
 
 def test_a_saved_model_is_the_same_in_every_framework(written, tmp_path):
@@ -59,10 +55,8 @@ def test_weights_have_the_checkpoints_names_and_numbers(written):
     assert sum(leaf.size for leaf in jax.tree.leaves(nnx.state(model, nnx.Param))) == model.num_parameters()
 
 
-def test_sixteen_bits_are_close_to_thirty_two_and_saved_as_such(tmp_path):
-    pytest.importorskip("transformers")
-    written = tmp_path / "written"
-    write(next(case for case in CASES if case.name == "llama"), written)
+def test_sixteen_bits_are_close_to_thirty_two_and_saved_as_such(writing, tmp_path):
+    written = writing("llama").directory
     whole, model = logits(FlaxAutoModelForCausalLM.from_pretrained(written)), None
     for kind in ("bfloat16", jax.numpy.float16):
         model = FlaxAutoModelForCausalLM.from_pretrained(written, dtype=kind)

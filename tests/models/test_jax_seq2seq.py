@@ -12,7 +12,6 @@ pytest.importorskip("transformers")
 
 from fabula import AutoModelForSeq2SeqLM, FlaxAutoModelForCausalLM, FlaxAutoModelForSeq2SeqLM  # noqa: E402
 from fabula.errors import ArgumentError, NotSupportedError  # noqa: E402
-from tests.models.seq2seq_cases import CASES, write  # noqa: E402
 
 jnp = jax.numpy
 WAYS = {
@@ -22,12 +21,12 @@ WAYS = {
 }
 
 
-@pytest.fixture(scope="module", params=["t5-1.1"])
-def models(request, tmp_path_factory):
-    folder = tmp_path_factory.mktemp("model")
-    reference = write(next(case for case in CASES if case.name == request.param), folder)
-    ours = FlaxAutoModelForSeq2SeqLM.from_pretrained(folder)
-    return reference, AutoModelForSeq2SeqLM.from_pretrained(folder, backend="torch"), ours, folder
+@pytest.fixture(scope="module")
+def models(writing):
+    written = writing("t5-1.1")
+    ours = FlaxAutoModelForSeq2SeqLM.from_pretrained(written.directory)
+    theirs = AutoModelForSeq2SeqLM.from_pretrained(written.directory, backend="torch")
+    return written.reference, theirs, ours, written.directory
 
 
 @pytest.fixture(scope="module")

@@ -8,15 +8,10 @@ import pytest
 from fabula.models.native_weights import placed_tensors
 from fabula.ops.native import NativeModel, native_library
 from tests.models.configurations import read_family, read_tensors
-from tests.models.steps import relative_error, stepped_logits
+from tests.models.steps import CHUNKS, relative_error, stepped_logits
 
 LENGTHS = (45, 1, 17, 70, 33)
 BOUND = 1e-5
-CHUNKS = {
-    "whole rows at once": lambda missing: missing,
-    "one position at a time": lambda missing: 1,
-    "seven at a time": lambda missing: 7,
-}
 
 
 @pytest.fixture(scope="module")

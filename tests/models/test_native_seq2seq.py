@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import cache, partial
+
 import numpy as np
 import pytest
 
@@ -15,34 +17,25 @@ from fabula.models.native_seq2seq import NativeSeq2SeqLM  # noqa: E402
 from fabula.testing.tiny_model import write_tiny_model  # noqa: E402
 from tests.models.configurations import Case  # noqa: E402
 from tests.models.seq2seq_cases import CASES, SMALL_T5, random_case, write  # noqa: E402
-from tests.models.steps import relative_error, stepped_logits  # noqa: E402
+from tests.models.steps import CHUNKS, relative_error, stepped_logits  # noqa: E402
+from tests.padding import padded  # noqa: E402
 
 pytestmark = pytest.mark.skipif(load_library() is None, reason="the kernels are not built")
 BOUND = 1e-5
 TEXTS = (40, 1, 17, 70)  # tokens for the encoder
 LENGTHS = (45, 1, 17, 70)  # and for the decoder
-
-
-def rectangle(rows, side="right"):
-    width = max(map(len, rows))
-    ids, mask = torch.zeros(len(rows), width, dtype=torch.long), torch.zeros(len(rows), width, dtype=torch.long)
-    for row, tokens in enumerate(rows):
-        span = slice(width - len(tokens), width) if side == "left" else slice(0, len(tokens))
-        ids[row, span], mask[row, span] = torch.tensor(tokens), 1
-    return ids, mask
-
-
+rectangle = partial(padded, convert=torch.as_tensor)
 random = np.random.default_rng(5)
 texts = [random.integers(1, 61, length).tolist() for length in TEXTS]
 rows = [[0, *random.integers(1, 61, length - 1).tolist()] for length in LENGTHS]
 IDS, MASK = rectangle(texts, "left")
 
 
-class Written:
+class Loaded:
     """One model three times: of transformers, on the kernels and in PyTorch."""
 
-    def __init__(self, case, folder):
-        self.reference, self.folder = write(case, folder), folder
+    def __init__(self, reference, folder):
+        self.reference, self.folder = reference, folder
         self.native = self.load(backend="native")
         self.torch = self.load(backend="torch")
 
@@ -50,14 +43,20 @@ class Written:
         return AutoModelForSeq2SeqLM.from_pretrained(self.folder, **options)
 
 
+@pytest.fixture(scope="module")
+def loaded(writing):
+    """name -> that of a small random model."""
+    return cache(lambda name: Loaded(writing(name).reference, writing(name).directory))
+
+
 @pytest.fixture(scope="module", params=CASES, ids=str)
-def written(request, tmp_path_factory):
-    return Written(request.param, tmp_path_factory.mktemp("t5"))
+def written(request, loaded):
+    return loaded(request.param.name)
 
 
 @pytest.fixture(scope="module")
-def gated(tmp_path_factory):
-    return Written(CASES[1], tmp_path_factory.mktemp("t5"))
+def gated(loaded):
+    return loaded("t5-1.1")
 
 
 @pytest.mark.parametrize("side", ["left", "right"])
@@ -76,7 +75,7 @@ def test_a_call_gives_what_transformers_gives(written, side):
         assert relative_error(found.logits[place, after_mask[place].bool()], right.logits[0]) < BOUND
 
 
-@pytest.mark.parametrize("chunk", [lambda missing: missing, lambda missing: 1, lambda missing: 7])
+@pytest.mark.parametrize("chunk", CHUNKS.values(), ids=CHUNKS)
 def test_steps_give_the_same_bits_in_any_chunks_and_company(gated, chunk):
     memories = gated.native.encode(IDS, MASK)
     found = stepped_logits(gated.native, rows, chunk, memories=memories)
@@ -90,7 +89,7 @@ def test_steps_give_the_same_bits_in_any_chunks_and_company(gated, chunk):
 @pytest.mark.parametrize("seed", range(6))
 @torch.no_grad()
 def test_configurations_that_nobody_would_choose(seed, tmp_path):
-    one, random = Written(random_case(seed), tmp_path), np.random.default_rng(seed)
+    one, random = Loaded(write(random_case(seed), tmp_path), tmp_path), np.random.default_rng(seed)
     ids, after = (
         torch.from_numpy(random.integers(0, one.native.vocabulary_size, (2, random.integers(1, 60)))) for _ in range(2)
     )
@@ -237,7 +236,8 @@ def test_a_quantized_cache_codes_what_the_decoder_attends_to(gated):
 @torch.no_grad()
 def test_weights_in_fewer_bits_stay_near_those_of_pytorch(tmp_path):
     sizes = {"d_model": 64, "d_kv": 8, "d_ff": 96, "num_heads": 8, "vocab_size": 61}
-    one = Written(Case("t5-packed", "T5Config", {**SMALL_T5, **sizes, "feed_forward_proj": "gated-gelu"}), tmp_path)
+    case = Case("t5-packed", "T5Config", {**SMALL_T5, **sizes, "feed_forward_proj": "gated-gelu"})
+    one = Loaded(write(case, tmp_path), tmp_path)
     after = torch.tensor([row[:1] * 6 for row in rows])
     after[:, 1:] = IDS[:, -5:]
     given = {"attention_mask": MASK, "decoder_input_ids": after}

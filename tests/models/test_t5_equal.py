@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import pytest
@@ -14,11 +15,13 @@ from fabula.models.torch_seq2seq import TorchSeq2SeqLM  # noqa: E402
 from fabula.ops.protocol import Taps  # noqa: E402
 from tests.models.configurations import read_parts  # noqa: E402
 from tests.models.seq2seq_cases import CASES, random_case, write  # noqa: E402
-from tests.models.steps import make_batch, relative_error, shuffled_tables, stepped_logits  # noqa: E402
+from tests.models.steps import CHUNKS, make_batch, relative_error, shuffled_tables, stepped_logits  # noqa: E402
+from tests.padding import padded  # noqa: E402
 
 BOUND = 1e-5
 TEXTS = (40, 1, 17, 70)  # tokens for the encoder
 LENGTHS = (45, 1, 17, 70)  # and for the decoder
+rectangle = partial(padded, convert=torch.as_tensor)
 
 
 @pytest.fixture(scope="module", params=CASES, ids=str)
@@ -51,22 +54,6 @@ def expected(written, texts, rows):
     return [
         written.reference(input_ids=torch.tensor([text]), decoder_input_ids=torch.tensor([row])) for text, row in pairs
     ]
-
-
-def rectangle(rows, side):
-    width = max(map(len, rows))
-    ids, mask = torch.zeros(len(rows), width, dtype=torch.long), torch.zeros(len(rows), width, dtype=torch.long)
-    for row, tokens in enumerate(rows):
-        span = slice(width - len(tokens), width) if side == "left" else slice(0, len(tokens))
-        ids[row, span], mask[row, span] = torch.tensor(tokens), 1
-    return ids, mask
-
-
-CHUNKS = {
-    "whole rows at once": lambda missing: missing,
-    "one position at a time": lambda missing: 1,
-    "seven at a time": lambda missing: 7,
-}
 
 
 @pytest.mark.parametrize("side", ["left", "right"])

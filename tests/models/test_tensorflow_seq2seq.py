@@ -18,7 +18,6 @@ from fabula.errors import ArgumentError, MissingDependencyError, NotSupportedErr
 from fabula.models import tensorflow_encoder  # noqa: E402  # needs tensorflow
 from fabula.models.tensorflow_seq2seq import TFSeq2SeqLM  # noqa: E402
 from fabula.testing.tiny_model import write_tiny_model  # noqa: E402
-from tests.models.seq2seq_cases import CASES, write  # noqa: E402
 from tests.models.steps import make_batch, relative_error, shuffled_tables  # noqa: E402
 
 BOUND = 1e-5
@@ -29,14 +28,13 @@ WAYS = {
 }
 
 
-class Written:
+class Loaded:
     """One case: transformers' model, ours in PyTorch and in TensorFlow, and their files."""
 
-    def __init__(self, name, folder):
-        self.folder = folder
-        self.reference = write(next(case for case in CASES if case.name == name), folder)
-        self.torch = AutoModelForSeq2SeqLM.from_pretrained(folder, backend="torch")
-        self.ours = plain(folder)
+    def __init__(self, written):
+        self.reference, self.folder = written.reference, written.directory
+        self.torch = AutoModelForSeq2SeqLM.from_pretrained(self.folder, backend="torch")
+        self.ours = plain(self.folder)
 
 
 def plain(folder, **options):
@@ -47,9 +45,9 @@ def plain(folder, **options):
 
 
 @pytest.fixture(scope="module")
-def made(tmp_path_factory):
-    """Each case by its name, written once."""
-    return cache(lambda name: Written(name, tmp_path_factory.mktemp(name)))
+def made(writing):
+    """Each case by its name."""
+    return cache(lambda name: Loaded(writing(name)))
 
 
 @pytest.fixture(scope="module", params=["t5-1.0", "t5-1.1"])

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import numpy as np
 import pytest
 
@@ -9,10 +11,12 @@ torch = pytest.importorskip("torch")
 
 from fabula.models.torch import TorchCausalLM  # noqa: E402
 from tests.models.configurations import read_parts  # noqa: E402
-from tests.models.steps import make_batch, relative_error, shuffled_tables, stepped_logits  # noqa: E402
+from tests.models.steps import CHUNKS, make_batch, relative_error, shuffled_tables, stepped_logits  # noqa: E402
+from tests.padding import padded  # noqa: E402
 
 LENGTHS = (45, 1, 17, 70, 33)
 BOUND = 1e-5
+rectangle = partial(padded, convert=torch.as_tensor)
 
 
 @pytest.fixture(scope="module")
@@ -29,14 +33,6 @@ def rows():
 @pytest.fixture(scope="module")
 def expected(written, rows):
     return [written.logits(row) for row in rows]
-
-
-CHUNKS = {
-    "whole rows at once": lambda missing: missing,
-    "one position at a time": lambda missing: 1,
-    "seven at a time": lambda missing: 7,
-    "a prompt, then one at a time": lambda missing: missing - 8 if missing > 12 else 1,
-}
 
 
 @pytest.mark.parametrize("chunk", CHUNKS.values(), ids=CHUNKS)
@@ -57,7 +53,7 @@ def test_scored_positions_alone_give_the_same_logits(model, rows, expected):
 
 def test_a_row_padded_on_either_side_gives_what_it_gives_alone(model, rows, expected):
     for side in ("left", "right"):
-        ids, mask = _rectangle(rows, side)
+        ids, mask = rectangle(rows, side)
         with torch.no_grad():
             logits = model(ids, attention_mask=mask).logits
         for row, reference in enumerate(expected):
@@ -66,7 +62,7 @@ def test_a_row_padded_on_either_side_gives_what_it_gives_alone(model, rows, expe
 
 
 def test_a_past_continues_padded_rows(model, rows, expected):
-    ids, mask = _rectangle(rows[:1] + rows[2:3], "left")
+    ids, mask = rectangle(rows[:1] + rows[2:3], "left")
     with torch.no_grad():
         past = model(ids[:, :30], attention_mask=mask[:, :30]).past_key_values
         assert past.get_seq_length() == 30
@@ -94,13 +90,3 @@ def test_sixteen_bits_stay_close_to_transformers_in_sixteen_bits(written, rows):
         ours, theirs = model(ids).logits, reference(ids).logits
     assert ours.dtype == torch.bfloat16
     assert relative_error(ours.float(), theirs.float()) < 0.01
-
-
-def _rectangle(rows, side):
-    width = max(map(len, rows))
-    ids, mask = torch.zeros(len(rows), width, dtype=torch.long), torch.zeros(len(rows), width, dtype=torch.long)
-    for row, tokens in enumerate(rows):
-        span = slice(width - len(tokens), width) if side == "left" else slice(0, len(tokens))
-        ids[row, span] = torch.tensor(tokens)
-        mask[row, span] = 1
-    return ids, mask

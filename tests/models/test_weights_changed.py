@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-import fabula
-from tests.models.configurations import CASES, write
+from tests.equal.frameworks.doors import DOORS, REFERENCE
+from tests.models.conftest import Written
 
 PROMPT = [[5 + place % 40 for place in range(40)]]  # more than a block, which can be found again
 SETTINGS: dict[str, Any] = {"max_new_tokens": 8, "do_sample": False, "eos_token_id": None}
@@ -41,26 +41,17 @@ def _tensorflow_step(model: Any) -> None:
         variable.assign_add(np.linspace(-0.5, 0.5, int(np.prod(variable.shape))).reshape(variable.shape))
 
 
-DOORS: dict[str, tuple[str, str, dict[str, Any], Callable[[Any], None]]] = {
-    "torch": ("torch", "AutoModelForCausalLM", {"backend": "torch"}, _torch_step),
-    "jax": ("jax", "FlaxAutoModelForCausalLM", {}, _jax_step),
-    "tensorflow": ("tensorflow", "TFAutoModelForCausalLM", {}, _tensorflow_step),
-}
+STEPS: dict[str, Callable[[Any], None]] = {"torch": _torch_step, "jax": _jax_step, "tensorflow": _tensorflow_step}
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    pytest.importorskip("transformers")
-    made = tmp_path_factory.mktemp("llama")
-    write(CASES[0], made)
-    return made
+def folder(writing: Callable[[str], Written]) -> Path:
+    return writing("llama").directory
 
 
-@pytest.fixture(params=DOORS)
+@pytest.fixture(params=STEPS)
 def door(request: pytest.FixtureRequest) -> tuple[Callable[[Path], Any], Callable[[Any], None]]:
-    package, name, options, step = DOORS[request.param]
-    pytest.importorskip(package)
-    return lambda folder: getattr(fabula, name).from_pretrained(folder, **options), step
+    return {"torch": REFERENCE, **DOORS}[request.param].load, STEPS[request.param]
 
 
 def test_nothing_is_found_that_other_weights_computed(door: Any, folder: Path, tmp_path: Path):

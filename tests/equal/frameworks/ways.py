@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
-
 from fabula import SynthIDTextWatermarkingConfig, WatermarkingConfig
 from tests.equal.frameworks.doors import Ids
 from tests.equal.strategies.tiny import prompts
+from tests.padding import padded
 
 SEEDED = {"do_sample": True, "seed": 5}
 WAYS: dict[str, dict[str, Any]] = {
@@ -76,8 +75,4 @@ def call_of(way: str) -> dict[str, Any]:
 def inputs_of(family: str, way: str) -> Ids:
     """Three prompts and their mask, padded on the left; one where drafts would make a shape of each step."""
     rows = prompts(family, 4)[3 if way.startswith("drafts") else 1 :]
-    width = max(map(len, rows))
-    ids, mask = (np.zeros((len(rows), width), np.int32) for _ in range(2))
-    for row, tokens in enumerate(rows):
-        ids[row, width - len(tokens) :], mask[row, width - len(tokens) :] = tokens, 1
-    return ids, mask
+    return padded(rows)
