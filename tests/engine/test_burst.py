@@ -115,20 +115,32 @@ def run(model, requests, **options):
     return engine
 
 
+def hold_same(rows, stepped, burst, **options):
+    """Random prompts of these lengths, with what else is asked of each, get the same texts from both models."""
+
+    def asked(place, length, **wishes):
+        return request(np.random.default_rng(place).integers(0, 50, length).tolist(), **wishes)
+
+    found = []
+    for model in (stepped, burst):
+        requests = [asked(place, **row) for place, row in enumerate(rows)]
+        run(model, requests, **options)
+        found.append([one.sink.everything for one in requests])
+    assert found[0] == found[1]
+
+
+ROW = {
+    "length": st.integers(1, 70),
+    "new": st.integers(1, 40),
+    "rows": st.integers(1, 3),
+    "chain": st.integers(0, len(CHAINS) - 1),
+    "eos": st.sampled_from([(), (3,), (3, 7, 11)]),
+}
+
+
 @settings(max_examples=25, deadline=None)
 @given(
-    rows=st.lists(
-        st.tuples(
-            st.integers(1, 70),  # length
-            st.integers(1, 40),  # new tokens
-            st.integers(1, 3),  # rows
-            st.integers(0, len(CHAINS) - 1),
-            st.sampled_from([(), (3,), (3, 7, 11)]),
-            st.integers(0, 4),  # the least new tokens
-        ),
-        min_size=1,
-        max_size=5,
-    ),
+    rows=st.lists(st.fixed_dictionaries({**ROW, "least": st.integers(0, 4)}), min_size=1, max_size=5),
     step_tokens=st.sampled_from([17, 512]),
     max_rows=st.integers(1, 8),
     blocks=st.integers(6, 40),
@@ -137,33 +149,13 @@ def run(model, requests, **options):
 def test_texts_are_those_of_single_steps(rows, step_tokens, max_rows, blocks, framework):
     if framework == "torch":
         pytest.importorskip("torch")
-
-    def requests():
-        prompts = [np.random.default_rng(i).integers(0, 50, row[0]).tolist() for i, row in enumerate(rows)]
-        wanted = (dict(zip(("new", "rows", "chain", "eos", "least"), row[1:], strict=True)) for row in rows)
-        return [request(prompt, **each) for prompt, each in zip(prompts, wanted, strict=True)]
-
-    stepped, burst = requests(), requests()
     options = {"step_tokens": step_tokens, "max_rows": max_rows, "max_positions": blocks * 32}
-    run(HashModel(), stepped, **options)
-    run(BurstModel(framework=framework), burst, **options)
-    assert [one.sink.everything for one in burst] == [one.sink.everything for one in stepped]
+    hold_same(rows, HashModel(), BurstModel(framework=framework), **options)
 
 
 @settings(max_examples=20, deadline=None)
 @given(
-    rows=st.lists(
-        st.tuples(
-            st.integers(1, 70),  # length
-            st.integers(1, 40),  # new tokens
-            st.integers(1, 3),  # rows
-            st.integers(0, len(CHAINS) - 1),
-            st.sampled_from([(), (3,), (3, 7, 11)]),
-            st.sampled_from([1, 7, 15, 33]),  # the scale, in tenths
-        ),
-        min_size=1,
-        max_size=4,
-    ),
+    rows=st.lists(st.fixed_dictionaries({**ROW, "scale": st.sampled_from([1, 7, 15, 33])}), min_size=1, max_size=4),
     way=st.sampled_from([SAMPLE, CONTRAST]),
     guided=st.sampled_from(["none", "all", "first"]),
     step_tokens=st.sampled_from([17, 512]),
@@ -171,18 +163,11 @@ def test_texts_are_those_of_single_steps(rows, step_tokens, max_rows, blocks, fr
     blocks=st.integers(12, 60),
 )
 def test_guided_and_contrasted_texts_are_those_of_single_steps(rows, way, guided, step_tokens, max_rows, blocks):
-    def requests():
-        prompts = [np.random.default_rng(i).integers(0, 50, row[0]).tolist() for i, row in enumerate(rows)]
-        wanted = [dict(zip(("new", "rows", "chain", "eos", "scale"), row[1:], strict=True)) for row in rows]
-        for place, each in enumerate(wanted):
-            each["scale"] *= guided == "all" or (guided == "first" and place == 0)
-        return [request(prompt, way=way, **each) for prompt, each in zip(prompts, wanted, strict=True)]
-
-    stepped, burst = requests(), requests()
+    for place, row in enumerate(rows):
+        row["way"] = way
+        row["scale"] *= guided == "all" or (guided == "first" and place == 0)
     options = {"step_tokens": step_tokens, "max_rows": max_rows, "max_positions": blocks * 32}
-    run(Stepped(), stepped, **options)
-    run(BurstModel(), burst, **options)
-    assert [one.sink.everything for one in burst] == [one.sink.everything for one in stepped]
+    hold_same(rows, Stepped(), BurstModel(), **options)
 
 
 def test_guided_rows_go_on_in_bursts():

@@ -152,3 +152,28 @@ def test_rows_with_outliers_keep_what_is_beside_them(isa, format, tokens):
     assert relative_error(actual, twin) < (1e-3 if format.endswith("K") else 2e-6)
     scale = np.abs(weight.dequantize()).max() * np.sqrt(512)
     assert np.abs(actual - exact_products).max() < 0.01 * scale  # one code for all would be off by up to 0.1
+
+
+def extreme(format: str, outputs: int) -> StoredTensor:
+    """Matrices of 256 columns whose codes are the least and the largest, with scales of 1: all of a row, and mixed."""
+    entry, random = FORMATS[format], np.random.default_rng(outputs)
+    blocks = np.ones((outputs, 256 // entry.block_size), entry.layout)
+    least, largest = (-128, 127) if format == "Q8_0" else (0, 255)
+    for field in (name for name in entry.layout.names if not name.startswith("scale")):
+        blocks[field] = random.choice([least, largest], blocks[field].shape)
+        blocks[field][0], blocks[field][1] = least, largest
+    return StoredTensor("w", format, (outputs, 256), blocks.reshape(-1).view(np.uint8))
+
+
+@pytest.mark.parametrize("isa", ISAS)
+@pytest.mark.parametrize("format", ["Q4_0", "Q5_0", "Q6_K", "Q8_0"])
+@pytest.mark.parametrize(("tokens", "outputs"), [(4, 64), (21, 35)])
+def test_the_largest_codes_are_multiplied_exactly(isa, format, tokens, outputs):
+    """Sums of products come near the most that 16 bits hold; they are whole, so that those in float32 are exact."""
+    weight, x = extreme(format, outputs), np.random.default_rng(tokens).choice([-127, 127], (tokens, 256))
+    x[0], x[1] = -127, 127
+    twin, actual = (
+        run_one(lambda ops, x, w: ops.linear(x, w.w), x.astype(np.float32), {"w": weight}, each) for each in (None, isa)
+    )
+    assert np.array_equal(actual, x @ weight.dequantize().astype(int).T)
+    assert np.array_equal(actual, twin)

@@ -5,23 +5,24 @@ from __future__ import annotations
 import pytest
 
 from tests.equal.frameworks.doors import DOORS
-from tests.equal.frameworks.ways import CLOSED, CROSS_SECTION, WHOLE
-from tests.equal.strategies.tiny import FAMILIES
+from tests.equal.frameworks.ways import CLOSED, CROSS_SECTION, OF_ENCODERS, WHOLE
+from tests.equal.strategies.tiny import CONFIGURATIONS, ENCODERS
 
-OTHERS = [family for family in FAMILIES if family != WHOLE]
+OTHERS = [family for family in CONFIGURATIONS if family != WHOLE]
+STEPS = [(family, way) for family in OTHERS for way in (OF_ENCODERS if family in ENCODERS else CROSS_SECTION)]
+TEXTS = [(family, way) for family in OTHERS for way in (("drawn", "drawn beams") if family in ENCODERS else CLOSED[:1])]
 
 
 @pytest.mark.parametrize("backend", DOORS)
-@pytest.mark.parametrize("way", CROSS_SECTION)
-@pytest.mark.parametrize("family", OTHERS)
-def test_a_cross_section_of_ways_gives_what_it_gives_in_pytorch(family, way, backend, table):
+@pytest.mark.parametrize(("family", "way"), STEPS)
+def test_ways_to_decode_give_what_they_give_in_pytorch(family, way, backend, table):
     table.hold_steps(family, way, backend)
 
 
 @pytest.mark.parametrize("backend", DOORS)
-@pytest.mark.parametrize("family", OTHERS)
-def test_many_steps_in_one_call_write_the_same_texts(family, backend, table):
-    table.hold_texts(family, CLOSED[0], backend)
+@pytest.mark.parametrize(("family", "way"), TEXTS)
+def test_many_steps_in_one_call_write_the_same_texts(family, way, backend, table):
+    table.hold_texts(family, way, backend)
 
 
 @pytest.mark.parametrize("backend", DOORS)
@@ -32,5 +33,5 @@ def test_a_row_alone_is_what_it_is_in_a_batch(family, backend, table):
 
 @pytest.mark.parametrize("backend", DOORS)
 @pytest.mark.parametrize("family", OTHERS)
-def test_prompts_may_be_padded_on_the_right(family, backend, table):
+def test_texts_may_be_padded_on_the_right(family, backend, table):
     table.hold_padded_on_the_right(family, backend)
