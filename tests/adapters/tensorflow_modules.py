@@ -106,4 +106,19 @@ def keras_model() -> Any:
     return Subclassed()
 
 
-MODULES = {"plain": Plain, "both ways": BothWays, "summing": Summing, "sideways": Sideways, "keras": keras_model}
+def greedy_by_hand(module: Any, prompt: list[int], steps: int) -> list[int]:
+    """The best token after a whole pass, step by step, of one row."""
+    tokens = list(prompt)
+    for _ in range(steps):
+        output = module(tf.constant([tokens]))
+        logits = output[0] if isinstance(output, tuple) else getattr(output, "logits", output)
+        tokens.append(int(tf.argmax(logits[0, -1])))
+    return tokens
+
+
+def turn(weight: Any) -> None:
+    """Changes all its numbers' signs."""
+    weight.assign(-weight)
+
+
+constant = tf.constant

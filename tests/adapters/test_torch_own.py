@@ -13,6 +13,7 @@ import torch
 
 import fabula
 from tests.adapters.modules import MODULES, VOCABULARY, Attending, BothWays, MixinFirst, Plain, Stateful, made
+from tests.padding import padded
 
 PROMPTS = [[5, 6, 7, 8, 9, 10, 11], [12, 13, 14], [3]]
 
@@ -53,12 +54,8 @@ def test_sampled_rows_are_the_same_alone_and_together(module: Any):
 
 @pytest.mark.parametrize("side", ["left", "right"])
 def test_padding_on_either_side_changes_nothing(module: Any, side: str):
-    width = max(map(len, PROMPTS))
-    pad = [[0] * (width - len(prompt)) for prompt in PROMPTS]
-    rows = [p + prompt if side == "left" else prompt + p for p, prompt in zip(pad, PROMPTS, strict=True)]
-    ones = [[1] * len(prompt) for prompt in PROMPTS]
-    mask = [p + one if side == "left" else one + p for p, one in zip(pad, ones, strict=True)]
-    new = module.generate(torch.tensor(rows), attention_mask=torch.tensor(mask), max_new_tokens=6)[:, width:]
+    ids, mask = padded(PROMPTS, side, convert=torch.as_tensor)
+    new = module.generate(ids, attention_mask=mask, max_new_tokens=6)[:, ids.shape[1] :]
     assert new.tolist() == [row[len(prompt) :] for row, prompt in zip(_ragged(module), PROMPTS, strict=True)]
 
 
