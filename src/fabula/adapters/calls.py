@@ -7,6 +7,7 @@ from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 from fabula.errors import ArgumentError, NotSupportedError
+from fabula.ops.protocol import Batch
 from fabula.taps import Taps
 
 
@@ -53,13 +54,23 @@ def head_of(module: Any) -> Any:
     return None if own is None else own()
 
 
-def check_taps(taps: Taps, shows_states: bool, head: Any, method: str) -> None:
-    """Raises NotSupportedError for what a module does not show: hidden states, or logits of them without a head."""
+def wants_states(taps: Taps) -> bool:
+    """Whether hidden states are asked for, or what is made of them."""
+    return taps.final_hidden or bool(taps.hidden_states or taps.layer_logits)
+
+
+def check_step(batch: Batch, taps: Taps, shows_states: bool, head: Any, method: str) -> None:
+    """Raises NotSupportedError for vectors in place of ids, and for hidden states that a module does not show.
+
+    Without a head there are no logits of them either.
+    """
+    if batch.vectors is not None:
+        raise NotSupportedError("`inputs_embeds` must be left out for this model, got some. Pass `input_ids`.")
     if taps.attentions:
         raise NotSupportedError("`output_attentions` must be False for this model, got True. Call the model itself.")
     if taps.last_layer is not None:
         raise NotSupportedError("`assistant_early_exit` must be left out for this model: it runs as a whole.")
-    if (taps.final_hidden or taps.hidden_states or taps.layer_logits) and not shows_states:
+    if wants_states(taps) and not shows_states:
         raise NotSupportedError(
             f"`{method}` must take `output_hidden_states` for what was asked of generate(), and this model's does not. "
             "Give it that argument, and return `hidden_states`, or choose another way to decode."

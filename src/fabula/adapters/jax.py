@@ -15,12 +15,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from fabula.adapters.calls import check_taps, head_of
+from fabula.adapters.calls import check_step, head_of, wants_states
 from fabula.adapters.jax_calls import Called, Caller, accepted, state_of
 from fabula.adapters.lengths import Asked, Lane, alike, asked_rows, by_length, continued, order_of
 from fabula.adapters.remembered import RememberedTokens
 from fabula.cache.blocks import BLOCK
-from fabula.errors import FabulaError, NotSupportedError
+from fabula.errors import FabulaError
 from fabula.ops.protocol import NO_TAPS, Batch, Forward, Taps
 from fabula.ops.rectangles import bucket
 
@@ -67,17 +67,14 @@ def step(module: Any, batch: Batch, cache: RememberedTokens, taps: Taps = NO_TAP
 
     Raises NotSupportedError for vectors in place of ids, and for what the module does not return.
     """
-    if batch.vectors is not None:
-        raise NotSupportedError("`inputs_embeds` must be left out for this model, got some. Pass `input_ids`.")
-    check_taps(taps, "output_hidden_states" in accepted(module), head_of(module), "__call__")
+    check_step(batch, taps, "output_hidden_states" in accepted(module), head_of(module), "__call__")
     asked = asked_rows(batch, cache.rows(batch))
     if not asked:
         return Forward(np.zeros((0, module.vocabulary_size), np.float32))
     held = cache.held
     if (batch.first % BLOCK == 0).any():  # rows begin; and others may have been found by their first blocks
         _forget_if_changed(module, held)
-    hidden = taps.final_hidden or bool(taps.hidden_states or taps.layer_logits)
-    return _forward(module, _computed(module, held, asked, hidden), taps)
+    return _forward(module, _computed(module, held, asked, wants_states(taps)), taps)
 
 
 def _forget_if_changed(module: Any, held: Held) -> None:

@@ -15,7 +15,7 @@ class RememberedTokens:
     """`blocks` blocks of tokens; `held` is what a module keeps beside them, and may be lost at any time."""
 
     def __init__(self, blocks: int, held: Any = None) -> None:
-        self.tokens = np.zeros((blocks, BLOCK), np.int32)
+        self.tokens = _unknown(blocks)
         self.held = held
 
     @property
@@ -34,8 +34,7 @@ class RememberedTokens:
 
     def grow(self, blocks: int) -> None:
         """Adds blocks until there are `blocks`."""
-        more = np.zeros((max(0, blocks - self.blocks), BLOCK), np.int32)
-        self.tokens = np.concatenate([self.tokens, more])
+        self.tokens = np.concatenate([self.tokens, _unknown(max(0, blocks - self.blocks))])
 
     def rows(self, batch: Batch) -> list[np.ndarray]:
         """Writes the batch's tokens, then gives of each row every token from its start to the end of this step."""
@@ -48,3 +47,8 @@ class RememberedTokens:
             length = first + end - start
             rows.append(self.tokens[table[: -(-length // BLOCK)]].reshape(-1)[:length])
         return rows
+
+
+def _unknown(blocks: int) -> np.ndarray:
+    """Int32["blocks positions"]: no tokens."""
+    return np.full((blocks, BLOCK), -1, np.int32)

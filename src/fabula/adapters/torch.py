@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from fabula.adapters.calls import check_taps
+from fabula.adapters.calls import check_step, wants_states
 from fabula.adapters.remembered import RememberedTokens
 from fabula.adapters.torch_calls import Columns, ModuleCall, OwnCall, Way
 from fabula.adapters.torch_lanes import Lanes, Output, Wanted
@@ -18,7 +18,6 @@ from fabula.adapters.torch_stamp import module_stamp
 from fabula.adapters.torch_ways import ALONE, choose_way, evaluating
 from fabula.cache.blocks import BLOCK
 from fabula.cache.stamp import Stamp
-from fabula.errors import NotSupportedError
 from fabula.ops.protocol import NO_TAPS, Batch, Forward, Taps
 
 
@@ -85,10 +84,8 @@ def step(module: Any, batch: Batch, cache: RememberedTokens, taps: Taps = NO_TAP
 
     Raises NotSupportedError for vectors in place of ids, and for what the module does not return.
     """
-    if batch.vectors is not None:
-        raise NotSupportedError("`inputs_embeds` must be left out for this model, got some. Pass `input_ids`.")
     adapted = adapt(module)
-    check_taps(taps, adapted.call.shows_states, adapted.call.head, "forward")
+    check_step(batch, taps, adapted.call.shows_states, adapted.call.head, "forward")
     rows = cache.rows(batch)
     asked = _asked(batch, rows, adapted.call.last_only)
     if not asked:
@@ -98,8 +95,7 @@ def step(module: Any, batch: Batch, cache: RememberedTokens, taps: Taps = NO_TAP
             adapted.way = choose_way(adapted.call, module.vocabulary_size, _two_memories(asked))
     continued = bool((batch.first % BLOCK).all()) and len(batch.tokens) == len(batch.first)  # else a row may begin
     lanes = _lanes(module, cache, continued)
-    hidden = taps.final_hidden or bool(taps.hidden_states or taps.layer_logits)
-    return _forward(adapted.call, lanes.compute(adapted.call, adapted.way, asked, hidden), taps)
+    return _forward(adapted.call, lanes.compute(adapted.call, adapted.way, asked, wants_states(taps)), taps)
 
 
 def _asked(batch: Batch, rows: Sequence[np.ndarray], last_only: bool) -> list[Wanted]:

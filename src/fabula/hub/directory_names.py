@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 
 from fabula.errors import ModelFileError
 from fabula.quant.formats import StoredTensor
+from fabula.quant.lazy import LazyTensors
 
 # Older and newer multimodal checkpoints keep the text model apart; a model saved without its head lacks the prefix.
 _RENAMED = (
@@ -31,31 +32,23 @@ def standard_name(name: str) -> str:
     return name
 
 
-class StandardNames(Mapping[str, StoredTensor]):
+class StandardNames(LazyTensors):
     """The weights of a language model under their standard names."""
 
     def __init__(self, tensors: Mapping[str, StoredTensor]) -> None:
         self._tensors = tensors
-        self._names: dict[str, str] = {}  # standard name -> the file's
+        self._places: dict[str, str] = {}  # standard name -> the file's
         for name in tensors:
             if _LEFT_OUT.match(name):
                 continue
             standard = standard_name(name)
-            if standard in self._names:
+            if standard in self._places:
                 raise ModelFileError(
-                    f"tensors {self._names[standard]!r} and {name!r} must not both stand for {standard!r}. "
+                    f"tensors {self._places[standard]!r} and {name!r} must not both stand for {standard!r}. "
                     "Save the model again."
                 )
-            self._names[standard] = name
+            self._places[standard] = name
+        super().__init__(self._places)
 
     def __getitem__(self, name: str) -> StoredTensor:
-        return self._tensors[self._names[name]]
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._names)
-
-    def __len__(self) -> int:
-        return len(self._names)
-
-    def __contains__(self, name: object) -> bool:
-        return name in self._names
+        return self._tensors[self._places[name]]

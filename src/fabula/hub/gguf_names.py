@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import Any
@@ -13,6 +13,7 @@ import numpy as np
 from fabula.errors import ModelFileError
 from fabula.hub.gguf import GgufFile, GgufTensor
 from fabula.quant.formats import StoredTensor, stored
+from fabula.quant.lazy import LazyTensors
 
 Layout = Callable[[StoredTensor, Mapping[str, Any]], StoredTensor]  # a tensor of the file and the configuration
 LAYER = re.compile(r"blk\.(0|[1-9][0-9]{0,4})\.([a-z_]+)\.(weight|bias)")
@@ -110,7 +111,7 @@ NAMES: Mapping[str, Names] = MappingProxyType(
 )
 
 
-class GgufTensors(Mapping[str, StoredTensor]):
+class GgufTensors(LazyTensors):
     """A file's weights by Hugging Face's names; a weight is brought into its layout when it is asked for."""
 
     def __init__(self, file: GgufFile, architecture: str, config: Mapping[str, Any]) -> None:
@@ -121,16 +122,11 @@ class GgufTensors(Mapping[str, StoredTensor]):
             if tensor.name not in DERIVED
             for name, layout in [_place(file, NAMES[architecture], tensor)]
         }
+        super().__init__(self._places)
 
     def __getitem__(self, name: str) -> StoredTensor:
         tensor, layout = self._places[name]
         return layout(StoredTensor(name, tensor.format, tensor.shape, tensor.data), self._config)
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._places)
-
-    def __len__(self) -> int:
-        return len(self._places)
 
 
 def _place(file: GgufFile, names: Names, tensor: GgufTensor) -> tuple[str, Layout]:

@@ -6,7 +6,7 @@ The format: github.com/huggingface/safetensors, README, "Format".
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
@@ -17,6 +17,7 @@ from fabula.errors import ModelFileError
 from fabula.hub.json_text import parse_object, read_object
 from fabula.hub.mapping import map_file
 from fabula.quant.formats import StoredTensor
+from fabula.quant.lazy import LazyTensors
 
 FORMATS = {"F32": "F32", "F16": "F16", "BF16": "BF16"}  # the types of weights -> ours
 # Bits an element of every type that a file may hold; those that are no weights are passed over unless asked for.
@@ -44,10 +45,11 @@ class Entry:
     end: int
 
 
-class SafeTensors(Mapping[str, StoredTensor]):
+class SafeTensors(LazyTensors):
     """The weights of one file."""
 
     def __init__(self, path: Path, data: np.ndarray, entries: Mapping[str, Entry], metadata: Mapping[str, str]) -> None:
+        super().__init__(entries)
         self.path = path
         self.metadata = metadata  # the header's "__metadata__"
         self._data = data  # UInt8["bytes"]: what follows the header
@@ -61,15 +63,6 @@ class SafeTensors(Mapping[str, StoredTensor]):
                 "Convert the model to one of these."
             )
         return StoredTensor(name, FORMATS[entry.dtype], entry.shape, self._data[entry.begin : entry.end])
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._entries)
-
-    def __len__(self) -> int:
-        return len(self._entries)
-
-    def __contains__(self, name: object) -> bool:
-        return name in self._entries
 
 
 def read_safetensors(path: str | Path) -> SafeTensors:
@@ -105,23 +98,15 @@ def read_sharded(index: str | Path) -> Mapping[str, StoredTensor]:
     return Shards({name: shards[file] for name, file in places.items()})
 
 
-class Shards(Mapping[str, StoredTensor]):
+class Shards(LazyTensors):
     """The weights of several files."""
 
     def __init__(self, files: Mapping[str, SafeTensors]) -> None:
+        super().__init__(files)
         self._files = files  # tensor's name -> the file that holds it
 
     def __getitem__(self, name: str) -> StoredTensor:
         return self._files[name][name]
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._files)
-
-    def __len__(self) -> int:
-        return len(self._files)
-
-    def __contains__(self, name: object) -> bool:
-        return name in self._files
 
 
 def _refuse(path: Path, what: str) -> NoReturn:

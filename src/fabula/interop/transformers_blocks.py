@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from fabula.adapters.calls import check_taps
+from fabula.adapters.calls import check_step, wants_states
 from fabula.adapters.torch_calls import ModuleCall
 from fabula.adapters.torch_ways import alone, evaluating, same_logits
 from fabula.cache.blocks import BLOCK, blocks_for
@@ -54,14 +54,12 @@ class OverBlocks:
 
         Raises NotSupportedError for vectors in place of ids, and for what the model does not return.
         """
-        if batch.vectors is not None:
-            raise NotSupportedError("`inputs_embeds` must be left out for this model, got some. Pass `input_ids`.")
-        check_taps(taps, shows_states=True, head=self.head, method="forward")
+        check_step(batch, taps, shows_states=True, head=self.head, method="forward")
         layout = build_layout(batch, self.windows, True, self.module.device)
-        wants_states = taps.final_hidden or bool(taps.hidden_states or taps.layer_logits)
-        output = self._output(layout, _Step(TorchOps(layout, cache), self.layers), wants_states)
+        shown = wants_states(taps)
+        output = self._output(layout, _Step(TorchOps(layout, cache), self.layers), shown)
         logits = _scored(output.logits[0], layout).float()
-        if not wants_states:
+        if not shown:
             return Forward(logits)
         states = [_scored(state[0], layout) for state in output.hidden_states]
         return Forward(

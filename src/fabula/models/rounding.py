@@ -16,6 +16,7 @@ from fabula.ops.native_graph import StoredWeight
 from fabula.ops.native_weights import Precision, layout_for
 from fabula.quant.convert import check_packable
 from fabula.quant.formats import StoredTensor, stored
+from fabula.quant.lazy import LazyTensors
 
 _CHUNK = 1 << 20  # weights rounded at a time
 
@@ -28,13 +29,14 @@ class Rounding:
     turned: bool  # whether its outputs are its columns
 
 
-class RoundedTensors(Mapping[str, StoredTensor]):
+class RoundedTensors(LazyTensors):
     """The weights at a precision: matrices that it packs are rounded, as F32; all others are as they are stored.
 
     Embeddings are looked up, not multiplied, so they stay; so does a head that is tied to them.
     """
 
     def __init__(self, family: Family, tensors: Mapping[str, StoredTensor], precision: Precision) -> None:
+        super().__init__(tensors)
         self._tensors = tensors
         self._precision = precision
         self._matrices = dict(_matrices(family, tensors))
@@ -56,16 +58,6 @@ class RoundedTensors(Mapping[str, StoredTensor]):
         turned = entry.transposed and not tensor.transposed
         layout = layout_for(StoredWeight(tensor, turned, head), self._precision)
         return None if layout == LAYOUTS[tensor.format] else Rounding(layout, turned)
-
-    def __contains__(self, name: object) -> bool:
-        """Without rounding anything."""
-        return name in self._tensors
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._tensors)
-
-    def __len__(self) -> int:
-        return len(self._tensors)
 
 
 def _matrices(family: Family, tensors: Mapping[str, StoredTensor]) -> Iterator[tuple[str, tuple[Entry, bool]]]:

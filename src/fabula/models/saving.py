@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,7 @@ from fabula.models.family import Family
 from fabula.models.weights import all_entries, find_tensor, served_by_another
 from fabula.quant.convert import FLOATS, converted
 from fabula.quant.formats import StoredTensor
+from fabula.quant.lazy import LazyTensors
 from fabula.quant.safetensors import save_safetensors
 
 DTYPES = {"F32": "float32", "F16": "float16", "BF16": "bfloat16"}
@@ -60,7 +61,7 @@ def _dtype(weights: Mapping[str, StoredTensor]) -> str:
     return DTYPES[formats.pop()] if len(formats) == 1 else "float32"
 
 
-class _Unpacked(Mapping[str, StoredTensor]):
+class _Unpacked(LazyTensors):
     """The weights that a family's table names, under its names, in floating point."""
 
     def __init__(self, family: Family, tensors: Mapping[str, StoredTensor]) -> None:
@@ -70,14 +71,9 @@ class _Unpacked(Mapping[str, StoredTensor]):
             for stack, entry in all_entries(family)
             if not served_by_another(stack, entry, tensors) and find_tensor(stack, entry, tensors) is not None
         }
+        super().__init__(self._entries)
 
     def __getitem__(self, name: str) -> StoredTensor:
         tensor = find_tensor(*self._entries[name], self._tensors)
         assert tensor is not None
         return tensor if tensor.format in FLOATS else converted(tensor, "F32")
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._entries)
-
-    def __len__(self) -> int:
-        return len(self._entries)

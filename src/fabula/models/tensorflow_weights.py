@@ -15,6 +15,7 @@ from fabula.models.family import Entry, Stack
 from fabula.models.weights import find_tensor, placed_entries, served_by_another
 from fabula.ops.periods import Period, layer_kinds, periods
 from fabula.quant.formats import StoredTensor
+from fabula.quant.lazy import LazyTensors
 
 Tensor = Any  # a tf.Tensor
 Field = tuple[int | None, str]  # a layer, None outside of them, and a field of the weight table
@@ -101,11 +102,12 @@ def tensorflow_dtype(dtype: Any) -> tf.DType:
     return known[name]
 
 
-class StoredWeights(Mapping[str, StoredTensor]):
+class StoredWeights(LazyTensors):
     """The weights as they are now, under the checkpoint's names, in its shapes; read when they are asked for."""
 
     def __init__(self, *stacks: Weights) -> None:
         self._places = {name: (entry, place) for weights in stacks for name, entry, place in weights.named()}
+        super().__init__(self._places)
 
     def __getitem__(self, name: str) -> StoredTensor:
         entry, place = self._places[name]
@@ -114,12 +116,6 @@ class StoredWeights(Mapping[str, StoredTensor]):
         value = np.ascontiguousarray(value.T if entry.transposed else value)
         kind = FORMATS[place.variable.dtype]
         return StoredTensor(name, kind, tuple(value.shape), value.reshape(-1).view(np.uint8))
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._places)
-
-    def __len__(self) -> int:
-        return len(self._places)
 
 
 _Found = dict[Field, tuple[StoredTensor, Entry] | None]

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import replace
 
 import numpy as np
 
 from fabula.errors import ArgumentError
 from fabula.quant.formats import StoredTensor, quantize
+from fabula.quant.lazy import LazyTensors
 
 # The floating-point formats: (type of the bits, bits of the least magnitude that packed weights cannot reach)
 FLOATS = {"F32": ("<u4", 0x477FE001), "F16": ("<u2", 0x7C00), "BF16": ("<u2", 0x4780)}
@@ -42,11 +43,12 @@ def check_packable(tensor: StoredTensor) -> None:
     )
 
 
-class ConvertedTensors(Mapping[str, StoredTensor]):
+class ConvertedTensors(LazyTensors):
     """A checkpoint's weights brought to one floating-point format; vectors stay in float32 at least."""
 
     def __init__(self, tensors: Mapping[str, StoredTensor], format: str, *, kept: Collection[str] = ()) -> None:
         """`kept`: formats that stay as they are."""
+        super().__init__(tensors)
         self._tensors = tensors
         self._format = format
         self._kept = kept
@@ -55,13 +57,3 @@ class ConvertedTensors(Mapping[str, StoredTensor]):
         tensor = self._tensors[name]
         vector = len(tensor.shape) < 2 and tensor.format == "F32"
         return tensor if vector or tensor.format in self._kept else converted(tensor, self._format)
-
-    def __contains__(self, name: object) -> bool:
-        """Without converting anything."""
-        return name in self._tensors
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._tensors)
-
-    def __len__(self) -> int:
-        return len(self._tensors)
