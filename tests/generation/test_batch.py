@@ -12,14 +12,13 @@ from fabula import AutoModelForCausalLM, GenerationConfig, StoppingCriteriaList,
 from fabula.errors import ArgumentError, GenerationError, NotSupportedError, UnknownArgumentError
 from fabula.generation.batch import GenerationOutput, RequestStatus
 from fabula.generation.settings.configs import configs_for, streams_for
-from fabula.testing.tiny_model import write_tiny_model
 
 PROMPTS = [[72, 101, 108, 108, 111], [65], [49, 44, 32, 50, 44, 32, 51, 44, 32]]
 
 
 @pytest.fixture(scope="module")
-def model(tmp_path_factory):
-    return AutoModelForCausalLM.from_pretrained(write_tiny_model(tmp_path_factory.mktemp("tiny")))
+def model(folder):
+    return AutoModelForCausalLM.from_pretrained(folder)
 
 
 def new(model, prompt, *arguments, **named):

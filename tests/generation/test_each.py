@@ -5,9 +5,8 @@ import re
 import numpy as np
 import pytest
 
-from fabula import AutoModelForCausalLM, GenerationConfig, TextIteratorStreamer
+from fabula import GenerationConfig, TextIteratorStreamer
 from fabula.errors import ArgumentError, NotSupportedError, UnknownArgumentError
-from fabula.testing.tiny_model import write_tiny_model
 
 torch = pytest.importorskip("torch")
 PROMPTS = [[72, 101, 108, 108, 111], [65], [49, 44, 32, 50, 44, 32, 51, 44, 32]]
@@ -18,13 +17,6 @@ CONFIGS = [
 ]
 LEFT = torch.tensor([[258] * 3 + [65, 66], PROMPTS[0]])
 MASK = torch.tensor([[0, 0, 0, 1, 1], [1] * 5])
-
-
-@pytest.fixture(scope="module", params=["native", "torch"])
-def model(request, tmp_path_factory):
-    return AutoModelForCausalLM.from_pretrained(
-        write_tiny_model(tmp_path_factory.mktemp("tiny")), backend=request.param
-    )
 
 
 def alone(model, **call):

@@ -5,7 +5,6 @@ import itertools
 import pytest
 
 from fabula import AutoModelForCausalLM, GenerationConfig
-from fabula.testing.tiny_model import write_tiny_model
 
 PROMPTS = {"plain": [5, 6, 7], "drawn": [9, 8, 9, 8], "guided": [40, 41], "looked up": [3, 4, 3, 4, 3], "beams": [77]}
 CONFIGS = {
@@ -19,9 +18,8 @@ SEEDS = dict(zip(CONFIGS, range(5), strict=True))
 
 
 @pytest.fixture(scope="module")
-def model(tmp_path_factory):
-    source = write_tiny_model(tmp_path_factory.mktemp("mixed") / "tiny")
-    return AutoModelForCausalLM.from_pretrained(source, backend="native")
+def model(folder):
+    return AutoModelForCausalLM.from_pretrained(folder, backend="native")
 
 
 @pytest.fixture(scope="module")

@@ -8,14 +8,12 @@ torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
 
 import fabula  # noqa: E402
-from fabula.testing.tiny_model import write_tiny_model  # noqa: E402
 
 IDS = torch.tensor([[5, 9, 11], [7, 8, 20]])
 
 
 @pytest.fixture(scope="module")
-def pair(tmp_path_factory):
-    folder = write_tiny_model(tmp_path_factory.mktemp("tiny"))
+def pair(folder):
     theirs = transformers.AutoModelForCausalLM.from_pretrained(folder, dtype="float32").eval()
     return fabula.AutoModelForCausalLM.from_pretrained(folder, backend="torch", dtype="float32"), theirs
 

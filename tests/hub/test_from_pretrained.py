@@ -13,11 +13,6 @@ torch = pytest.importorskip("torch")
 IDS = [[72, 101, 108, 108, 111]]
 
 
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    return write_tiny_model(tmp_path_factory.mktemp("tiny"))
-
-
 def logits(model):
     return torch.as_tensor(model(IDS).logits).detach()
 

@@ -9,14 +9,8 @@ import pytest
 
 from fabula import AutoModelForCausalLM, FlaxAutoModelForCausalLM
 from fabula.errors import ArgumentError, MissingDependencyError, NotSupportedError
-from fabula.testing.tiny_model import write_tiny_model
 
 IDS = np.array([[72, 101, 108, 108, 111]])
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    return write_tiny_model(tmp_path_factory.mktemp("tiny"))
 
 
 @pytest.mark.parametrize("absent", ["jax", "flax"])

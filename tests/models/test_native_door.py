@@ -17,11 +17,6 @@ MASK = torch.tensor([[0, 1, 1, 1], [1, 1, 1, 1]])
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    return write_tiny_model(tmp_path_factory.mktemp("tiny"))
-
-
-@pytest.fixture(scope="module")
 def native(folder):
     return AutoModelForCausalLM.from_pretrained(folder)
 

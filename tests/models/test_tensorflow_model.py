@@ -14,15 +14,9 @@ from fabula.errors import ArgumentError, ContextLengthError, MissingDependencyEr
 from fabula.models import tensorflow_pass  # noqa: E402  # needs tensorflow
 from fabula.models.tensorflow import TFCausalLM  # noqa: E402
 from fabula.ops.periods import Period  # noqa: E402
-from fabula.testing.tiny_model import write_tiny_model  # noqa: E402
 
 IDS = [[72, 101, 108, 108, 111], [49, 44, 32, 50, 44]]
 CALL = {"max_new_tokens": 8, "eos_token_id": None}
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    return write_tiny_model(tmp_path_factory.mktemp("tiny"))
 
 
 @pytest.fixture(scope="module")

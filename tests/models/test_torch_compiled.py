@@ -10,16 +10,10 @@ pytest.importorskip("transformers")
 
 from fabula import AutoModelForCausalLM, AutoModelForSeq2SeqLM, CompileConfig  # noqa: E402
 from fabula.errors import NotSupportedError  # noqa: E402
-from fabula.testing.tiny_model import write_tiny_model  # noqa: E402
 from tests.models import configurations, seq2seq_cases  # noqa: E402
 
 PROMPTS = [[72, 101, 108, 108, 111], list(range(40, 70))]
 CALL = {"eos_token_id": None, "max_new_tokens": 90}
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    return write_tiny_model(tmp_path_factory.mktemp("tiny"))
 
 
 @pytest.fixture

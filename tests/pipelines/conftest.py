@@ -3,12 +3,6 @@
 import pytest
 
 from fabula import pipeline
-from fabula.testing.tiny_model import write_tiny_model
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    return write_tiny_model(tmp_path_factory.mktemp("tiny"))
 
 
 @pytest.fixture(scope="module")

@@ -14,7 +14,6 @@ from fabula import (
     WatermarkDetector,
     WatermarkingConfig,
 )
-from fabula.testing.tiny_model import write_tiny_model
 
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
@@ -28,11 +27,6 @@ MARKS = {
 }
 PROMPTS = [[72, 101, 108, 108, 111], [87, 104, 121, 63, 10, 84, 104, 101, 32], [65, 66, 65, 66, 67]]
 LENGTH = {"max_new_tokens": 24, "eos_token_id": None}
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    return write_tiny_model(tmp_path_factory.mktemp("tiny"))
 
 
 @pytest.fixture(scope="module", params=["native", "torch"])

@@ -8,14 +8,13 @@ import pytest
 
 from fabula import AsyncTextIteratorStreamer, AutoModelForCausalLM, TextIteratorStreamer
 from fabula.errors import ArgumentError, CancelledError
-from fabula.testing.tiny_model import write_tiny_model
 
 PROMPTS = [[72, 101, 108, 108, 111], [65], [49, 44, 32, 50]]
 
 
 @pytest.fixture(scope="module")
-def model(tmp_path_factory):
-    return AutoModelForCausalLM.from_pretrained(write_tiny_model(tmp_path_factory.mktemp("tiny")))
+def model(folder):
+    return AutoModelForCausalLM.from_pretrained(folder)
 
 
 def until(left):
