@@ -19,15 +19,6 @@ transformers = pytest.importorskip("transformers")
 TIE = 1e-4  # where two scores are nearer than this, either may come first
 
 
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    """Tiny models are slower on several."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
 @pytest.fixture(scope="module")
 def models():
     return [tiny_model(0, 40, 0.5), tiny_model(1, 12, 0.3)]

@@ -21,7 +21,7 @@ MODES = {
 @pytest.fixture(scope="module", params=["native", "torch"])
 def model(request, tmp_path_factory):
     if request.param == "torch":
-        pytest.importorskip("torch").set_num_threads(1)
+        pytest.importorskip("torch")
     folder = write_tiny_model(tmp_path_factory.mktemp("model"), num_hidden_layers=4)
     return AutoModelForCausalLM.from_pretrained(folder, backend=request.param)
 

@@ -27,7 +27,7 @@ CALLS = {
 def models(request, tmp_path_factory):
     """A target of four layers, and an assistant of one that has its embeddings."""
     if request.param == "torch":
-        pytest.importorskip("torch").set_num_threads(1)
+        pytest.importorskip("torch")
     folder = tmp_path_factory.mktemp("models")
     target = AutoModelForCausalLM.from_pretrained(
         write_tiny_model(folder / "target", num_hidden_layers=4), backend=request.param

@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
-from importlib import import_module
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -31,13 +29,6 @@ class Written:
 
         with torch.no_grad():
             return self.reference(torch.tensor([tokens])).logits[0].numpy()
-
-
-@pytest.fixture(scope="session", autouse=True)
-def one_thread() -> None:
-    """Small models are faster, and tests that run side by side do not wait for each other."""
-    if find_spec("torch"):
-        import_module("torch").set_num_threads(1)
 
 
 @pytest.fixture(scope="session")

@@ -26,7 +26,7 @@ from fabula.ops.protocol import Batch  # noqa: E402
 from tests.engine.test_burst_beams import request  # noqa: E402
 from tests.models.burst_cases import ASK, BEAMS, DIVERSE_BEAMS, DRAWN_BEAMS, FORCED_BEAMS, prompts  # noqa: E402
 from tests.models.configurations import read_parts  # noqa: E402
-from tests.models.torch_bursts import Unwaited, both, every_processor, never_looking, unwaited_asarray  # noqa: E402
+from tests.models.torch_bursts import Unwaited, both, every_processor, hold_later_calls, never_looking, unwaited_asarray  # noqa: E402
 
 NAMES = ("llama", "gpt2", "mistral-window-of-blocks", "gemma3-pattern")
 ENDS = {"eos_token_id": list(range(0, 101, 9)), "max_new_tokens": 60, "do_sample": False, "num_beams": 4}
@@ -88,14 +88,7 @@ def test_time_ends_a_burst_and_changes_no_search(writing, monkeypatch):
 
 
 def test_what_a_burst_left_in_the_cache_serves_later_calls(writing):
-    model, reference = both(writing("gemma3-pattern"))
-    ids, _ = prompts()
-    once = model.generate(torch.as_tensor(ids), return_dict_in_generate=True, **{**ASK, **BEAMS})
-    assert model.bursts
-    call = {"max_new_tokens": 30, "do_sample": False, **ASK}
-    expected = reference.generate(once.sequences, **call).tolist()
-    assert model.generate(once.sequences, **call).tolist() == expected, "its prefix was found"
-    assert model.generate(once.sequences, past_key_values=once.past_key_values, **call).tolist() == expected
+    hold_later_calls(*both(writing("gemma3-pattern")), **BEAMS)
 
 
 def test_what_an_earlier_owner_left_in_a_block_is_not_seen(writing, monkeypatch):

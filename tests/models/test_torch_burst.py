@@ -27,6 +27,7 @@ from tests.models.torch_bursts import (  # noqa: E402  # needs torch
     Unwaited,
     both,
     every_processor,
+    hold_later_calls,
     never_looking,
     unwaited_asarray,
 )
@@ -98,14 +99,7 @@ def test_likelihoods_go_on_in_bursts_and_what_is_large_step_by_step(writing):
 
 
 def test_what_a_burst_left_in_the_cache_serves_later_calls(writing):
-    model, reference = both(writing("gemma3-pattern"))
-    ids, _ = prompts()
-    once = model.generate(torch.as_tensor(ids), max_new_tokens=80, return_dict_in_generate=True, **ASK)
-    assert model.bursts
-    call = {"max_new_tokens": 30, **ASK}
-    expected = reference.generate(once.sequences, **call).tolist()
-    assert model.generate(once.sequences, **call).tolist() == expected, "its prefix was found"
-    assert model.generate(once.sequences, past_key_values=once.past_key_values, **call).tolist() == expected
+    hold_later_calls(*both(writing("gemma3-pattern")), **PLAIN)
 
 
 def test_what_an_earlier_owner_left_in_a_block_is_not_seen(writing, monkeypatch):

@@ -8,6 +8,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from fabula import processors
 from fabula.models.torch import TorchCausalLM
+from tests.models.burst_cases import ASK, prompts
 from tests.models.configurations import read_parts
 
 WAITS = {  # operations that bring a number to the host, or whose result's size is one
@@ -52,6 +53,17 @@ def both(written, **settings):
     model, reference = (kind.from_tensors(*parts, **settings) for kind in (InBursts, StepByStep))
     model.bursts = []
     return model, reference
+
+
+def hold_later_calls(model, reference, **call):
+    """What a call's bursts leave in the cache, as blocks to be found and as a past, serves the calls after it."""
+    ids, _ = prompts()
+    once = model.generate(torch.as_tensor(ids), return_dict_in_generate=True, **{**ASK, **call})
+    assert model.bursts
+    later = {"max_new_tokens": 30, "do_sample": False, **ASK}
+    expected = reference.generate(once.sequences, **later).tolist()
+    assert model.generate(once.sequences, **later).tolist() == expected, "its prefix was found"
+    assert model.generate(once.sequences, past_key_values=once.past_key_values, **later).tolist() == expected
 
 
 class Unwaited(TorchDispatchMode):

@@ -39,15 +39,6 @@ def reference(folder):
     return transformers.AutoModelForCausalLM.from_pretrained(folder)
 
 
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    """So small a model is slower on several."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
 def their_mark(mark):
     return getattr(transformers, type(mark).__name__)(**mark.to_dict())
 

@@ -16,7 +16,7 @@ from fabula.models.torch_decoder import decode_rectangle
 from fabula.models.torch_encoder import encode_rectangle, make_memories
 from fabula.models.torch_pass import Weights
 from fabula.models.torch_rectangle import Rectangle, check_inputs
-from fabula.ops.torch_memory import Memories, Memory
+from fabula.ops.torch_memory import Memories
 from fabula.quant.formats import StoredTensor
 
 
@@ -67,18 +67,7 @@ class TorchSeq2SeqLM(Seq2SeqLM, TorchCausalLM):
         hidden = torch.as_tensor(last_hidden_state(encoder_outputs))
         return make_memories(self.family, self.weights(), hidden, tensor_of(attention_mask))
 
-    @torch.no_grad()
-    def encode_call(
-        self,
-        input_ids: Any = None,
-        attention_mask: Any = None,
-        encoder_outputs: Any = None,
-        output_hidden_states: bool = False,
-        output_attentions: bool = False,
-    ) -> tuple[Any, list[Memory]]:
-        """The encoder's outputs, computed unless they are given, and one memory a row."""
-        shown = (output_hidden_states, output_attentions)
-        return super().encode_call(input_ids, attention_mask, encoder_outputs, *shown)
+    encode_call = torch.no_grad()(Seq2SeqLM.encode_call)
 
     def forward(  # type: ignore[override]
         self,

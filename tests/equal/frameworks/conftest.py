@@ -1,4 +1,4 @@
-"""What tables over frameworks share: files of the small models, PyTorch on one thread, and the count of excuses."""
+"""What tables over frameworks share: files of the small models, and the count of excuses."""
 
 from __future__ import annotations
 
@@ -10,12 +10,6 @@ import pytest
 from tests.equal.comparison import Tally
 from tests.equal.frameworks.table import Table
 from tests.equal.strategies.tiny import CONFIGURATIONS, write_tiny
-
-
-@pytest.fixture(scope="session", autouse=True)
-def one_thread() -> None:
-    """Small models are faster, and tests that run side by side do not wait for each other."""
-    pytest.importorskip("torch").set_num_threads(1)
 
 
 @pytest.fixture(scope="session")

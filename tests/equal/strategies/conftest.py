@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import cache
-from importlib import import_module
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -13,13 +11,6 @@ import pytest
 
 from fabula import AutoModelForCausalLM
 from tests.equal.strategies.tiny import FAMILIES, write_tiny
-
-
-@pytest.fixture(scope="session", autouse=True)
-def one_thread() -> None:
-    """Small models are faster, and tests that run side by side do not wait for each other."""
-    if find_spec("torch"):
-        import_module("torch").set_num_threads(1)
 
 
 @pytest.fixture(scope="session")

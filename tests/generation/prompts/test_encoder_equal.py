@@ -19,7 +19,6 @@ BACKENDS = {0: "native", 1: "torch", 3: "torch", 4: "native"}
 @pytest.fixture(scope="module", params=BACKENDS, ids=lambda number: f"{CASES[number]}-{BACKENDS[number]}")
 def pair(request, tmp_path_factory):
     """Ours and theirs."""
-    torch.set_num_threads(1)
     folder = tmp_path_factory.mktemp("t5")
     reference = write(CASES[request.param], folder)
     return AutoModelForSeq2SeqLM.from_pretrained(folder, backend=BACKENDS[request.param]), reference
