@@ -6,6 +6,8 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
+import numpy as np
+
 from tests.models.configurations import Case
 
 SMALL_T5 = {
@@ -41,7 +43,19 @@ CASES = (
     _case("mt5", "MT5Config"),
     _case("t5-gated-silu", feed_forward_proj="gated-silu", layer_norm_epsilon=1e-3, tie_word_embeddings=False),
 )
+IDS, MASK = np.random.default_rng(0).integers(3, 50, (3, 9)), np.ones((3, 9), int)  # of texts, padded on either side
+MASK[1, :4] = 0
+MASK[2, 5:] = 0
+TEXTS = {"input_ids": IDS, "attention_mask": MASK}
+AFTER = np.random.default_rng(1).integers(3, 50, (3, 5))  # for the decoder
 OWN_HEAD = ("t5-1.1", "mt5")  # the head's weights are its own
+
+
+def uncompiled(model: Any) -> Any:
+    """A model in TensorFlow without XLA, whose compiling would cost what all its tests cost, and so without bursts."""
+    model.programs.xla = False
+    model.burst = model.burst_beams = model.burst_texts = None
+    return model
 
 
 def random_case(seed: int) -> Case:

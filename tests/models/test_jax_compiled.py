@@ -6,13 +6,14 @@ import numpy as np
 import pytest
 
 jax = pytest.importorskip("jax")
-pytest.importorskip("flax")
+nnx = pytest.importorskip("flax.nnx")
 
-from fabula import FlaxAutoModelForCausalLM  # noqa: E402
+from fabula import FlaxAutoModelForCausalLM, FlaxAutoModelForSeq2SeqLM  # noqa: E402
 from fabula.cache.blocks import BLOCK  # noqa: E402
 from fabula.cache.jax import JaxCache  # noqa: E402
 from fabula.models.jax_pass import Rows  # noqa: E402
 from fabula.testing.tiny_model import write_tiny_model  # noqa: E402
+from tests.models.seq2seq_cases import AFTER, IDS  # noqa: E402
 
 
 def test_lengths_and_rows_of_one_bucket_are_compiled_once(tmp_path):
@@ -48,6 +49,13 @@ def test_a_program_is_as_long_for_thirty_layers_as_for_six(tmp_path):
         return str(traced).count("\n")
 
     assert length(30) == length(6)
+
+
+def test_the_loss_of_a_model_with_an_encoder_may_be_traced(writing):
+    model = FlaxAutoModelForSeq2SeqLM.from_pretrained(writing("t5-1.1").directory)
+    texts, labels = map(jax.numpy.asarray, (IDS, AFTER))
+    traced = nnx.jit(lambda model, ids: model(ids, labels=labels).loss)(model, texts)
+    np.testing.assert_allclose(traced, model(texts, labels=labels).loss, rtol=1e-5)
 
 
 def test_blocks_are_copied_grown_and_read():

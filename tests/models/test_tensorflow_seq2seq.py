@@ -1,4 +1,4 @@
-"""In TensorFlow models with an encoder give transformers' logits and PyTorch's tokens."""
+"""Models with an encoder in TensorFlow beside what JAX's do too: variables, gradients, programs, and refusals."""
 
 from __future__ import annotations
 
@@ -13,19 +13,12 @@ tf = pytest.importorskip("tensorflow")
 torch = pytest.importorskip("torch")
 pytest.importorskip("transformers")
 
-from fabula import AutoModelForSeq2SeqLM, TFAutoModelForCausalLM, TFAutoModelForSeq2SeqLM  # noqa: E402
+from fabula import AutoModelForSeq2SeqLM, TFAutoModelForSeq2SeqLM  # noqa: E402
 from fabula.errors import ArgumentError, MissingDependencyError, NotSupportedError  # noqa: E402
 from fabula.models import tensorflow_encoder  # noqa: E402  # needs tensorflow
 from fabula.models.tensorflow_seq2seq import TFSeq2SeqLM  # noqa: E402
-from fabula.testing.tiny_model import write_tiny_model  # noqa: E402
+from tests.models.seq2seq_cases import AFTER, IDS, MASK, TEXTS, uncompiled  # noqa: E402
 from tests.models.steps import make_batch, relative_error, shuffled_tables  # noqa: E402
-
-BOUND = 1e-5
-WAYS = {
-    "greedy": {"output_attentions": True, "output_hidden_states": True},
-    "drawn": {"do_sample": True, "seed": 2, "num_return_sequences": 2},
-    "beams": {"num_beams": 3, "output_attentions": True},
-}
 
 
 class Loaded:
@@ -38,10 +31,7 @@ class Loaded:
 
 
 def plain(folder, **options):
-    """The model without XLA, whose compiling would cost what all these tests cost, and so without bursts."""
-    model = TFAutoModelForSeq2SeqLM.from_pretrained(folder, **options)
-    model.programs.xla, model.burst, model.burst_beams, model.burst_texts = False, None, None, None
-    return model
+    return uncompiled(TFAutoModelForSeq2SeqLM.from_pretrained(folder, **options))
 
 
 @pytest.fixture(scope="module")
@@ -65,57 +55,20 @@ def model(gated):
     return gated.ours
 
 
-IDS, MASK = np.random.default_rng(0).integers(3, 50, (3, 9)), np.ones((3, 9), int)
-MASK[1, :4] = 0
-MASK[2, 5:] = 0
-TEXTS = {"input_ids": IDS, "attention_mask": MASK}
-AFTER = np.random.default_rng(1).integers(3, 50, (3, 5))
-
-
 def both(given):
     """The arrays in PyTorch, and in TensorFlow."""
     return ({name: make(array) for name, array in given.items()} for make in (torch.tensor, tf.constant))
 
 
 def assert_close(ours, right):
-    if isinstance(right, tuple):
-        assert len(ours) == len(right)
-        for pair in zip(ours, right, strict=True):
-            assert_close(*pair)
-    else:
-        assert isinstance(ours, tf.Tensor)
-        assert relative_error(ours.numpy(), right.detach()) < BOUND
-
-
-def test_a_call_gives_logits_loss_states_and_weights(written):
-    labels = np.where(np.arange(5) < 3, AFTER, -100)
-    theirs, own = both({**TEXTS, "decoder_input_ids": AFTER, "labels": labels})
-    shown = {"output_hidden_states": True, "output_attentions": True}
-    right, found = written.torch(**theirs, **shown), written.ours(**own, **shown)
-    assert found.keys() == right.keys()
-    for name in set(right.keys()) - {"past_key_values"}:
-        assert_close(found[name], right[name])
-    assert_close(found.logits, written.reference(**theirs).logits)
+    assert isinstance(ours, tf.Tensor)
+    assert relative_error(ours.numpy(), right.detach()) < 1e-5
 
 
 @pytest.mark.parametrize("name", ["t5-odd-buckets", "mt5"])
 def test_odd_buckets_other_layers_on_either_side_and_mt5_give_the_reference_logits(made, name):
     theirs, own = both({**TEXTS, "decoder_input_ids": np.concatenate([AFTER] * 4, 1)})
     assert_close(made(name).ours(**own).logits, made(name).reference(**theirs).logits)
-
-
-@pytest.mark.parametrize("way", WAYS)
-def test_texts_are_those_of_pytorch(written, way):
-    call = {"max_new_tokens": 6, "return_dict_in_generate": True, "output_scores": True, **WAYS[way]}
-    theirs, own = both(TEXTS)
-    right, found = written.torch.generate(**theirs, **call), written.ours.generate(**own, **call)
-    assert isinstance(found.sequences, tf.Tensor)
-    assert np.array_equal(found.sequences, right.sequences)
-    assert list(found.keys()) == list(right.keys())
-    if way == "greedy":
-        for step, expected in zip(found.cross_attentions, right.cross_attentions, strict=True):
-            assert_close(step, expected)
-        assert_close(found.encoder_hidden_states, right.encoder_hidden_states)
 
 
 def test_compiled_they_are_the_same(gated):
@@ -141,22 +94,9 @@ def test_a_text_is_encoded_once_whatever_becomes_of_it(model, monkeypatch):
     assert len(made) > 5, "the decoder's steps"
 
 
-def test_texts_that_were_encoded_apart_share_a_step(gated):
-    prompts = [[5, 6, 7, 8], [9, 10], [11] * 20]
-    found, right = (
-        [one.generated_tokens for one in model.generate_batch(prompts, max_new_tokens=4).values()]
-        for model in (gated.ours, gated.torch)
-    )
-    assert found == right
-
-
-def test_what_an_encoder_left_may_be_given(model):
+def test_an_encoder_reads_vectors(model):
     ids, mask = tf.constant(IDS), tf.constant(MASK)
-    outputs = model.get_encoder()(ids, attention_mask=mask)
-    assert not outputs.last_hidden_state.numpy()[MASK == 0].any()
-    right = model.generate(ids, attention_mask=mask, max_new_tokens=6)
-    for given in (outputs, outputs.to_tuple(), {"last_hidden_state": outputs.last_hidden_state}):
-        assert np.array_equal(model.generate(encoder_outputs=given, attention_mask=mask, max_new_tokens=6), right)
+    outputs = model.run_encoder(ids, mask)
     vectors = tf.gather(model.weights.outside.embed, ids)
     again = model.run_encoder(inputs_embeds=vectors, attention_mask=mask, return_dict=False)
     np.testing.assert_allclose(again[0], outputs[0], atol=1e-5)
@@ -180,22 +120,6 @@ def test_gradients_are_those_of_pytorch(gated):
         right = gated.torch.get_parameter(name).grad
         assert relative_error(tf.convert_to_tensor(found[name]).numpy(), right) < 1e-4
     gated.torch.zero_grad()
-
-
-def test_what_is_saved_is_the_same_everywhere(written, tmp_path):
-    from transformers import AutoModelForSeq2SeqLM as Reference
-
-    written.ours.save_pretrained(tmp_path / "tensorflow")
-    written.torch.save_pretrained(tmp_path / "torch")
-    theirs, own = both({**TEXTS, "decoder_input_ids": AFTER})
-    right = written.reference(**theirs).logits
-    for one in (Reference, AutoModelForSeq2SeqLM):
-        assert (
-            relative_error(one.from_pretrained(tmp_path / "tensorflow")(**theirs).logits.detach(), right.detach())
-            < 1e-5
-        )
-    for folder in ("tensorflow", "torch"):
-        assert_close(plain(tmp_path / folder)(**own).logits, right)
 
 
 def test_each_weight_is_one_variable(written):
@@ -264,17 +188,6 @@ ONE = [[1, 2, 3]]
 def test_calls_that_make_no_sense_are_refused(model, call, error, reason):
     with pytest.raises(error, match=reason):
         model(**call)
-
-
-def test_each_door_takes_its_own_models(gated, tmp_path):
-    with pytest.raises(ArgumentError, match="must be loaded by TFAutoModelForSeq2SeqLM, got TFAutoModelForCausalLM"):
-        TFAutoModelForCausalLM.from_pretrained(gated.folder)
-    with pytest.raises(ArgumentError, match="must be loaded by TFAutoModelForCausalLM, got TFAutoModelForSeq2SeqLM"):
-        TFAutoModelForSeq2SeqLM.from_pretrained(write_tiny_model(tmp_path))
-    with pytest.raises(NotSupportedError, match="`dtype` must be bfloat16 or float32 for t5"):
-        TFAutoModelForSeq2SeqLM.from_pretrained(gated.folder, dtype="float16")
-    with pytest.raises(ArgumentError, match="`backend` must be 'tensorflow' or absent"):
-        TFAutoModelForSeq2SeqLM.from_pretrained(gated.folder, backend="torch")
 
 
 def test_without_tensorflow_the_door_says_what_to_install(gated, monkeypatch):
