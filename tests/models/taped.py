@@ -30,7 +30,7 @@ WINDOWS = ("mistral-window-of-blocks", "gemma3-pattern")
 NAMES = (*(case.name for case in FIRST), *WINDOWS)
 T5 = ("t5-1.1", "t5-few-buckets")
 ENDS = list(range(0, 101, 9))  # one of which comes soon, in each row at another step
-SHORT = {"max_new_tokens": 36}  # in which rows of the prompts begin blocks
+SHORT = {"max_new_tokens": 24}  # in which rows of the prompts begin blocks
 CALLS = {
     "plain": {**PLAIN, **SHORT},
     "ends": {**PLAIN, **SHORT, "eos_token_id": ENDS},

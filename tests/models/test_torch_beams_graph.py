@@ -45,7 +45,7 @@ def searched(model, rows=3, **call):
 def test_searches_are_those_of_single_turns(written, name, call):
     (model, recorder), reference = taped(written(name)), StepByStep.from_tensors(*written(name))
     assert searched(model, **SEARCHES[call]) == searched(reference, **SEARCHES[call])
-    assert recorder.replays > 20
+    assert recorder.replays > 5
 
 
 def test_with_an_encoder_too(written):

