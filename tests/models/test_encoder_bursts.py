@@ -39,11 +39,13 @@ WAYS = {
         "eos_token_id": [7, 31],
     },
     "beams": {"max_new_tokens": 40, "num_beams": 3, "num_return_sequences": 3, "eos_token_id": 1},
+    "contrastive": {"max_new_tokens": 30, "penalty_alpha": 0.6, "top_k": 3, "eos_token_id": None},
 }
 PAIRS = [
     ("torch", "drawn"),
     ("native", "drawn"),
     *((backend, "greedy") for backend in COMPILED),
+    *((backend, "contrastive") for backend in COMPILED),
     *((backend, "beams") for backend in BACKENDS),
 ]
 
@@ -83,7 +85,7 @@ def bursts(monkeypatch):
     found = []
 
     def watch(model):
-        for name in ("burst", "burst_beams"):
+        for name in ("burst", "burst_beams", "burst_texts"):
             run = getattr(type(model), name, None)
             run = type(model).search_far if isinstance(run, property) else run  # which a CPU is not asked for
             if run is not None:
