@@ -76,6 +76,9 @@ class Gathered:
     def kept(self, row, kept):
         self.past = kept
 
+    def scored(self, prompt):
+        self.prompt = prompt
+
     @property
     def everything(self):
         return self.tokens, self.reasons
@@ -349,3 +352,19 @@ def test_lists_are_looked_through_before_a_burst():
     outside = LogitsProcessorList([NoBadWordsLogitsProcessor([[3], [4, 50]])])
     run(BurstModel(), [replace(wrong, recipe=replace(wrong.recipe, processors=outside))])
     assert isinstance(wrong.sink.error, ArgumentError)
+
+
+@pytest.mark.parametrize("length", [1, 40])
+def test_rows_whose_prompts_are_scored_go_on_in_bursts(length):
+    def build():
+        return [request(range(length), 70, record=Record(1, prompt=True)), request([9], 60)]
+
+    model, expected, found = BurstModel(), build(), build()
+    run(Stepped(), expected)
+    run(model, found)
+    assert model.bursts[0] == [64, 59] and model.steps == 1, "the first tokens are of a step"
+    assert [one.sink.everything for one in found] == [one.sink.everything for one in expected]
+    assert found[0].sink.steps == expected[0].sink.steps
+    prompts = [one.sink.prompt for one in (found[0], expected[0])]
+    assert len(prompts[0].log_probabilities) == length - 1 and prompts[0].top == prompts[1].top
+    assert (prompts[0].log_probabilities == prompts[1].log_probabilities).all()

@@ -92,15 +92,15 @@ class Recipe:
 
     @property
     def is_closed(self) -> bool:
-        """Whether nothing but the rows' tokens and numbers decides how they go on.
+        """Whether nothing but the rows' tokens and numbers decides how they go on behind their first turn.
 
         Of the processors each says so itself, and of the strategies greedy search, sampling, DoLa and beam search can,
-        the diverse and the constrained one too; contrastive search once the prompt is computed.
+        the diverse and the constrained one too, and contrastive search.
         """
         limits, record = self.limits, self.record
         ends = limits.stop_strings or limits.ends or limits.max_time is not None
         shown = record.hidden_states or record.attentions
-        return self.drafter is None and not record.prompt and not shown and not ends
+        return self.drafter is None and not shown and not ends
 
     @property
     def wants_outputs(self) -> bool:

@@ -97,7 +97,7 @@ class Bursts:
     def prepare(self, plan: Plan, scheduler: Scheduler) -> Prepared | None:
         """The plan's rows many steps further, their blocks reserved; None where the plan is one step."""
         paused, self._paused = self._paused, False
-        if paused or plan is self._refused:
+        if paused or plan is self._refused or any(group.rows[0].scored_from is not None for group in plan.groups):
             return None
         self._refused = plan
         if not plan.groups or len(plan.groups) < len(scheduler.running) or not all(map(_is_closed, plan.groups)):
