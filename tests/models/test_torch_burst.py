@@ -102,6 +102,18 @@ def test_what_a_burst_left_in_the_cache_serves_later_calls(writing):
     hold_later_calls(*both(writing("gemma3-pattern")), **PLAIN)
 
 
+def test_a_call_in_inference_mode_leaves_nothing_that_others_cannot_use(writing):
+    """Neither a later call, which writes the same cache, nor training, which reads the same angles."""
+    model, reference = both(writing("llama"))
+    call = {"max_new_tokens": 20, "do_sample": False}
+    with torch.inference_mode():
+        texts(model, **call)
+    assert texts(model, **call) == texts(reference, **call)
+    ids = torch.as_tensor(prompts()[0]).long()
+    model(ids, labels=ids).loss.backward()
+    assert model.lm_head.weight.grad.abs().max() > 0
+
+
 def test_what_an_earlier_owner_left_in_a_block_is_not_seen(writing, monkeypatch):
     monkeypatch.setattr(torch_burst, "LONG", 60.0)
     model, reference = both(writing("mistral-window-of-blocks"))

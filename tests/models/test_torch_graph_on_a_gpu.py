@@ -92,6 +92,14 @@ class TestReal:
         assert found_there(model, **SEARCHES[call]) == found_there(reference, **SEARCHES[call])
         assert recorder.replays > 5
 
+    def test_a_graph_serves_calls_in_inference_mode_and_outside(self, written):
+        model, recorder = on_a_gpu(written("llama"))
+        with torch.inference_mode():
+            found = texts_there(model, **CALLS["plain"])
+        replays = recorder.replays
+        assert texts_there(model, **CALLS["plain"]) == found
+        assert recorder.replays > replays > 0
+
     def test_memory_comes_back_with_the_model(self, written):
         torch.cuda.synchronize()
         before = torch.cuda.memory_allocated()

@@ -126,9 +126,10 @@ def copy_blocks(stored: Sequence[torch.Tensor], sources: Sequence[int], targets:
 
 
 def zeros(shape: tuple[int, ...], dtype: torch.dtype, device: torch.device | str) -> torch.Tensor:
-    """Storage. Raises OutOfMemoryError."""
+    """Storage, which may be written outside of the inference mode that it is made in. Raises OutOfMemoryError."""
     try:
-        return torch.zeros(shape, dtype=dtype, device=device)
+        with torch.inference_mode(False):
+            return torch.zeros(shape, dtype=dtype, device=device)
     except (RuntimeError, MemoryError) as error:
         raise OutOfMemoryError(
             f"{shape[0]} cache blocks do not fit in the memory of {device}: {error}. Ask for fewer rows or positions."

@@ -152,7 +152,7 @@ def settings() -> tuple[Hashable, ...]:
     """PyTorch's, for which a captured step does not ask again: part of every shape."""
     autocast = torch.is_autocast_enabled("cuda") and torch.get_autocast_dtype("cuda")
     precision = getattr(torch.backends.cuda.matmul, "fp32_precision", None) or torch.get_float32_matmul_precision()
-    return torch.is_inference_mode_enabled(), torch.are_deterministic_algorithms_enabled(), autocast, precision
+    return torch.are_deterministic_algorithms_enabled(), autocast, precision
 
 
 def _replayed(replay: Callable[[], None], state: Any) -> Any:
@@ -179,7 +179,8 @@ def _new(values: Any) -> Any:
     if isinstance(values, tuple):
         parts = [_new(value) for value in values]
         return type(values)(*parts) if hasattr(values, "_fields") else tuple(parts)
-    return values.clone() if isinstance(values, Tensor) else values
+    with torch.inference_mode(False):  # bursts outside of it write there too
+        return values.clone() if isinstance(values, Tensor) else values
 
 
 def _copy(places: Any, values: Any) -> None:

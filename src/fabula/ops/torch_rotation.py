@@ -31,8 +31,9 @@ class Rotations:
             key = (rope, dtype, positions.device)
             table = self._tables.get(key)
             if table is None or len(table) < end:
-                every = torch.arange(min(MOST, max(256, 2 * end)), device=positions.device)
-                self._tables[key] = table = self._turned(rope, dtype, every)
+                with torch.inference_mode(False):  # steps that are trained read it too
+                    every = torch.arange(min(MOST, max(256, 2 * end)), device=positions.device)
+                    self._tables[key] = table = self._turned(rope, dtype, every)
             both = table.index_select(0, positions)
         return both[:, :1], both[:, 1:]
 
@@ -41,14 +42,16 @@ class Rotations:
         assert spec.bias is not None
         key = (spec.bias, spec.causal, device)
         if key not in self._buckets:
-            self._buckets[key] = torch.from_numpy(bucket_table(spec.bias, spec.causal)).to(device)
+            with torch.inference_mode(False):
+                self._buckets[key] = torch.from_numpy(bucket_table(spec.bias, spec.causal)).to(device)
         return self._buckets[key]
 
     def _turned(self, rope: RopeSpec, dtype: torch.dtype, positions: torch.Tensor) -> torch.Tensor:
         """Float["T 2 frequencies*2"]: the cosines, then the sines, at positions Int["T"]."""
         key = (rope, positions.device)
         if key not in self._frequencies:
-            known = torch.tensor(rope.inverse_frequencies, dtype=torch.float32, device=positions.device)
+            with torch.inference_mode(False):
+                known = torch.tensor(rope.inverse_frequencies, dtype=torch.float32, device=positions.device)
             self._frequencies[key] = known
         angles = positions.float()[:, None] * self._frequencies[key]
         cosine, sine = angles.cos() * rope.attention_factor, angles.sin() * rope.attention_factor
