@@ -17,7 +17,7 @@ from fabula import (  # noqa: E402
     GenerationConfig,
     TextStreamer,
 )
-from fabula.errors import ArgumentError, NotSupportedError  # noqa: E402
+from fabula.errors import ArgumentError  # noqa: E402
 
 
 @pytest.fixture(scope="module")
@@ -122,8 +122,6 @@ def test_what_makes_no_sense_is_refused_by_name(models, folder):
         model.generate(jax.numpy.arange(4))
     with pytest.raises(ArgumentError, match="`input_ids` must hold integers, got float32"):
         model.generate(jax.numpy.ones((1, 4)))
-    with pytest.raises(NotSupportedError, match="'quantized'"):
-        model.generate(jax.numpy.ones((1, 4), int), cache_implementation="quantized")
     with pytest.raises(ArgumentError, match="`backend` must be 'jax' or absent for FlaxAutoModelForCausalLM"):
         FlaxAutoModelForCausalLM.from_pretrained(folder, backend="torch")
     with pytest.raises(ArgumentError, match="`device_map` must name a device that JAX finds here, got 'cpu:9'"):

@@ -40,7 +40,7 @@ def main(folder: Path) -> None:
             ways = 2 if named else 1
             assert texts(model, ways) == right[:ways]
             assert np.abs(np.asarray(model(ids).logits) - logits).max() < 1e-4
-        keys = model.engine.storage.state[0][0]
+        keys = model.engine.storage.state.keys[0]
         assert keys.sharding.shard_shape(keys.shape)[2] == keys.shape[2] // mesh.shape["model"]
     by_hand(folder, texts, right)
     try:

@@ -10,6 +10,7 @@ nnx = pytest.importorskip("flax.nnx")
 
 from fabula import FlaxAutoModelForCausalLM, FlaxAutoModelForSeq2SeqLM  # noqa: E402
 from fabula.cache.blocks import BLOCK  # noqa: E402
+from fabula.cache.groups import layer_groups  # noqa: E402
 from fabula.cache.jax import JaxCache  # noqa: E402
 from fabula.models.jax_pass import Rows  # noqa: E402
 from fabula.testing.tiny_model import write_tiny_model  # noqa: E402
@@ -44,7 +45,7 @@ def test_a_program_is_as_long_for_thirty_layers_as_for_six(tmp_path):
         folder = write_tiny_model(tmp_path / str(layers), num_hidden_layers=layers)
         model = FlaxAutoModelForCausalLM.from_pretrained(folder)
         one = np.zeros((1, 1), np.int32)
-        rows = Rows(one, one, one, np.zeros((1, 4), np.int32), np.zeros(1, np.int32))
+        rows = Rows(one, one, one, (np.zeros((1, 4), np.int32),), (np.zeros(1, np.int32),), np.zeros(1, np.int32))
         traced = jax.make_jaxpr(model.program.in_blocks)(model.weights(), model.new_cache(4).state, rows)
         return str(traced).count("\n")
 
@@ -59,7 +60,7 @@ def test_the_loss_of_a_model_with_an_encoder_may_be_traced(writing):
 
 
 def test_blocks_are_copied_grown_and_read():
-    cache = JaxCache([(2, 4), (1, 6), (2, 4)], 3, np.float32)
+    cache = JaxCache(layer_groups([(2, 4, None), (1, 6, None), (2, 4, None)]), 3, np.float32)
     given = np.random.default_rng(0).normal(size=(3, 2, 40, 2, 4)).astype(np.float32)
     narrow = given[..., :1, :1].repeat(6, -1)
     for layer, heads in enumerate((given[0], narrow[1], given[2])):

@@ -155,8 +155,6 @@ def test_calls_that_make_no_sense_are_refused(model, call, error, reason):
 
 
 def test_what_is_not_done_here_is_refused(model, folder):
-    with pytest.raises(NotSupportedError, match="quantized"):
-        model.generate(IDS, cache_implementation="quantized", **CALL)
     with pytest.raises(ArgumentError, match="backend"):
         TFAutoModelForCausalLM.from_pretrained(folder, backend="torch")
     with pytest.raises(NotSupportedError, match="device_map"):

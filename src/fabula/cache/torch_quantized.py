@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import torch
 
 from fabula.cache.blocks import BLOCK
+from fabula.cache.coding import LEAST_STEP, Coding, hadamard
 from fabula.cache.torch import Device, TorchCache, grown, of_each, zeros
 
 
@@ -36,27 +37,21 @@ class QuantizedTorchCache(TorchCache):
         self.dtype = dtype
         self.bits = bits
         devices = of_each(device, len(self.heads))
-        self.turns = [hadamard(shape[1]).to(place) for shape, place in zip(self.heads, devices, strict=True)]
-        self.widths = [min(group, features) for _, features in self.heads]
+        self.codings = [Coding(features, bits, group) for _, features in self.heads]
+        pairs = zip(self.codings, devices, strict=True)
+        self.turns = [torch.from_numpy(hadamard(coding.features)).to(place) for coding, place in pairs]
         self.keys, self.values = ([self._codes(*each) for each in enumerate(devices)] for _ in range(2))
         self.key_scales, self.value_scales = ([self._scales(*each) for each in enumerate(devices)] for _ in range(2))
 
     def _codes(self, layer: int, device: Device) -> torch.Tensor:
         """UInt8["blocks BLOCK heads bytes"]."""
         heads, _ = self.heads[layer]
-        return zeros((self.blocks, BLOCK, heads, self._padded(layer) * self.bits // 8), torch.uint8, device)
+        return zeros((self.blocks, BLOCK, heads, self.codings[layer].code_bytes), torch.uint8, device)
 
     def _scales(self, layer: int, device: Device) -> torch.Tensor:
         """Float16["blocks BLOCK heads groups 2"]: scale and least value."""
         heads, _ = self.heads[layer]
-        groups = self._padded(layer) // self.widths[layer]
-        return zeros((self.blocks, BLOCK, heads, groups, 2), torch.float16, device)
-
-    def _padded(self, layer: int) -> int:
-        """A head's features, in whole groups and whole bytes."""
-        width = self.widths[layer]
-        count = -(-self.heads[layer][1] // width) * width
-        return count + (count % 2) * width
+        return zeros((self.blocks, BLOCK, heads, self.codings[layer].groups, 2), torch.float16, device)
 
     @property
     def stored(self) -> list[list[torch.Tensor]]:
@@ -116,12 +111,13 @@ class QuantizedTorchCache(TorchCache):
 
     def _quantized(self, layer: int, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Codes, UInt8["T heads bytes"], and scales, Float16["T heads groups 2"], of Float["T heads features"]."""
-        padding, turned = self._padded(layer) - x.shape[-1], x.float() @ self.turns[layer]
-        groups = torch.nn.functional.pad(turned, (0, padding)).unflatten(-1, (-1, self.widths[layer]))
+        coding, turned = self.codings[layer], x.float() @ self.turns[layer]
+        padded = torch.nn.functional.pad(turned, (0, coding.padded - coding.features))
+        groups = padded.unflatten(-1, (-1, coding.width))
         least, most = groups.aminmax(dim=-1)
-        scales = torch.stack([(most - least) / (2**self.bits - 1), least], -1).half()
+        scales = torch.stack([(most - least) / coding.most, least], -1).half()
         step, base = scales.float().unbind(-1)
-        codes = ((groups - base[..., None]) / step.clamp_min(1e-7)[..., None]).round().clamp_(0, 2**self.bits - 1)
+        codes = ((groups - base[..., None]) / step.clamp_min(LEAST_STEP)[..., None]).round().clamp_(0, coding.most)
         flat = codes.to(torch.uint8).flatten(-2)
         return (flat if self.bits == 8 else flat[..., 0::2] | flat[..., 1::2] << 4), scales
 
@@ -129,19 +125,7 @@ class QuantizedTorchCache(TorchCache):
         """[..., heads, features] from codes [..., heads, bytes]."""
         if self.bits == 4:
             codes = torch.stack([codes & 15, codes >> 4], -1).flatten(-2)
-        groups = codes.unflatten(-1, (-1, self.widths[layer])).float()
+        groups = codes.unflatten(-1, (-1, self.codings[layer].width)).float()
         step, base = scales.float().unbind(-1)
         whole = (groups * step[..., None] + base[..., None]).flatten(-2)
         return (whole[..., : self.heads[layer][1]] @ self.turns[layer].T).to(self.dtype)
-
-
-def hadamard(features: int) -> torch.Tensor:
-    """An orthogonal matrix, Float["features features"], that spreads each feature evenly over as many as it can.
-
-    With it a feature that stands out does not take the codes of its group (Ashkboos et al. 2024, QuaRot).
-    """
-    size = features & -features  # the largest power of two that divides it
-    turn = torch.ones(1, 1)
-    while len(turn) < size:
-        turn = torch.kron(torch.tensor([[1.0, 1.0], [1.0, -1.0]]), turn) * 0.5**0.5
-    return torch.kron(torch.eye(features // size), turn)

@@ -9,6 +9,7 @@ from typing import Generic, TypeVar
 import numpy as np
 
 from fabula.cache.blocks import BLOCK, blocks_for
+from fabula.cache.groups import reach
 from fabula.decoding.closed import ClosedRows, Form, padded
 from fabula.decoding.closed_beams import BeamForm, ClosedBeams, padded_beams, shortened
 from fabula.decoding.closed_contrastive import ClosedTexts, ContrastiveForm, fits, padded_texts
@@ -43,6 +44,10 @@ class Shaped(Generic[Closed]):
     def steps(self) -> int:
         """K: the most positions that a row writes."""
         return min(self.most, self.tables.shape[1] * BLOCK)
+
+    def reach(self, window: int | None) -> tuple[np.ndarray, np.ndarray]:
+        """The blocks that the burst sees within a window, Int["R C"], and where the first begins, Int["R"]."""
+        return reach(self.tables, self.first, self.steps, window)
 
     def slots(self, counts: np.ndarray, nowhere: int) -> np.ndarray:
         """Int["R K"]: block * BLOCK + place of what a row writes, up to `counts` Int["R"] new ones; then `nowhere`."""

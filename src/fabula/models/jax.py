@@ -20,7 +20,6 @@ from fabula.decoding.closed_beam_found import Made
 from fabula.decoding.closed_beams import BeamForm, ClosedBeams
 from fabula.decoding.closed_contrastive import ClosedTexts, ContrastiveForm, SettledText
 from fabula.decoding.closed_record import Gained
-from fabula.errors import NotSupportedError
 from fabula.generation.jax_mixin import FlaxGenerationMixin
 from fabula.generation.settings.config import GenerationConfig
 from fabula.models.family import Family, Stack
@@ -33,7 +32,9 @@ from fabula.models.jax_sharding import Settled, cache_sharding, field_sharding
 from fabula.models.jax_step import step
 from fabula.models.jax_weights import Field, Plan, Weights, jax_dtype, plan_of, present_in, read_field
 from fabula.models.saving import refuse_settings
+from fabula.models.storage_kinds import kind_there
 from fabula.models.weights import EMBEDDINGS
+from fabula.ops.layer_groups import groups_of
 from fabula.ops.protocol import NO_TAPS, Batch, Forward, Taps
 from fabula.ops.specs import LayerSpec
 from fabula.quant.formats import StoredTensor
@@ -167,17 +168,17 @@ class JaxCausalLM(FlaxGenerationMixin, nnx.Module):
 
     def new_cache(self, blocks: int) -> JaxCache:
         """Storage for this many blocks of keys and values."""
-        heads = [(layer.attention.kv_heads, layer.attention.head_dim) for layer in self.layers]
-        place = cache_sharding(self.weights(), min(count for count, _ in heads)) if heads else None
-        return JaxCache(heads, blocks, self.dtype, place)
+        return self.new_storage(DYNAMIC, blocks)
+
+    def new_storage(self, kind: CacheKind, blocks: int) -> JaxCache:
+        """Storage of this kind for so many blocks."""
+        groups = groups_of(self.layers, kind)
+        place = cache_sharding(self.weights(), min(group.kv_heads for group in groups)) if groups else None
+        return JaxCache(groups, blocks, self.dtype, place)
 
     def storage_kind(self, kind: CacheKind) -> CacheKind:
-        """What is offloaded would be where it is anyway. Raises NotSupportedError for a quantized cache."""
-        if kind.name == "quantized":
-            raise NotSupportedError(
-                "`cache_implementation` must not be 'quantized' in JAX. Load with backend='torch', or leave it out."
-            )
-        return DYNAMIC
+        """What is offloaded is where it would be anyway, if the model is on the CPU; else NotSupportedError."""
+        return kind_there(kind, self.device.platform, "JAX")
 
     def step(self, batch: Batch, cache: JaxCache, taps: Taps = NO_TAPS) -> Forward:
         """Computes a batch's positions, stores their keys and values, and scores what it wants scored.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any, TypeAlias, TypeVar
 
@@ -13,6 +14,7 @@ import numpy as np
 
 from fabula.arrays import jax as functions
 from fabula.cache.blocks import BLOCK
+from fabula.cache.groups import LayerGroup
 from fabula.cache.jax import JaxCache, State
 from fabula.decoding.closed import ClosedRows, Form, leaves_of
 from fabula.decoding.closed_beam_found import Found, Made, made_by
@@ -22,7 +24,7 @@ from fabula.decoding.closed_contrastive import ClosedTexts, ContrastiveForm, Set
 from fabula.decoding.closed_contrastive_loop import FoundTexts, decode_texts
 from fabula.decoding.closed_loop import decode
 from fabula.decoding.closed_record import Gained, blank, gained_of
-from fabula.models.burst_shapes import shaped, shaped_beams, shaped_texts
+from fabula.models.burst_shapes import Shaped, shaped, shaped_beams, shaped_texts
 from fabula.models.jax_memory import own_memories, together
 from fabula.models.jax_pass import Program
 from fabula.models.jax_weights import Weights
@@ -34,8 +36,9 @@ from fabula.ops.rectangles import bucket
 Array = jax.Array
 Closed = TypeVar("Closed")
 Rebuild: TypeAlias = Callable[[Sequence[Any]], Closed]
-# Of a loop: the form, end tokens, columns S of memories (0: no encoder), rows R, blocks of a row B.
-Key = tuple[Form | BeamForm | ContrastiveForm, int, int, int, int]
+# Of a loop: the form, end tokens, columns S of memories (0: no encoder), how it is stored, rows R, blocks of a row B.
+Alike = tuple[Form | BeamForm | ContrastiveForm, int, int, tuple[LayerGroup, ...]]
+Key = tuple[Form | BeamForm | ContrastiveForm, int, int, tuple[LayerGroup, ...], int, int]
 
 __all__ = ["Bursts"]
 
@@ -52,12 +55,12 @@ class Bursts:
     def run(self, weights: Weights, batch: Batch, cache: JaxCache, form: Form, rows: ClosedRows) -> list[Gained]:
         """What each row got, whose keys and values are in the cache then."""
         memories = joined(batch.memories, together)
-        alike = (form, bucket(rows.ends.shape[1]), columns_of(memories))
+        alike = (form, bucket(rows.ends.shape[1]), columns_of(memories), cache.groups)
         burst = shaped(batch, form, rows, self._vocabulary, self._shapes(alike))
         leaves, rebuild = leaves_of(burst.closed)
         program = self._program((*alike, *burst.tables.shape), partial(self._decoded, form, rebuild, burst.steps))
         memory = own_memories(memories, len(burst.first))
-        found, new = program(weights, memory, _dense(cache.state, burst.tables), burst.first, leaves)
+        found, new = program(weights, memory, _read(cache.state, burst), burst.first, leaves)
         tokens, lengths, kept = jax.tree.map(np.asarray, found)
         made = (lengths - burst.closed.lengths).repeat(form.each)
         cache.state = _stored(cache.state, new, burst.slots(made, cache.nowhere))
@@ -68,12 +71,12 @@ class Bursts:
     ) -> list[Made]:
         """What each group's turns chose from; the keys and values of what became of its rows are in the cache then."""
         memories = joined(batch.memories, together)
-        alike = (form, bucket(beams.rows.ends.shape[1]), columns_of(memories))
+        alike = (form, bucket(beams.rows.ends.shape[1]), columns_of(memories), cache.groups)
         burst = shaped_beams(batch, form, beams, self._vocabulary, self._shapes(alike))
         leaves, rebuild = beam_leaves_of(burst.closed)
         program = self._program((*alike, *burst.tables.shape), partial(self._searched, form, rebuild, burst.steps))
         memory = own_memories(memories, len(burst.first))
-        found, new = program(weights, memory, _dense(cache.state, burst.tables), burst.first, leaves)
+        found, new = program(weights, memory, _read(cache.state, burst), burst.first, leaves)
         found = found.on_host(np.asarray)
         cache.state = _stored(cache.state, new, burst.slots(found.turns.repeat(form.beams), cache.nowhere))
         return made_by(form, found, len(beams.hasty))
@@ -83,12 +86,12 @@ class Bursts:
     ) -> list[SettledText]:
         """What each text was settled to go on with, whose keys and values are in the cache then."""
         memories = joined(batch.memories, together)
-        alike = (form, bucket(texts.rows.ends.shape[1]), columns_of(memories))
+        alike = (form, bucket(texts.rows.ends.shape[1]), columns_of(memories), cache.groups)
         burst = shaped_texts(batch, form, texts, self._vocabulary, self._shapes(alike))
         leaves, rebuild = text_leaves_of(burst.closed)
         program = self._program((*alike, *burst.tables.shape), partial(self._settled, form, rebuild, burst.steps))
         memory = own_memories(memories, len(burst.first))
-        found, new = program(weights, memory, _dense(cache.state, burst.tables), burst.first, leaves)
+        found, new = program(weights, memory, _read(cache.state, burst), burst.first, leaves)
         found = jax.tree.map(np.asarray, found)
         made = (found.lengths - burst.closed.rows.lengths).repeat(form.width)
         cache.state = _stored(cache.state, new, burst.slots(made, cache.nowhere)[:: form.width])
@@ -98,9 +101,9 @@ class Bursts:
     def _vocabulary(self) -> int:
         return int(self.program.family.config.vocab_size)
 
-    def _shapes(self, alike: tuple[Any, int, int]) -> Iterator[tuple[int, int]]:
+    def _shapes(self, alike: Alike) -> Iterator[tuple[int, int]]:
         """Of the loops that are compiled for such rows."""
-        return (key[3:] for key in self.compiled if key[:3] == alike)
+        return (key[4:] for key in self.compiled if key[:4] == alike)
 
     def _program(self, key: Key, traced: Callable[..., Any]) -> Callable[..., Any]:
         """The loop of a key; the one that was not used for longest makes room for a new one."""
@@ -129,7 +132,7 @@ class Bursts:
         kept = blank(functions, form, rows, steps, self._vocabulary)
         forward = partial(program.in_dense, weights, memory, layers=form.layers)
         end = decode(forward, dense, form, rows, kept=kept)
-        return (end.tokens, end.lengths, end.kept), jax.tree.map(partial(_new, first, steps), end.model)
+        return (end.tokens, end.lengths, end.kept), _new(first, steps, end.model)
 
     def _searched(
         self,
@@ -145,7 +148,7 @@ class Bursts:
         """Traced: what the turns chose from, and the keys and values of the last blocks of what became of the rows."""
         forward = partial(self.program.in_dense, weights, memory)
         found, dense = decode_beams(forward, _reordered, dense, form, rebuild(leaves), vocabulary=self._vocabulary)
-        return found, jax.tree.map(partial(_new, first, steps), dense)
+        return found, _new(first, steps, dense)
 
     def _settled(
         self,
@@ -163,29 +166,46 @@ class Bursts:
         kept = blank(functions, form.chain, texts.rows, steps, self._vocabulary)
         forward = partial(self.program.shown_in_dense, weights, memory)
         found, dense = decode_texts(forward, _shared, dense, form, texts, steps, kept)
-        return found, jax.tree.map(lambda array: _new(first[:: form.width], steps, array[:, :: form.width]), dense)
+        return found, _new(first[:: form.width], steps, _chosen(dense, slice(None, None, form.width)))
 
 
 def _shared(dense: State, parents: Array, position: Array) -> State:
     """["layers R heads L features"]: at each row's position Int["R"] what the row Int["R"] has there."""
     rows = jnp.arange(len(parents))
-    return jax.tree.map(lambda array: array.at[:, rows, :, position].set(array[:, parents, :, position]), dense)
+
+    def one(array: Array, start: Array) -> Array:
+        column = position - start
+        return array.at[:, rows, :, column].set(array[:, parents, :, column])
+
+    return _by_group(one, dense, dense.starts)
 
 
 def _reordered(dense: State, parents: Array) -> State:
     """["layers R heads L features"]: the keys and values of the rows that each row continues, Int["R"]."""
-    return jax.tree.map(lambda array: array[:, parents], dense)
+    return _chosen(dense, parents)
+
+
+def _chosen(dense: State, rows: Array | slice) -> State:
+    """The same of some rows."""
+    keys, values = (tuple(array[:, rows] for array in part) for part in (dense.keys, dense.values))
+    return State(keys, values, dense.groups, tuple(start[rows] for start in dense.starts))
+
+
+def _read(state: State, burst: Shaped[Any]) -> State:
+    """["layers R heads L features"] of what a burst's rows see within each group's window."""
+    tables, starts = zip(*(burst.reach(group.window) for group in state.groups), strict=True)
+    return _dense(state, tables, starts)
 
 
 @jax.jit
-def _dense(state: State, tables: Array) -> State:
-    """["layers R heads L features"] of the rows whose blocks are tables Int["R B"]."""
+def _dense(state: State, tables: Sequence[Array], starts: tuple[Array, ...]) -> State:
+    """The same of blocks Int["R C"] of each group, of which the first begins at a position Int["R"]."""
 
-    def one(array: Array) -> Array:
+    def one(array: Array, tables: Array) -> Array:
         blocks = array.reshape(array.shape[0], -1, BLOCK, *array.shape[2:])[:, tables]
         return jnp.swapaxes(blocks.reshape(array.shape[0], tables.shape[0], -1, *array.shape[2:]), 2, 3)
 
-    return jax.tree.map(one, state)
+    return replace(_by_group(one, state, tables), starts=starts)
 
 
 @partial(jax.jit, donate_argnums=0)
@@ -194,7 +214,17 @@ def _stored(state: State, new: State, slots: Array) -> State:
     return jax.tree.map(lambda array, part: array.at[:, slots].set(part, mode="drop"), state, new)
 
 
-def _new(first: Array, steps: int, dense: Array) -> Array:
-    """["layers R K heads features"]: dense keys or values at the K positions of each row from its first Int["R"] on."""
-    places = jnp.minimum(first[:, None] + jnp.arange(steps), dense.shape[3] - 1)
-    return jnp.take_along_axis(dense, places[None, :, None, :, None], 3).swapaxes(2, 3)
+def _new(first: Array, steps: int, dense: State) -> State:
+    """["layers R K heads features"]: what is dense at the K positions of each row from its first Int["R"] on."""
+
+    def one(array: Array, start: Array) -> Array:
+        places = jnp.minimum((first - start)[:, None] + jnp.arange(steps), array.shape[3] - 1)
+        return jnp.take_along_axis(array, places[None, :, None, :, None], 3).swapaxes(2, 3)
+
+    return replace(_by_group(one, dense, dense.starts), starts=())
+
+
+def _by_group(function: Callable[[Array, Array], Array], state: State, given: Sequence[Array]) -> State:
+    """What a function makes of each array, and of what is given for its group."""
+    keys, values = (tuple(map(function, part, given)) for part in (state.keys, state.values))
+    return State(keys, values, state.groups, state.starts)

@@ -71,7 +71,8 @@ def memory_arrays(program: Program, weights: Weights, hidden: Any) -> tuple[Arra
     rows, columns, width = hidden.shape
     places = jnp.zeros((1, 1), jnp.int32)
     inputs = Inputs(places, places)
-    ops = JaxOps(inputs, Shared(inputs, (), places, jnp.float32), OwnSource(places))
+    source = OwnSource(places)
+    ops = JaxOps(inputs, Shared(inputs, (), source, jnp.float32), source)
     outside = plan.prepared_outside(weights.outside)
     flat = hidden.reshape(rows * columns, width).astype(outside.embed.dtype)
     found: dict[int, Any] = {}

@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 
 from fabula.cache.blocks import BLOCK
+from fabula.cache.jax import State
 from fabula.models.family import Family, Stack
 from fabula.models.jax_weights import Plan, Weights
 from fabula.ops.jax import Inputs, JaxOps, Shared
@@ -30,7 +31,8 @@ class Rows:
     tokens: Any  # Int["R N"]
     positions: Any  # Int["R N"]
     slots: Any = None  # Int["R N"]
-    tables: Any = None  # Int["R B"]
+    tables: Any = None  # of each group of layers Int["R B"]: the blocks that are read
+    starts: Any = None  # of each Int["R"]: the position at which the first of them begins
     scored: Any = None  # Int["S"]; None: all
     vectors: Any = None  # Float["T D"]
     chosen: Any = None  # Bool["T"]: where the vectors count; None: everywhere
@@ -82,9 +84,9 @@ class Program:
         memory: Any,
         tokens: Array,
         positions: Array,
-        state: tuple[Any, Any],
+        state: State,
         layers: tuple[int, ...] = (),
-    ) -> tuple[Any, tuple[Any, Any]]:
+    ) -> tuple[Any, State]:
         """Traced: logits Float32["R V"] of one token a row Int["R"] at positions Int["R"], and the state after it.
 
         `memory`: OwnMemories, if there is an encoder; `state`: keys and values, each an array a group of layers
@@ -96,15 +98,15 @@ class Program:
         return [outputs.logits, *early] if early else outputs.logits, state
 
     def shown_in_dense(
-        self, weights: Weights, memory: Any, tokens: Array, positions: Array, state: tuple[Any, Any]
-    ) -> tuple[tuple[Array, Array], tuple[Any, Any]]:
+        self, weights: Weights, memory: Any, tokens: Array, positions: Array, state: State
+    ) -> tuple[tuple[Array, Array], State]:
         """Traced: the same, and behind the logits the final hidden states Float["R D"]."""
         outputs, state = self._over_dense(weights, memory, tokens, positions, state, Taps(final_hidden=True))
         return (outputs.logits, outputs.hidden), state
 
     def _over_dense(
-        self, weights: Weights, memory: Any, tokens: Array, positions: Array, state: tuple[Any, Any], taps: Taps
-    ) -> tuple[Outputs, tuple[Any, Any]]:
+        self, weights: Weights, memory: Any, tokens: Array, positions: Array, state: State, taps: Taps
+    ) -> tuple[Outputs, State]:
         rows = Rows(tokens[:, None], positions[:, None], memory=memory)
         return self.traced(weights, rows, DenseSource(state, positions[:, None]), taps)
 
@@ -115,7 +117,7 @@ class Program:
 
     def _over_blocks(self, weights: Weights, state: Any, rows: Rows, taps: Taps) -> tuple[Outputs, Any]:
         self.compiled += 1  # runs while it is traced
-        return self.traced(weights, rows, BlockSource(state, rows.slots, rows.tables, BLOCK), taps)
+        return self.traced(weights, rows, BlockSource(state, rows.slots, rows.tables, rows.starts, BLOCK), taps)
 
     def _over_itself(self, weights: Weights, rows: Rows, valid: Array | None, taps: Taps) -> Outputs:
         return self.traced(weights, rows, OwnSource(rows.positions, valid), taps)[0]
@@ -123,8 +125,7 @@ class Program:
     def traced(self, weights: Weights, rows: Rows, source: Source, taps: Taps = NO_TAPS) -> tuple[Outputs, Any]:
         """The pass itself, in whatever trace; `source` says where keys and values lie."""
         family, inputs, outside = self.family, rows.inputs(), self.plan.prepared_outside(weights.outside)
-        shared = Shared(inputs, (), source.key_positions, jnp.float32)
-        ops = JaxOps(inputs, shared, source)
+        ops = JaxOps(inputs, Shared(inputs, (), source, jnp.float32), source)
         wanted = {*taps.hidden_states, *taps.layer_logits}
         passed = run_layers(
             family,

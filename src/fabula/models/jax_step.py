@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from fabula.cache.groups import LayerGroup
 from fabula.cache.jax import JaxCache
 from fabula.errors import ArgumentError
 from fabula.generation.prompts.rows import host_array
@@ -26,7 +27,8 @@ def step(program: Program, weights: Weights, batch: Batch, cache: JaxCache, taps
     memories = joined(batch.memories, together)
     vectors = _Vectors.of(batch, program.family.config.hidden_size)
     for part in parts:
-        outputs, cache.state = program.in_blocks(weights, cache.state, _rows(part, vectors, memories), taps)
+        rows = _rows(part, cache.groups, bool(taps.attentions), vectors, memories)
+        outputs, cache.state = program.in_blocks(weights, cache.state, rows, taps)
         found.append(outputs)
     return _forward(parts, found, taps, program.family.config.vocab_size, memories)
 
@@ -52,9 +54,13 @@ class _Vectors:
         return cls(values, chosen)
 
 
-def _rows(part: Rectangle, vectors: _Vectors | None, memories: Joined | None) -> Rows:
+def _rows(
+    part: Rectangle, groups: Sequence[LayerGroup], whole: bool, vectors: _Vectors | None, memories: Joined | None
+) -> Rows:
+    """`whole`: every layer is to read all of a row, as its weights are wanted."""
     memory = None if memories is None else rows_of(memories, part)
-    plain = (part.tokens, part.positions, part.slots, part.tables, part.scored)
+    tables, starts = zip(*(part.reach(None if whole else group.window) for group in groups), strict=True)
+    plain = (part.tokens, part.positions, part.slots, tables, starts, part.scored)
     if vectors is None:
         return Rows(*plain, memory=memory)
     values, chosen = (in_rectangle(part, x).reshape(part.tokens.size, -1) for x in (vectors.values, vectors.chosen))

@@ -18,11 +18,11 @@ from fabula.decoding.closed_beams import BeamForm, ClosedBeams
 from fabula.decoding.closed_contrastive import ClosedTexts, ContrastiveForm, SettledText
 from fabula.decoding.closed_record import Gained
 from fabula.decoding.plain_rows import Sampler
-from fabula.errors import NotSupportedError
 from fabula.generation.settings.config import GenerationConfig
 from fabula.generation.tensorflow_mixin import TFGenerationMixin
 from fabula.models import saving
 from fabula.models.family import Family
+from fabula.models.storage_kinds import kind_there
 from fabula.models.tensorflow_burst import Bursts
 from fabula.models.tensorflow_devices import best_device
 from fabula.models.tensorflow_pass import Programs
@@ -31,6 +31,7 @@ from fabula.models.tensorflow_sampler import tensorflow_sampler
 from fabula.models.tensorflow_step import run_step
 from fabula.models.tensorflow_weights import StoredWeights, Weights, read_weights, tensorflow_dtype
 from fabula.models.weights import count_numbers
+from fabula.ops.layer_groups import groups_of
 from fabula.ops.protocol import NO_TAPS, Batch, Forward, Taps
 from fabula.quant.formats import StoredTensor
 
@@ -79,16 +80,15 @@ class TFCausalLM(TFGenerationMixin, tf.Module):
 
     def new_cache(self, blocks: int) -> TFCache:
         """Storage for so many blocks of keys and values."""
-        return TFCache([(one.attention.kv_heads, one.attention.head_dim) for one in self.layers], blocks, self.dtype)
+        return self.new_storage(DYNAMIC, blocks)
+
+    def new_storage(self, kind: CacheKind, blocks: int) -> TFCache:
+        """Storage of this kind for so many blocks."""
+        return TFCache(groups_of(self.layers, kind), blocks, self.dtype)
 
     def storage_kind(self, kind: CacheKind) -> CacheKind:
-        """What is offloaded is where it would be anyway. Raises NotSupportedError for a quantized cache."""
-        if kind.name == "quantized":
-            raise NotSupportedError(
-                "`cache_implementation` must not be 'quantized' for a model of TensorFlow. Load with backend='torch', "
-                "or leave it out."
-            )
-        return DYNAMIC
+        """What is offloaded is where it would be anyway, if the model is on the CPU; else NotSupportedError."""
+        return kind_there(kind, best_device(), "TensorFlow")
 
     @property
     def sampler(self) -> Sampler | None:

@@ -12,7 +12,8 @@ import numpy as np
 import tensorflow as tf
 
 from fabula.arrays import tensorflow as functions
-from fabula.cache.tensorflow import TFCache
+from fabula.cache.groups import LayerGroup
+from fabula.cache.tensorflow import Held, TFCache
 from fabula.decoding.closed import ClosedRows, Form, leaves_of
 from fabula.decoding.closed_beam_found import Made, made_by
 from fabula.decoding.closed_beam_loop import decode_beams
@@ -32,9 +33,11 @@ from fabula.ops.tensorflow import FEW, Frame, MemoryRows
 from fabula.taps import NO_TAPS, Taps
 
 Tensor = Any  # a tf.Tensor
-# Of a loop: the form, end tokens, columns S of memories (0: no encoder), rows R, blocks of a row B.
-Key = tuple[Form | BeamForm | ContrastiveForm, int, int, int, int]
-Dense = tuple[Tensor, Tensor]  # keys and values, Float["R 1 layers L heads features"]
+# Of a loop: the form, end tokens, columns S of memories (0: no encoder), how it is stored, rows R, blocks of a row B.
+Alike = tuple[Form | BeamForm | ContrastiveForm, int, int, tuple[LayerGroup, ...]]
+Key = tuple[Form | BeamForm | ContrastiveForm, int, int, tuple[LayerGroup, ...], int, int]
+Dense = tuple[Held, ...]  # of each group, Float["R 1 layers L heads features"]
+New = tuple[tuple[Tensor, Tensor], ...]  # of each group keys and values
 Step = Callable[[Taps], Callable[..., Any]]  # what is tapped -> a loop's forward: one position further
 # (that, what is stored, the rows' arrays) -> (what was decoded, what is stored then)
 Loop = Callable[[Step, Dense, Sequence[Tensor]], tuple[Any, Dense]]
@@ -52,7 +55,7 @@ class Bursts:
     def run(self, batch: Batch, cache: TFCache, form: Form, rows: ClosedRows) -> list[Gained]:
         """What each row got, whose keys and values are in the cache then."""
         memories = joined(batch.memories, together)
-        alike = (form, bucket(rows.ends.shape[1]), columns_of(memories))
+        alike = (form, bucket(rows.ends.shape[1]), columns_of(memories), cache.groups)
         vocabulary = int(self.weights.family.config.vocab_size)
         burst = shaped(batch, form, rows, vocabulary, self._shapes(alike))
         leaves, rebuild = leaves_of(burst.closed)
@@ -71,7 +74,7 @@ class Bursts:
     def run_beams(self, batch: Batch, cache: TFCache, form: BeamForm, beams: ClosedBeams) -> list[Made]:
         """What each group's turns chose from; the keys and values of what became of its rows are in the cache then."""
         memories = joined(batch.memories, together)
-        alike = (form, bucket(beams.rows.ends.shape[1]), columns_of(memories))
+        alike = (form, bucket(beams.rows.ends.shape[1]), columns_of(memories), cache.groups)
         vocabulary = int(self.weights.family.config.vocab_size)
         burst = shaped_beams(batch, form, beams, vocabulary, self._shapes(alike))
         leaves, rebuild = beam_leaves_of(burst.closed)
@@ -86,7 +89,7 @@ class Bursts:
     def run_texts(self, batch: Batch, cache: TFCache, form: ContrastiveForm, texts: ClosedTexts) -> list[SettledText]:
         """What each text was settled to go on with, whose keys and values are in the cache then."""
         memories = joined(batch.memories, together)
-        alike = (form, bucket(texts.rows.ends.shape[1]), columns_of(memories))
+        alike = (form, bucket(texts.rows.ends.shape[1]), columns_of(memories), cache.groups)
         vocabulary = int(self.weights.family.config.vocab_size)
         burst = shaped_texts(batch, form, texts, vocabulary, self._shapes(alike))
         leaves, rebuild = text_leaves_of(burst.closed)
@@ -103,22 +106,22 @@ class Bursts:
         _store(cache, new, burst.slots(made, cache.nowhere))
         return settled_of(burst.closed, found, len(texts.alpha))
 
-    def _shapes(self, alike: tuple[Any, int, int]) -> Iterator[tuple[int, int]]:
+    def _shapes(self, alike: Alike) -> Iterator[tuple[int, int]]:
         """Of the loops that are compiled for such rows."""
-        return (key[3:] for key in self.compiled if key[:3] == alike)
+        return (key[4:] for key in self.compiled if key[:4] == alike)
 
     def _run(
         self,
-        alike: tuple[Any, int, int],
+        alike: Alike,
         burst: Shaped[Any],
         memories: Joined | None,
         cache: TFCache,
         leaves: Sequence[np.ndarray],
         loop: Loop,
-    ) -> tuple[Any, Dense]:
+    ) -> tuple[Any, New]:
         """What the loop gives, on the host, and the keys and values to be stored."""
         rows = (own_memories(memories, len(burst.first)), tf.constant(burst.first), tuple(map(tf.constant, leaves)))
-        given = (cache.read(burst.tables), *rows)
+        given = (cache.read([burst.reach(group.window) for group in cache.groups]), *rows)
         outcome, new = self._program((*alike, *burst.tables.shape), loop, burst.steps, given)(*given)
         return tf.nest.map_structure(lambda part: part.numpy(), outcome), new
 
@@ -127,19 +130,19 @@ class Bursts:
         if key not in self.compiled:
             if len(self.compiled) == KEPT:
                 self.compiled.popitem(last=False)
-            self.compiled[key] = self._compiled(loop, steps).get_concrete_function(*given)
+            self.compiled[key] = self._compiled(loop, steps, key[3]).get_concrete_function(*given)
         self.compiled.move_to_end(key)
         return self.compiled[key]
 
-    def _compiled(self, loop: Loop, steps: int) -> Any:
+    def _compiled(self, loop: Loop, steps: int, groups: Sequence[LayerGroup]) -> Any:
         @tf.function(jit_compile=True, autograph=False)
         def program(
             stored: Dense, memory: MemoryRows | None, first: Tensor, leaves: tuple[Tensor, ...]
-        ) -> tuple[Any, Dense]:
-            dense = _dense(stored[0]), _dense(stored[1])
+        ) -> tuple[Any, New]:
+            dense = tuple(Held(_dense(held.keys), _dense(held.values), held.starts) for held in stored)
             weights = Turned(self.weights) if first.shape[0] > FEW else self.weights
-            outcome, dense = loop(partial(forward_of, weights, memory), dense, leaves)
-            return outcome, (_new(dense[0], first, steps), _new(dense[1], first, steps))
+            outcome, dense = loop(partial(forward_of, weights, memory, groups), dense, leaves)
+            return outcome, tuple(_new(held, first, steps) for held in dense)
 
         return program
 
@@ -175,7 +178,9 @@ class Turned:
         return tf.linalg.matrix_transpose(whole)
 
 
-def forward_of(weights: Any, memory: MemoryRows | None, taps: Taps = NO_TAPS) -> Callable[..., Any]:
+def forward_of(
+    weights: Any, memory: MemoryRows | None, groups: Sequence[LayerGroup], taps: Taps = NO_TAPS
+) -> Callable[..., Any]:
     """One position a row over dense keys and values, which the new ones are put into.
 
     It gives the logits; or a list of them and those after each tapped layer; or them and the final hidden states.
@@ -183,18 +188,32 @@ def forward_of(weights: Any, memory: MemoryRows | None, taps: Taps = NO_TAPS) ->
 
     def forward(last: Tensor, position: Tensor, dense: Dense) -> tuple[Any, Dense]:
         frame = Frame(last[:, None], position[:, None], position + 1, tf.range(last.shape[0]), memory=memory)
-        found = compute(weights, frame, dense, taps)
-        new = zip(dense, (found.keys, found.values), strict=True)
-        keys, values = (_put(part, position, own[:, :, 0]) for part, own in new)
+        found = compute(weights, frame, dense, taps, groups)
+        whole = found.keys[:, :, 0], found.values[:, :, 0]
+        own = [[_of(group, part) for part in whole] for group in groups]
         others = [found.hidden] if taps.final_hidden else [found.early[layer] for layer in taps.layer_logits]
-        return [found.logits, *others] if others else found.logits, (keys, values)
+        return [found.logits, *others] if others else found.logits, _written(dense, position, own)
 
     return forward
 
 
-def _put(dense: Tensor, position: Tensor, new: Tensor) -> Tensor:
-    """["R 1 layers L heads features"] with ["layers R heads features"] at each row's position Int["R"]."""
-    places = _places(tf.range(new.shape[1]), position, new.shape[0])
+def _of(group: LayerGroup, new: Tensor) -> Tensor:
+    """["layers R heads features"]: a group's layers of all."""
+    return new if len(group.layers) == new.shape[0] else tf.gather(new, group.layers)
+
+
+def _written(dense: Dense, position: Tensor, new: Sequence[Sequence[Tensor]]) -> Dense:
+    """What is dense with each group's ["layers R heads features"] at each row's position Int["R"]."""
+    found = []
+    for (keys, values, starts), (new_keys, new_values) in zip(dense, new, strict=True):
+        column = position - starts
+        found.append(Held(_put(keys, column, new_keys), _put(values, column, new_values), starts))
+    return tuple(found)
+
+
+def _put(dense: Tensor, column: Tensor, new: Tensor) -> Tensor:
+    """["R 1 layers L heads features"] with ["layers R heads features"] in each row's column Int["R"]."""
+    places = _places(tf.range(new.shape[1]), column, new.shape[0])
     return tf.tensor_scatter_nd_update(dense, places, tf.cast(new, dense.dtype))
 
 
@@ -213,24 +232,32 @@ def _dense(stored: Tensor) -> Tensor:
 
 def _shared(dense: Dense, parents: Tensor, position: Tensor) -> Dense:
     """["R 1 layers L heads features"]: at each row's position Int["R"] what the row Int["R"] has there."""
-    places = _places(parents, position, dense[0].shape[2])
-    keys, values = (_put(part, position, tf.gather_nd(part, places)) for part in dense)
-    return keys, values
+    new = []
+    for keys, values, starts in dense:
+        places = _places(parents, position - starts, keys.shape[2])
+        new.append([tf.gather_nd(keys, places), tf.gather_nd(values, places)])
+    return _written(dense, position, new)
 
 
 def _reordered(dense: Dense, parents: Tensor) -> Dense:
     """["R 1 layers L heads features"]: the keys and values of the rows that each row continues, Int["R"]."""
-    return tf.gather(dense[0], parents), tf.gather(dense[1], parents)
+    return tf.nest.map_structure(lambda part: tf.gather(part, parents), dense)
 
 
-def _store(cache: TFCache, new: Dense, slots: np.ndarray) -> None:
-    """Puts keys and values ["layers R K heads features"] at slots Int["R K"]."""
-    keys, values = (tf.reshape(part, (part.shape[0], -1, *part.shape[3:])) for part in new)
-    cache.write(slots.reshape(-1), keys, values)
+def _store(cache: TFCache, new: New, slots: np.ndarray) -> None:
+    """Puts each group's keys and values ["layers R K heads features"] at slots Int["R K"]."""
+    for index, pair in enumerate(new):
+        flat = (tf.reshape(part, (part.shape[0], -1, *part.shape[3:])) for part in pair)
+        cache.put(index, slots.reshape(-1), *flat)
 
 
-def _new(dense: Tensor, first: Tensor, steps: int) -> Tensor:
-    """["layers R K heads features"]: dense keys or values at the K positions of each row from its first Int["R"] on."""
-    places = tf.minimum(first[:, None] + tf.range(steps)[None, :], dense.shape[3] - 1)
-    rows = tf.transpose(dense[:, 0], (0, 2, 1, 3, 4))
-    return tf.transpose(tf.gather(rows, places, batch_dims=1), (2, 0, 1, 3, 4))
+def _new(held: Held, first: Tensor, steps: int) -> tuple[Tensor, Tensor]:
+    """["layers R K heads features"]: what is dense at the K positions of each row from its first Int["R"] on."""
+    columns = (first - held.starts)[:, None] + tf.range(steps)[None, :]
+
+    def one(dense: Tensor) -> Tensor:
+        rows = tf.transpose(dense[:, 0], (0, 2, 1, 3, 4))
+        found = tf.gather(rows, tf.minimum(columns, dense.shape[3] - 1), batch_dims=1)
+        return tf.transpose(found, (2, 0, 1, 3, 4))
+
+    return one(held.keys), one(held.values)

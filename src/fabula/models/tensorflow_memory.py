@@ -43,7 +43,7 @@ def memory_arrays(weights: Weights, hidden: Tensor) -> tuple[Tensor, Tensor]:
     assert isinstance(family, EncoderDecoder)
     rows, columns, width = hidden.shape
     nowhere = tf.zeros((1, 1), tf.int32)
-    ops = TensorFlowOps(Frame(nowhere, nowhere, nowhere[0], nowhere[0]), (), 0, hidden.dtype)
+    ops = TensorFlowOps(Frame(nowhere, nowhere, nowhere[0], nowhere[0]), (), None, (), hidden.dtype)
     flat = tf.reshape(hidden, (rows * columns, width))
     pairs = [family.memory(ops, flat, weights.layer(layer.index, 0), layer) for layer in family.layers]
     shape = (len(pairs), rows, columns, -1, family.layers[0].attention.head_dim)

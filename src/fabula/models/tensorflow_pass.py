@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, fields
 from typing import Any
 
 import tensorflow as tf
 
+from fabula.cache.groups import LayerGroup
+from fabula.cache.tensorflow import Held
 from fabula.models.family import Family
 from fabula.models.tensorflow_weights import Weights
 from fabula.ops.periods import shortened
@@ -16,7 +18,7 @@ from fabula.ops.tensorflow_layers import Shown, scanned
 from fabula.taps import Taps
 
 Tensor = Any  # a tf.Tensor
-Stored = tuple[Tensor, Tensor] | None  # keys and values, Float["R B layers P heads features"]
+Stored = Sequence[Held] | None  # of each group of layers; None: nothing is stored
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,7 +27,7 @@ class Computed:
 
     logits: Tensor  # Float["S V"]: float32; None: an encoder has none
     hidden: Tensor | None  # Float["S D"]: after the last norm, if tapped
-    keys: Tensor  # Float["layers R N heads features"]: new ones; None: an encoder's are for nobody else
+    keys: Tensor  # what is to be stored, Float["layers R N heads features"]; None: an encoder's are for nobody else
     values: Tensor
     states: dict[int, Tensor]  # tapped layer -> Float["S D"]
     early: dict[int, Tensor]  # tapped layer -> Float["S V"]: what the head makes of its output, float32
@@ -33,11 +35,13 @@ class Computed:
     memory_attentions: dict[int, Tensor]  # tapped layer -> Float["R heads N columns"], over an encoder's
 
 
-def compute(weights: Weights, frame: Frame, stored: Stored, taps: Taps) -> Computed:
-    """The pass, eagerly or inside a trace. Nothing is written: new keys and values are among what it returns."""
+def compute(weights: Weights, frame: Frame, stored: Stored, taps: Taps, groups: Sequence[LayerGroup] = ()) -> Computed:
+    """The pass, eagerly or inside a trace. Nothing is written: new keys and values are among what it returns.
+
+    `groups`: how the layers' are stored; none: they are not.
+    """
     family, outside = weights.family, weights.outside
-    positions = 0 if stored is None else stored[0].shape[1] * stored[0].shape[3]
-    ops = TensorFlowOps(frame, family.layers, positions, outside.embed.dtype)
+    ops = TensorFlowOps(frame, family.layers, stored, groups, outside.embed.dtype)
     x = family.embed(ops, outside)
     plan = shortened(weights.periods, taps.last_layer)
     states = (*taps.hidden_states, *taps.layer_logits)
@@ -75,18 +79,20 @@ class Programs:
         self.xla = True  # whether XLA compiles them; else TensorFlow runs their operations itself
         self.compiled: dict[tuple[Any, ...], Callable[..., Any]] = {}
 
-    def run(self, frame: Frame, stored: Stored, taps: Taps) -> Computed:
+    def run(self, frame: Frame, stored: Stored, taps: Taps, groups: Sequence[LayerGroup]) -> Computed:
         """A pass of the model's own layers."""
-        return self.compute(self.weights, frame, stored, taps)
+        return self.compute(self.weights, frame, stored, taps, groups)
 
-    def compute(self, weights: Weights, frame: Frame, stored: Stored, taps: Taps) -> Computed:
+    def compute(
+        self, weights: Weights, frame: Frame, stored: Stored, taps: Taps, groups: Sequence[LayerGroup] = ()
+    ) -> Computed:
         """What the function of this name gives, which a tf.GradientTape can follow and which is not compiled."""
 
         def pass_of(frame: Frame, stored: Stored) -> dict[str, Any]:
-            computed = compute(weights, frame, stored, taps)
+            computed = compute(weights, frame, stored, taps, groups)
             return {field.name: getattr(computed, field.name) for field in fields(computed)}
 
-        return Computed(**self.called((weights, taps), pass_of, frame, stored))
+        return Computed(**self.called((weights, taps, tuple(groups)), pass_of, frame, stored))
 
     def called(self, name: Hashable, function: Callable[..., Any], *given: Any) -> Any:
         """`function(*given)`, compiled once for each name and for each shape of the tensors it is given."""

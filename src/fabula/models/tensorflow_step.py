@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 import tensorflow as tf
 
 from fabula import arrays
+from fabula.cache.groups import LayerGroup
 from fabula.cache.tensorflow import TFCache
 from fabula.errors import ArgumentError
 from fabula.models.memories import Joined, joined
@@ -19,7 +20,7 @@ from fabula.ops.rectangles import Rectangle, by_row, in_rectangle, rectangles, s
 from fabula.ops.tensorflow import Frame
 
 Tensor = Any  # a tf.Tensor
-Run = Callable[[Frame, Stored, Taps], Computed]
+Run = Callable[[Frame, Stored, Taps, Sequence[LayerGroup]], Computed]
 Vectors = tuple[np.ndarray, np.ndarray] | None  # Float["T D"] and where they are, Bool["T"]
 
 
@@ -64,7 +65,8 @@ def _frame(part: Rectangle, vectors: Vectors, memories: Joined | None) -> Frame:
 def _computed(run: Run, part: Rectangle, frame: Frame, cache: TFCache, taps: Taps) -> Computed:
     """A rectangle's outputs; its keys and values are in the cache then."""
     begins = not part.positions[:, 0].any()  # nothing is in the cache yet
-    one = run(frame, None if begins else cache.read(part.tables), taps)
+    windows = [None if taps.attentions else group.window for group in cache.groups]  # weights are of all keys
+    one = run(frame, None if begins else cache.read([*map(part.reach, windows)]), taps, cache.groups)
     shape = (one.keys.shape[0], -1, *one.keys.shape[3:])
     cache.write(part.slots.reshape(-1), tf.reshape(one.keys, shape), tf.reshape(one.values, shape))
     return one

@@ -9,8 +9,9 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from fabula.cache.jax_coding import turned
 from fabula.errors import ArgumentError
-from fabula.ops.jax_attention import attend, position_bias, precision_of, rotation, seen_by, turned
+from fabula.ops.jax_attention import attend, position_bias, precision_of, rotated, rotation, seen_by
 from fabula.ops.jax_sources import Place, Source, heads_first
 from fabula.ops.protocol import Activation
 from fabula.ops.specs import AttentionSpec, LayerSpec, RopeSpec
@@ -73,14 +74,13 @@ class Inputs:
 class Shared:
     """What a pass's layers have in common, computed once before any of them runs."""
 
-    def __init__(self, inputs: Inputs, layers: Sequence[LayerSpec], keys: Array, dtype: jnp.dtype) -> None:
-        """`keys` Int["R|1 K"]: the position of each key."""
+    def __init__(self, inputs: Inputs, layers: Sequence[LayerSpec], source: Source, dtype: jnp.dtype) -> None:
         flat = inputs.places
         ropes = dict.fromkeys(layer.rope for layer in layers if layer.rope is not None)
-        self.keys = keys
         self.angles = {rope: rotation(rope.inverse_frequencies, rope.attention_factor, flat, dtype) for rope in ropes}
         specs = {layer.attention.window: layer.attention for layer in layers}
-        self.seen = {window: seen_by(inputs.positions, keys, spec) for window, spec in specs.items()}
+        self.keys = {window: source.key_positions(window) for window in specs}
+        self.seen = {window: seen_by(inputs.positions, self.keys[window], spec) for window, spec in specs.items()}
 
 
 class JaxOps:
@@ -135,16 +135,17 @@ class JaxOps:
 
     def rope(self, x: Array, rope: RopeSpec) -> Array:
         heads = x.reshape(x.shape[0], -1, rope.head_dim)
-        return turned(heads, *self.shared.angles[rope]).reshape(x.shape)
+        return rotated(heads, *self.shared.angles[rope]).reshape(x.shape)
 
     def attend(self, layer: LayerSpec, q: Array, k: Array, v: Array, bias: Array | None = None) -> Array:
         spec = layer.attention
         q, k, v = (self._heads(x, spec) for x in (q, k, v))
         assert self.place is not None
         keys, values = self.source.exchange(self.place, k, v)
-        added = None if bias is None else position_bias(self.inputs.positions, self.shared.keys, spec, bias)
-        out, self.weights = attend(q, keys, values, spec, self.shared.seen[spec.window], added)
-        return out.reshape(-1, spec.heads * spec.head_dim)
+        coding, places = self.source.coding(self.place), self.shared.keys[spec.window]
+        added = None if bias is None else position_bias(self.inputs.positions, places, spec, bias)
+        out, self.weights = attend(turned(q, coding), keys, values, spec, self.shared.seen[spec.window], added)
+        return turned(out, coding).reshape(-1, spec.heads * spec.head_dim)
 
     def _heads(self, x: Array, spec: AttentionSpec) -> Array:
         """[T, features] -> [R, N, heads, head_dim]."""

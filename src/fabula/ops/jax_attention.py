@@ -13,7 +13,7 @@ Array = jax.Array
 
 NOWHERE = np.iinfo(np.int32).max  # the position of a key that is padding
 
-__all__ = ["NOWHERE", "attend", "precision_of", "rotation", "seen_by", "turned"]
+__all__ = ["NOWHERE", "attend", "position_bias", "precision_of", "rotated", "rotation", "seen_by"]
 
 
 def precision_of(x: Array) -> jax.lax.Precision | None:
@@ -72,7 +72,7 @@ def rotation(frequencies: tuple[float, ...], factor: float, positions: Array, dt
     return cosines.astype(dtype)[:, None], sines.astype(dtype)[:, None]
 
 
-def turned(heads: Array, cosines: Array, sines: Array) -> Array:
+def rotated(heads: Array, cosines: Array, sines: Array) -> Array:
     """Heads [T, H, E] turned by their positions' angles; features beyond those of the angles stay."""
     size = cosines.shape[-1]
     own = heads if size == heads.shape[-1] else heads[..., :size]

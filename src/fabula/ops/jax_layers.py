@@ -11,6 +11,7 @@ import jax
 
 from fabula.ops.jax import Inputs, JaxOps, Shared
 from fabula.ops.jax_sources import Place, Source, places_of
+from fabula.ops.layer_groups import groups_of
 from fabula.ops.periods import Period, shortened
 
 Array = jax.Array
@@ -87,9 +88,8 @@ def run_layers(
     there are several; `prepared` makes of one layer's what the family sees. `states` and `attentions`: which layers'
     outputs (0: x itself) and weights are wanted.
     """
-    heads = [(layer.attention.kv_heads, layer.attention.head_dim) for layer in family.layers]
-    shared = Shared(inputs, family.layers, source.key_positions, x.dtype)
-    runner = _Runner(family, inputs, shared, source, places_of(heads), states, attentions, prepared)
+    shared, places = Shared(inputs, family.layers, source, x.dtype), places_of(groups_of(family.layers))
+    runner = _Runner(family, inputs, shared, source, places, states, attentions, prepared)
     passed = Passed(x)
     if 0 in states:
         passed.states[0] = JaxOps(inputs, shared, source).scored(x)

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from fabula.cache.blocks import BLOCK, blocks_for
+from fabula.cache.groups import reach
 from fabula.ops.protocol import Batch
 
 __all__ = ["LEAST_BLOCKS", "LEAST_WIDTH", "Rectangle", "bucket", "by_row", "in_rectangle", "rectangles", "scored_order"]
@@ -43,6 +44,10 @@ class Rectangle:
     def shape(self) -> tuple[int, int, int, int]:
         """R, N, B and S: rectangles of one shape are computed by one program."""
         return (*self.tokens.shape, self.tables.shape[1], len(self.scored))
+
+    def reach(self, window: int | None) -> tuple[np.ndarray, np.ndarray]:
+        """The blocks that the rows see within a window, Int["R C"], and where the first begins, Int["R"]."""
+        return reach(self.tables, self.positions[:, 0], self.tokens.shape[1], window)
 
 
 def bucket(count: int, least: int = 1) -> int:

@@ -8,11 +8,15 @@ from typing import Any, NamedTuple
 
 import tensorflow as tf
 
+from fabula.cache.coding import Coding
+from fabula.cache.groups import LayerGroup
+from fabula.cache.tensorflow import Held
+from fabula.cache.tensorflow_coding import decoded, encoded, turned
 from fabula.errors import ArgumentError
 from fabula.ops.protocol import Activation
 from fabula.ops.specs import LayerSpec, RopeSpec
 from fabula.ops.tensorflow_attention import Keys, attend, keys_of, merged, within_reach
-from fabula.ops.tensorflow_rotation import rotation, turned
+from fabula.ops.tensorflow_rotation import rotated, rotation
 
 Tensor = Any  # a tf.Tensor
 
@@ -49,16 +53,32 @@ class Frame(NamedTuple):
 class TensorFlowOps:
     """Operations on tensors [R * N, features]. Roundings in 16-bit types fall where PyTorch has them."""
 
-    def __init__(self, frame: Frame, layers: Sequence[LayerSpec], stored: int, dtype: tf.DType) -> None:
-        """`stored`: how many positions of each row can be read; 0: all there are come from this step."""
+    def __init__(
+        self,
+        frame: Frame,
+        layers: Sequence[LayerSpec],
+        stored: Sequence[Held] | None,
+        groups: Sequence[LayerGroup],
+        dtype: tf.DType,
+    ) -> None:
+        """`stored`: what each group of layers can read; None: all there are come from this step."""
         self.frame = frame
-        specs = [layer.attention for layer in layers]
-        self.keys: Keys = keys_of(frame.positions, frame.lengths, stored, specs, frame.valid)
+        self.groups = groups
+        self.coding: Coding | None = groups[0].coding if groups else None
+        reads = {
+            group.window: (held.starts, held.keys.shape[1] * held.keys.shape[3])
+            for group, held in zip(groups, stored or (), strict=False)
+        }
+        specs = {layer.attention.window: layer.attention for layer in layers}
+        given = (frame.positions, frame.lengths)
+        self.keys: dict[int | None, Keys] = {
+            window: keys_of(*given, spec, reads.get(window), frame.valid) for window, spec in specs.items()
+        }
         flat = tf.reshape(frame.positions, (-1,))
         ropes = {layer.rope: None for layer in layers if layer.rope is not None}
         self.rotations = {rope: rotation(rope, dtype, flat) for rope in ropes}
         self.stored: tuple[Tensor, Tensor] | None = None  # one layer's keys and values, Float["R B P heads features"]
-        self.written: tuple[Tensor, Tensor] | None = None  # its new ones, Float["R N heads features"]
+        self.written: tuple[Tensor, Tensor] | None = None  # what is to be stored of new ones, "R N heads features"
         self.weights: Tensor | None = None  # what it attended to, Float["R heads N K"]
         self.layer: Tensor | None = None  # its number
         self.memory_weights: Tensor | None = None  # what it attended to of an encoder's columns, Float["R heads N S"]
@@ -113,19 +133,22 @@ class TensorFlowOps:
 
     def rope(self, x: Tensor, rope: RopeSpec) -> Tensor:
         heads = tf.reshape(x, (x.shape[0], -1, rope.head_dim))
-        return tf.reshape(turned(heads, *self.rotations[rope]), x.shape)
+        return tf.reshape(rotated(heads, *self.rotations[rope]), x.shape)
 
     def attend(self, layer: LayerSpec, q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None = None) -> Tensor:
         spec = layer.attention
         shape = (*self.frame.positions.shape, -1, spec.head_dim)
-        queries, keys, values = (tf.reshape(x, shape) for x in (q, k, v))
-        self.written = (keys, values)
+        queries, *new = (tf.reshape(x, shape) for x in (q, k, v))
+        own, coding = self.keys[spec.window], self.coding
+        written = [encoded(x, coding, x.dtype) for x in new]
+        self.written = (written[0], written[1])
         if self.stored is not None:
-            keys, values = (merged(self.keys, *pair) for pair in zip(self.stored, self.written, strict=True))
-        values = within_reach(self.keys, values, spec.window)
-        added = None if bias is None or spec.bias is None else tf.gather(bias, self.keys.buckets[spec.bias])
-        out, self.weights = attend(queries, keys, values, spec, self.keys.seen[spec.window], added)
-        return tf.reshape(out, q.shape)
+            written = [merged(own, *pair) for pair in zip(self.stored, written, strict=True)]
+        keys, values = (decoded(x, coding, q.dtype) for x in written)
+        added = None if bias is None or own.buckets is None else tf.gather(bias, own.buckets)
+        values = within_reach(own, values)
+        out, self.weights = attend(turned(queries, coding), keys, values, spec, own.seen, added)
+        return tf.reshape(turned(out, coding), q.shape)
 
     def attend_memory(self, layer: LayerSpec, q: Tensor) -> Tensor:
         memory, spec = self.frame.memory, layer.memory

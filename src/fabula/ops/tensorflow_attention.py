@@ -2,46 +2,48 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
 import tensorflow as tf
 
 from fabula.ops.position_buckets import bucket_table
-from fabula.ops.specs import AttentionSpec, BiasSpec
+from fabula.ops.specs import AttentionSpec
 
 Tensor = Any  # a tf.Tensor
 
 
 @dataclass(frozen=True, slots=True)
 class Keys:
-    """Where the keys of R rows with N new positions lie; K of them, key k at position k of its row."""
+    """Where the keys are of R rows with N new positions within one window: K, one position behind the other."""
 
     own: Tensor | None  # Bool["R K 1 1"]: keys of this step; None: all are, K = N and nothing is stored
     place: Tensor | None  # Int["R K"]: which of the N an own key is
-    unseen: dict[int | None, Tensor]  # by window, Bool["R K 1 1"]: stored keys that no query sees, which hold anything
-    seen: dict[int | None, Tensor]  # by window, Bool["R 1 1 N K"]: which query sees which key
-    buckets: dict[BiasSpec, Tensor]  # Int["R N K"]: that of the distance between a query and a key
+    unseen: Tensor | None  # Bool["R K 1 1"]: stored keys that no query sees, which hold anything
+    seen: Tensor  # Bool["R 1 1 N K"]: which query sees which key
+    buckets: Tensor | None  # Int["R N K"]: that of the distance between a query and a key, of a layer with a bias
 
 
 def keys_of(
-    positions: Tensor, lengths: Tensor, stored: int, specs: Iterable[AttentionSpec], valid: Tensor | None = None
+    positions: Tensor,
+    lengths: Tensor,
+    spec: AttentionSpec,
+    stored: tuple[Tensor, int] | None,
+    valid: Tensor | None = None,
 ) -> Keys:
-    """The keys of queries at positions Int["R N"], of rows that have lengths Int["R"] then; `stored` can be read.
+    """The keys of queries at positions Int["R N"], of rows that have lengths Int["R"] then.
 
-    `specs`: what layers attend to, all causal or none. `valid` Bool["R N"]: which keys are tokens, where none are
-    stored; None: those that somebody sees.
+    `spec`: how a layer with this window attends. `stored`: the position of the first key that can be read, Int["R"],
+    and how many can. `valid` Bool["R N"]: which keys are tokens, where none are stored; None: those that somebody sees.
     """
-    every = tf.range(stored or positions.shape[1])[None]
-    by_window = {spec.window: spec for spec in specs}
-    seen = {window: _sees(positions, every, spec, valid) for window, spec in by_window.items()}
-    buckets = {spec.bias: _buckets(positions, every, spec) for spec in by_window.values() if spec.bias is not None}
-    if not stored:
-        return Keys(None, None, {}, seen, buckets)
+    every = tf.range(positions.shape[1])[None] if stored is None else stored[0][:, None] + tf.range(stored[1])
+    seen = _sees(positions, every, spec, valid)
+    buckets = None if spec.bias is None else _buckets(positions, every, spec)
+    if stored is None:
+        return Keys(None, None, None, seen, buckets)
     first = positions[:, :1]
     place = tf.clip_by_value(every - first, 0, positions.shape[1] - 1)
-    unseen = {window: _out_of_reach(first, lengths[:, None], every, window)[:, :, None, None] for window in by_window}
+    unseen = _out_of_reach(first, lengths[:, None], every, spec.window)[:, :, None, None]
     return Keys((every >= first)[:, :, None, None], place, unseen, seen, buckets)
 
 
@@ -53,9 +55,9 @@ def merged(keys: Keys, stored: Tensor | None, new: Tensor) -> Tensor:
     return tf.where(keys.own, tf.gather(new, keys.place, batch_dims=1), flat)
 
 
-def within_reach(keys: Keys, values: Tensor, window: int | None) -> Tensor:
+def within_reach(keys: Keys, values: Tensor) -> Tensor:
     """Values ["R K heads features"], zero where no query sees them: what is stored there may be anything."""
-    return tf.where(keys.unseen[window], tf.zeros((), values.dtype), values) if keys.unseen else values
+    return values if keys.unseen is None else tf.where(keys.unseen, tf.zeros((), values.dtype), values)
 
 
 def attend(

@@ -8,6 +8,8 @@ from typing import Any
 
 import tensorflow as tf
 
+from fabula.cache.groups import place_in
+from fabula.cache.tensorflow import Held
 from fabula.ops.periods import Period
 from fabula.ops.tensorflow import TensorFlowOps
 
@@ -19,7 +21,7 @@ class Scanned:
     """What n layers leave."""
 
     x: Tensor  # Float["T D"]: the last one's output
-    keys: Tensor  # Float["n R N heads features"]: new ones
+    keys: Tensor  # Float["n R N heads features"]: what is to be stored of new ones
     values: Tensor
     states: Tensor | None  # Float["n S D"]: each layer's input at scored positions, if one was asked for
     weights: Tensor | None  # Float["n R heads N K"]: attention, if one was asked for
@@ -40,13 +42,13 @@ def scanned(
     x: Tensor,
     plan: Sequence[Period],
     weights: Any,
-    stored: tuple[Tensor, Tensor] | None,
+    stored: Sequence[Held] | None,
     shown: Shown,
 ) -> Scanned:
     """The layers of a plan (`ops.periods.shortened`), one pattern after the other.
 
     `weights.layer(index, turn)`: the fields of the layer that lies `turn` repeats behind layer `index`.
-    `stored`: Float["R B layers P heads features"], what the cache holds; None: nothing is read.
+    `stored`: what the cache holds of each group of layers; None: nothing is read.
     """
     pieces: list[list[Tensor]] = []
     for period in plan:
@@ -64,7 +66,7 @@ def _repeated(
     x: Tensor,
     period: Period,
     weights: Any,
-    stored: tuple[Tensor, Tensor] | None,
+    stored: Sequence[Held] | None,
     shown: Shown,
 ) -> tuple[Tensor, list[Tensor]]:
     """A pattern's output, and of all its layers what `_pattern` finds of some."""
@@ -95,7 +97,7 @@ def _pattern(
     period: Period,
     index: Tensor,
     weights: Any,
-    stored: tuple[Tensor, Tensor] | None,
+    stored: Sequence[Held] | None,
     shown: Shown,
 ) -> tuple[Tensor, list[Tensor]]:
     """The pattern's output in its repeat `index`, and of its layers: new keys, values, inputs, attention weights, and
@@ -105,7 +107,7 @@ def _pattern(
     for place in range(period.length):
         layer = family.layers[period.start + place]
         number = layer.index + index * period.length
-        own = ops.inside(number, None if stored is None else (stored[0][:, :, number], stored[1][:, :, number]))
+        own = ops.inside(number, None if stored is None else _stored(stored, ops, layer.index, period, index))
         state = (ops.scored(x),) if shown.states else ()
         x = family.block(own, x, weights.layer(layer.index, index), layer)
         assert own.written is not None
@@ -114,18 +116,30 @@ def _pattern(
     return x, [tf.stack(parts) for parts in zip(*found, strict=True)]
 
 
+def _stored(
+    stored: Sequence[Held], ops: TensorFlowOps, layer: int, period: Period, index: Tensor
+) -> tuple[Tensor, Tensor]:
+    """What is stored of the layer that lies `index` repeats behind one of the first, ["R B P heads features"]."""
+    group, place = place_in(ops.groups, layer)
+    if period.repeats > 1:
+        stride = place_in(ops.groups, layer + period.length)[1] - place
+        place = place + index * stride
+    return stored[group].keys[:, :, place], stored[group].values[:, :, place]
+
+
 def _kinds(
-    family: Any, ops: TensorFlowOps, x: Tensor, period: Period, stored: tuple[Tensor, Tensor] | None, shown: Shown
+    family: Any, ops: TensorFlowOps, x: Tensor, period: Period, stored: Sequence[Held] | None, shown: Shown
 ) -> list[tuple[tf.DType, tuple[int, ...]]]:
     """The types and shapes of what `_pattern` finds."""
     spec = family.layers[period.start].attention
     rows, width = ops.frame.positions.shape
-    new: tuple[tf.DType, tuple[int, ...]] = (x.dtype, (period.length, rows, width, spec.kv_heads, spec.head_dim))
+    dtype, size = (x.dtype, spec.head_dim) if ops.coding is None else (tf.uint8, ops.coding.nbytes)
+    new: tuple[tf.DType, tuple[int, ...]] = (dtype, (period.length, rows, width, spec.kv_heads, size))
     kinds = [new, new]
     if shown.states:
         kinds.append((x.dtype, (period.length, ops.frame.scored.shape[0], x.shape[1])))
     if shown.weights:
-        keys = width if stored is None else stored[0].shape[1] * stored[0].shape[3]
+        keys = width if stored is None else stored[0].keys.shape[1] * stored[0].keys.shape[3]
         kinds.append((x.dtype, (period.length, rows, spec.heads, width, keys)))
     across, memory = family.layers[period.start].memory, ops.frame.memory
     if shown.weights and across is not None and memory is not None:

@@ -24,7 +24,7 @@ def rotation(rope: RopeSpec, dtype: tf.DType, positions: Tensor) -> tuple[Tensor
     return tf.cast(both[0], dtype)[:, None], tf.cast(both[1], dtype)[:, None]
 
 
-def turned(heads: Tensor, cosine: Tensor, sine: Tensor) -> Tensor:
+def rotated(heads: Tensor, cosine: Tensor, sine: Tensor) -> Tensor:
     """[T, heads, features], of which as many features are turned as there are cosines."""
     size = cosine.shape[-1]
     own, rest = heads[..., :size], heads[..., size:]

@@ -135,7 +135,8 @@ class TorchOps:
             for group, each in zip(groups, biases, strict=True)
         ]
         if tapped:
-            self.attentions[layer.index] = _by_row(groups, [weights for _, weights in parts if weights is not None])
+            shown = [weights for _, weights in parts if weights is not None]
+            self.attentions[layer.index] = _by_row(groups, shown, spec.window)
         out = parts[0][0] if len(parts) == 1 else torch.cat([part for part, _ in parts])
         return out if layout.restore is None else out.index_select(0, layout.restore)
 
@@ -186,12 +187,18 @@ class TorchOps:
         return cap * torch.tanh(x / cap)
 
 
-def _by_row(groups: Sequence[Group], weights: Sequence[Tensor]) -> tuple[Tensor, ...]:
-    """The weights of each row of the batch, [heads, new, keys], from those of the groups, [R, heads, N, K]."""
+def _by_row(groups: Sequence[Group], weights: Sequence[Tensor], window: int | None) -> tuple[Tensor, ...]:
+    """The weights of each row of the batch, [heads, new, keys], from those of the groups, [R, heads, N, K].
+
+    Where only the blocks within the window were read, those of the keys before are zero.
+    """
     found = {}
     for group, part in zip(groups, weights, strict=True):
+        reach = group.reaches[window]
+        starts = [0] * group.rows if reach.tables is None else reach.keys[:, 0].tolist()
         for place, row in enumerate(group.order):
-            found[row] = part[place, :, : group.counts[place], : group.lengths[place]]
+            own = part[place, :, : group.counts[place], : group.lengths[place] - starts[place]]
+            found[row] = F.pad(own, (starts[place], 0))
     return tuple(found[row] for row in sorted(found))
 
 

@@ -10,6 +10,12 @@ from tests.equal.strategies.tiny import prompts
 from tests.padding import padded
 
 SEEDED = {"do_sample": True, "seed": 5}
+# What is stored is rounded: a number on a border falls either way, and scores differ then by more than others do. Their
+# texts are compared.
+CODED: dict[str, dict[str, Any]] = {
+    "codes of 8 bits": {"cache_implementation": "quantized", "cache_config": {"nbits": 8}, **SEEDED, "top_k": 20},
+    "codes of 4 bits": {"cache_implementation": "quantized", "cache_config": {"nbits": 4}},
+}
 WAYS: dict[str, dict[str, Any]] = {
     "greedy": {},
     "drawn": {"do_sample": True, "seed": [5, 6, 7], "temperature": 0.8, "top_k": 20, "top_p": 0.9, "min_p": 0.01},
@@ -39,6 +45,7 @@ WAYS: dict[str, dict[str, Any]] = {
         "top_log_probabilities": 3,
         "output_prompt_log_probabilities": True,
     },
+    **CODED,
 }
 
 

@@ -129,7 +129,9 @@ class GeneratedPast:
             places = np.maximum(np.cumsum(mask) - 1, 0).astype(np.int32)
             spread = xp.take(part, xp.asarray(places, "int32", like=part))
             rows.append(xp.where(xp.asarray(mask[:, None, None], "bool", like=part), spread, spread * 0))
-        return xp.concat([row.swapaxes(0, 1)[None] for row in rows], axis=0)
+        heads = range(rows[0].shape[1])
+        by_head = [xp.concat([row[None, None, :, head] for head in heads], axis=1) for row in rows]
+        return xp.concat(by_head, axis=0)
 
     def _computed(self, kept: KeptRow, length: int) -> KeptRow:
         """The row once more, with so many of its tokens computed."""
