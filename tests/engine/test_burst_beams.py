@@ -145,6 +145,17 @@ def run(model, requests, **options):
     blocks=32,
     framework="torch",
 )
+@example(  # a burst between two single turns, whose processors look at the rows' texts
+    searches=[
+        {"length": 1, "new": 2, "ranking": (1.0, False)},
+        {"length": 25, "new": 7, "ranking": (1.0, False), "chain": 1, "forced": FORCED[2]},
+        {"length": 6, "new": 2, "ranking": (1.0, False)},
+    ],
+    alike=False,
+    step_tokens=17,
+    blocks=32,
+    framework="numpy",
+)
 def test_results_are_those_of_single_turns(searches, alike, step_tokens, blocks, framework):
     if framework == "torch":
         pytest.importorskip("torch")

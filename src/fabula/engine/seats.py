@@ -95,10 +95,13 @@ class Pieces(Sequence[Any]):
 
 
 class Board:
-    """The rows' tokens side by side; as long as the same rows go on, only what is new is written."""
+    """The rows' tokens side by side; as long as the same texts go on, only what is new is written.
+
+    A row that many turns have made another text, as in bursts of beams, has another array of tokens.
+    """
 
     def __init__(self) -> None:
-        self._rows: list[Row] = []
+        self._texts: list[np.ndarray] = []
         self._lengths: list[int] = []
         self._tokens = np.zeros((0, 0), np.int32)
 
@@ -117,7 +120,7 @@ class Board:
 
     def _write(self, seats: Seats, lengths: list[int]) -> None:
         rows = seats.rows
-        if len(seats.distinct) == len(rows) == len(self._rows) and all(map(_same, rows, self._rows)):
+        if len(seats.distinct) == len(rows) == len(self._texts) and all(map(_continues, rows, self._texts)):
             before = self._lengths
         else:
             self._tokens = np.zeros((len(rows), max(len(row.tokens) for row in rows)), np.int32)
@@ -125,8 +128,8 @@ class Board:
         for place, (row, start, end) in enumerate(zip(rows, before, lengths, strict=True)):
             self._tokens[place, start:end] = row.tokens[row.blind + start : row.blind + end]
         drafted = len(seats.distinct) != len(rows)
-        self._rows, self._lengths = ([], []) if drafted else (list(rows), list(lengths))
+        self._texts, self._lengths = ([], []) if drafted else ([row.tokens for row in rows], list(lengths))
 
 
-def _same(row: Row, other: Row) -> bool:
-    return row is other
+def _continues(row: Row, text: np.ndarray) -> bool:
+    return row.tokens is text
