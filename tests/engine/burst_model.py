@@ -142,3 +142,9 @@ class BurstModel(HashModel):
                 cache.tokens[table[position // BLOCK], position % BLOCK] = dense[row, position]
         self.bursts.append(turns)
         return made
+
+
+class Stepping(BurstModel):
+    """The same model without bursts."""
+
+    burst = burst_beams = burst_texts = None

@@ -30,7 +30,7 @@ from fabula.processors import (
     UnbatchedClassifierFreeGuidanceLogitsProcessor,
 )
 from fabula.testing.hash_model import HashModel
-from tests.engine.burst_model import BurstModel
+from tests.engine.burst_model import BurstModel, Stepping
 
 CHAINS = [
     ([], False),
@@ -46,10 +46,6 @@ CONTRAST = LayerContrast((1, 4))
 
 
 NOTHING = Record()
-
-
-class Stepped(BurstModel):
-    burst = None
 
 
 class Gathered:
@@ -170,7 +166,7 @@ def test_guided_and_contrasted_texts_are_those_of_single_steps(rows, way, guided
         row["way"] = way
         row["scale"] *= guided == "all" or (guided == "first" and place == 0)
     options = {"step_tokens": step_tokens, "max_rows": max_rows, "max_positions": blocks * 32}
-    hold_same(rows, Stepped(), BurstModel(), **options)
+    hold_same(rows, Stepping(), BurstModel(), **options)
 
 
 def test_guided_rows_go_on_in_bursts():
@@ -187,7 +183,7 @@ def test_contrasted_rows_go_on_in_bursts_and_alone_where_nothing_likely_is_allow
     assert model.bursts == [[59]]
     narrow = LogitsProcessorList([SuppressTokensLogitsProcessor(list(range(47)))])
     found = []
-    for each in (BurstModel(), Stepped()):
+    for each in (BurstModel(), Stepping()):
         one = request([1, 2, 3], new=60, way=CONTRAST)
         one.recipe.processors.extend(narrow)
         run(each, [one])
@@ -215,7 +211,7 @@ def test_what_is_kept_of_each_step_is_what_single_steps_keep(framework, scale):
         Record(log_probabilities=70, logits=True),
     ]
     found = []
-    for kind in (Stepped, BurstModel):
+    for kind in (Stepping, BurstModel):
         requests = [
             request([1 + place, 2], 30 + place, 1 + place % 2, place + 1, (3,), scale=scale, record=record)
             for place, record in enumerate(records)
@@ -346,7 +342,7 @@ def test_lists_are_looked_through_before_a_burst():
     run(model, requests)
     assert model.steps == 1 and len(model.bursts) == 1, "a prompt's only token could be a burst's first"
     stepped = [replace(one, sink=Gathered(one.rows)) for one in requests]
-    run(Stepped(), stepped)
+    run(Stepping(), stepped)
     assert [one.sink.tokens for one in requests] == [one.sink.tokens for one in stepped]
     wrong = replace(requests[0], sink=Gathered())
     outside = LogitsProcessorList([NoBadWordsLogitsProcessor([[3], [4, 50]])])
@@ -360,7 +356,7 @@ def test_rows_whose_prompts_are_scored_go_on_in_bursts(length):
         return [request(range(length), 70, record=Record(1, prompt=True)), request([9], 60)]
 
     model, expected, found = BurstModel(), build(), build()
-    run(Stepped(), expected)
+    run(Stepping(), expected)
     run(model, found)
     assert model.bursts[0] == [64, 59] and model.steps == 1, "the first tokens are of a step"
     assert [one.sink.everything for one in found] == [one.sink.everything for one in expected]

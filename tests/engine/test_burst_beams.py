@@ -26,7 +26,7 @@ from fabula.processors import (
     TemperatureLogitsWarper,
     TopKLogitsWarper,
 )
-from tests.engine.burst_model import BurstModel
+from tests.engine.burst_model import BurstModel, Stepping
 from tests.engine.test_burst import Gathered
 from tests.engine.test_engine import engine_of, idle
 
@@ -47,12 +47,6 @@ CHAINS = [
     ([], True),
     ([TemperatureLogitsWarper(0.7), TopKLogitsWarper(14)], True),
 ]
-
-
-class Stepping(BurstModel):
-    """The same model without bursts."""
-
-    burst = burst_beams = None
 
 
 class Searched(Gathered):

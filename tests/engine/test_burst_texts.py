@@ -16,15 +16,15 @@ from fabula.decoding.sample import SAMPLE
 from fabula.engine.request import Request
 from fabula.errors import NumericalError
 from fabula.processors import (
-    LogitsProcessor,
     LogitsProcessorList,
     MinNewTokensLengthLogitsProcessor,
     NoRepeatNGramLogitsProcessor,
     RepetitionPenaltyLogitsProcessor,
     SuppressTokensLogitsProcessor,
 )
-from tests.engine.burst_model import BurstModel
+from tests.engine.burst_model import BurstModel, Stepping
 from tests.engine.test_burst import Gathered
+from tests.engine.test_burst_beams import Own, changed, run
 from tests.engine.test_engine import engine_of, idle
 
 ENDS = [(), (3,), (3, 7, 11, 12, 13, 20, 21, 22)]
@@ -35,12 +35,6 @@ CHAINS = [
     [NoRepeatNGramLogitsProcessor(2)],
     [SuppressTokensLogitsProcessor(range(2, 50))],  # all but two
 ]
-
-
-class Stepping(BurstModel):
-    """The same model without bursts."""
-
-    burst = burst_beams = burst_texts = None
 
 
 class Found(Gathered):
@@ -70,13 +64,6 @@ def request(length, new=10, alpha=0.6, width=4, chain=0, eos=(), least=0, stream
     limits = Limits(length + new, frozenset(eos), **limits)
     recipe = Recipe(processors, limits, False, record, ContrastiveSearch(width, alpha))
     return Request(prompt, recipe, Found(1, streams), 7, length)
-
-
-def run(model, requests, **options):
-    engine = engine_of(model, **options)
-    engine.run(requests)
-    idle(engine)
-    return [one.sink.everything for one in requests]
 
 
 @settings(max_examples=20, deadline=None)
@@ -135,20 +122,9 @@ def test_a_search_that_ends_early_leaves_the_others_alone():
     assert short.sink.reasons == ["stop"] and model.bursts[0][0] < model.bursts[0][1] == 40
 
 
-class Own(LogitsProcessor):
-    """A processor of the caller's own."""
-
-    def process(self, scores, context):
-        return scores
-
-
 @dataclass(frozen=True, slots=True)
 class Other(ContrastiveSearch):
     """Contrastive search that somebody has changed."""
-
-
-def changed(one, **parts):
-    return replace(one, recipe=replace(one.recipe, **parts))
 
 
 @pytest.mark.parametrize(

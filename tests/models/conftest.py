@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -11,8 +11,10 @@ from typing import Any
 import numpy as np
 import pytest
 
+from fabula.models.family import Family
+from fabula.quant.formats import StoredTensor
 from tests.models import configurations, seq2seq_cases
-from tests.models.configurations import CASES, Case
+from tests.models.configurations import CASES, Case, read_parts
 
 
 @dataclass(frozen=True)
@@ -43,6 +45,12 @@ def writing(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Written
         return Written(case, kind.write(case, directory), directory)
 
     return written
+
+
+@pytest.fixture(scope="session")
+def parts(writing: Callable[[str], Written]) -> Callable[[str], tuple[Family, Mapping[str, StoredTensor]]]:
+    """name -> what from_tensors() takes of a small random model."""
+    return lambda name: read_parts(writing(name).directory)
 
 
 @pytest.fixture(scope="module", params=CASES, ids=str)

@@ -10,7 +10,6 @@ pytest.importorskip("transformers")
 from fabula.models.torch_seq2seq import TorchSeq2SeqLM  # noqa: E402  # needs torch
 from tests.equal.frameworks.doors import REFERENCE  # noqa: E402
 from tests.models.burst_cases import prompts, search  # noqa: E402
-from tests.models.configurations import read_parts  # noqa: E402
 from tests.models.pretended_devices import PretendedDevices  # noqa: E402  # needs torch
 from tests.models.taped import (  # noqa: E402  # needs torch
     SEARCHES,
@@ -20,11 +19,6 @@ from tests.models.taped import (  # noqa: E402  # needs torch
     unhurry,
 )
 from tests.models.torch_bursts import StepByStep  # noqa: E402  # needs torch
-
-
-@pytest.fixture(scope="module")
-def written(writing):
-    return lambda name: read_parts(writing(name).directory)
 
 
 @pytest.fixture(autouse=True)
@@ -42,15 +36,15 @@ def searched(model, rows=3, **call):
     ("name", "call"),
     [*((name, "best") for name in ("gpt2", *WINDOWS)), *(("llama", call) for call in SEARCHES if call != "best")],
 )
-def test_searches_are_those_of_single_turns(written, name, call):
-    (model, recorder), reference = taped(written(name)), StepByStep.from_tensors(*written(name))
+def test_searches_are_those_of_single_turns(parts, name, call):
+    (model, recorder), reference = taped(parts(name)), StepByStep.from_tensors(*parts(name))
     assert searched(model, **SEARCHES[call]) == searched(reference, **SEARCHES[call])
     assert recorder.replays > 5
 
 
-def test_with_an_encoder_too(written):
-    model, recorder = taped(written("t5-1.1"), TorchSeq2SeqLM)
-    reference = Seq2SeqStepByStep.from_tensors(*written("t5-1.1"))
+def test_with_an_encoder_too(parts):
+    model, recorder = taped(parts("t5-1.1"), TorchSeq2SeqLM)
+    reference = Seq2SeqStepByStep.from_tensors(*parts("t5-1.1"))
     call = {"max_new_tokens": 40, "num_beams": 3, "eos_token_id": 1, "do_sample": False}
     ids = torch.as_tensor(prompts()[0]) % 50 + 3
     expected = reference.generate(ids, **call).tolist()
@@ -59,8 +53,8 @@ def test_with_an_encoder_too(written):
     assert recorder.replays
 
 
-def test_one_graph_serves_other_seeds_and_penalties(written):
-    (model, recorder), reference = taped(written("llama")), StepByStep.from_tensors(*written("llama"))
+def test_one_graph_serves_other_seeds_and_penalties(parts):
+    (model, recorder), reference = taped(parts("llama")), StepByStep.from_tensors(*parts("llama"))
     once = {**SEARCHES["drawn"], "num_return_sequences": 1, "max_new_tokens": 40, "rows": 1}
     for change in ({}, {"seed": 9}, {"length_penalty": -0.5, "temperature": 0.9}, {"early_stopping": True}, {}):
         assert searched(model, **{**once, **change}) == searched(reference, **{**once, **change})

@@ -17,7 +17,6 @@ from fabula.models.torch_compiled import Compiled  # noqa: E402  # needs torch
 from fabula.models.torch_inputs import Inputs  # noqa: E402  # needs torch
 from fabula.models.torch_seq2seq import TorchSeq2SeqLM  # noqa: E402  # needs torch
 from tests.models.burst_cases import prompts  # noqa: E402
-from tests.models.configurations import read_parts  # noqa: E402
 from tests.models.pretended_devices import PretendedDevices  # noqa: E402  # needs torch
 from tests.models.taped import (  # noqa: E402  # needs torch
     CALLS,
@@ -29,26 +28,21 @@ from tests.models.taped import (  # noqa: E402  # needs torch
 from tests.models.torch_bursts import StepByStep  # noqa: E402  # needs torch
 
 
-@pytest.fixture(scope="module")
-def written(writing):
-    return lambda name: read_parts(writing(name).directory)
-
-
 @pytest.fixture(autouse=True)
 def unhurried(monkeypatch):
     unhurry(monkeypatch)
 
 
 @pytest.mark.parametrize("call", ["banned", "sampled", "guided"])
-def test_all_that_a_graph_reads_is_held_where_it_is(written, call):
-    model, recorder = taped(written("gemma3-pattern"))
+def test_all_that_a_graph_reads_is_held_where_it_is(parts, call):
+    model, recorder = taped(parts("gemma3-pattern"))
     texts(model, **CALLS[call])
     (tape,) = recorder.tapes
     assert tape.orphans() == 0
 
 
-def test_so_is_what_an_encoder_left(written):
-    model, recorder = taped(written("t5-1.1"), TorchSeq2SeqLM)
+def test_so_is_what_an_encoder_left(parts):
+    model, recorder = taped(parts("t5-1.1"), TorchSeq2SeqLM)
     with PretendedDevices():
         model.generate(torch.as_tensor(prompts()[0]) % 50 + 3, max_new_tokens=40, do_sample=False)
     (tape,) = recorder.tapes
@@ -59,17 +53,17 @@ def test_so_is_what_an_encoder_left(written):
 class TestOneGraph:
     """Serves all bursts of its shape: what differs between them is copied into its tensors."""
 
-    def test_a_text_that_grows_over_many_bursts(self, written):
-        model, recorder = taped(written("llama"))
+    def test_a_text_that_grows_over_many_bursts(self, parts):
+        model, recorder = taped(parts("llama"))
         call = {"max_new_tokens": 190, "do_sample": False, "repetition_penalty": 1.1, "eos_token_id": None}
-        expected = texts(StepByStep.from_tensors(*written("llama")), rows=1, **call)
+        expected = texts(StepByStep.from_tensors(*parts("llama")), rows=1, **call)
         assert texts(model, rows=1, **call) == expected
         assert recorder.captures == 1 and recorder.warm_ups == torch_graph.WARM_UPS
         assert recorder.replays == 189 - recorder.warm_ups, "of all steps but the prompt's"
 
-    def test_other_prompts_seeds_temperatures_and_limits(self, written):
-        model, recorder = taped(written("qwen2"))
-        reference = StepByStep.from_tensors(*written("qwen2"))
+    def test_other_prompts_seeds_temperatures_and_limits(self, parts):
+        model, recorder = taped(parts("qwen2"))
+        reference = StepByStep.from_tensors(*parts("qwen2"))
         one = {"do_sample": True, "top_k": 20, "top_p": 0.9, "temperature": 0.7, "repetition_penalty": 1.2, "seed": 1}
         calls = [
             {},
@@ -88,18 +82,18 @@ class TestOneGraph:
                 assert model.generate(**call).tolist() == expected, change
         assert recorder.captures == 1
 
-    def test_other_rows_or_processors_are_another_graph(self, written):
-        model, recorder = taped(written("gpt2"))
-        reference = StepByStep.from_tensors(*written("gpt2"))
+    def test_other_rows_or_processors_are_another_graph(self, parts):
+        model, recorder = taped(parts("gpt2"))
+        reference = StepByStep.from_tensors(*parts("gpt2"))
         calls = [({}, 1), ({"rows": 2}, 2), ({"rows": 1, "top_k": 5, "do_sample": True, "seed": 1}, 3), ({}, 3)]
         for change, captures in calls:
             call = {"rows": 1, "max_new_tokens": 40, **change}
             assert texts(model, **call) == texts(reference, **call)
             assert recorder.captures == captures
 
-    def test_a_cache_that_has_grown_is_captured_anew_and_the_old_graph_goes(self, written):
-        model, recorder = taped(written("llama"))
-        reference = StepByStep.from_tensors(*written("llama"))
+    def test_a_cache_that_has_grown_is_captured_anew_and_the_old_graph_goes(self, parts):
+        model, recorder = taped(parts("llama"))
+        reference = StepByStep.from_tensors(*parts("llama"))
         call = {"rows": 1, "max_new_tokens": 40, "do_sample": False}
         assert texts(model, **call) == texts(reference, **call)
         with PretendedDevices(), model.engine.alone():
@@ -107,9 +101,9 @@ class TestOneGraph:
         assert texts(model, **call) == texts(reference, **call)
         assert recorder.captures == 2 and len(recorder.tapes) == 1
 
-    def test_other_weights_are_captured_anew_and_changed_ones_are_seen(self, written):
-        model, recorder = taped(written("llama"))
-        reference = StepByStep.from_tensors(*written("llama"))
+    def test_other_weights_are_captured_anew_and_changed_ones_are_seen(self, parts):
+        model, recorder = taped(parts("llama"))
+        reference = StepByStep.from_tensors(*parts("llama"))
         call = {"rows": 1, "max_new_tokens": 30, "do_sample": False}
         assert texts(model, **call) == texts(reference, **call)
         for captures in (1, 2):
@@ -121,8 +115,8 @@ class TestOneGraph:
             assert texts(model, **call) == texts(reference, **call)
             assert recorder.captures == captures
 
-    def test_goes_with_its_cache_and_its_model(self, written):
-        model, recorder = taped(written("llama"))
+    def test_goes_with_its_cache_and_its_model(self, parts):
+        model, recorder = taped(parts("llama"))
         texts(model, rows=1, max_new_tokens=20)
         cache = weakref.ref(model.engine.storage)
         assert len(recorder.tapes) == 1
@@ -135,15 +129,15 @@ class TestOneGraph:
         gc.collect()
         assert not recorder.tapes
 
-    def test_the_one_longest_unused_goes_where_there_are_many(self, written, monkeypatch):
+    def test_the_one_longest_unused_goes_where_there_are_many(self, parts, monkeypatch):
         monkeypatch.setattr(torch_graph, "MOST", 2)
-        model, recorder = taped(written("llama"))
+        model, recorder = taped(parts("llama"))
         for rows, captures in ((1, 1), (2, 2), (1, 2), (3, 3), (1, 3), (2, 4)):
             texts(model, rows=rows, max_new_tokens=20)
             assert recorder.captures == captures and len(recorder.tapes) <= 2
 
-    def test_a_few_steps_are_not_worth_one(self, written):
-        model, recorder = taped(written("llama"))
+    def test_a_few_steps_are_not_worth_one(self, parts):
+        model, recorder = taped(parts("llama"))
         texts(model, max_new_tokens=torch_graph.WORTH)
         assert not recorder.captures
         texts(model, max_new_tokens=torch_graph.WORTH + 1)
@@ -152,17 +146,17 @@ class TestOneGraph:
         texts(model, max_new_tokens=4)
         assert recorder.replays > replays, "what is there serves few steps too"
 
-    def test_is_not_there_for_what_torch_compiles(self, written, monkeypatch):
-        model, recorder = taped(written("llama"))
+    def test_is_not_there_for_what_torch_compiles(self, parts, monkeypatch):
+        model, recorder = taped(parts("llama"))
         monkeypatch.setattr(Compiled, "forward", lambda compiled, frame, asked: frame.forward)
         call = {"max_new_tokens": 20, "do_sample": False}
         assert texts(model, compile_config=CompileConfig(), **call) == texts(model, **call)
         assert recorder.captures == 1 and recorder.warm_ups == torch_graph.WARM_UPS, "of the second call"
 
-    def test_threads_share_it(self, written):
+    def test_threads_share_it(self, parts):
         """One engine's steps are replayed by whichever thread steps; another engine has graphs of its own."""
-        model, recorder = taped(written("llama"))
-        reference = StepByStep.from_tensors(*written("llama"))
+        model, recorder = taped(parts("llama"))
+        reference = StepByStep.from_tensors(*parts("llama"))
         asked = [
             {"rows": rows, "max_new_tokens": 40, "do_sample": True, "top_k": 20, "seed": seed, **kind}
             for seed, (rows, kind) in enumerate([(1, {}), (2, {}), (1, {"cache_implementation": "quantized"})] * 2)
@@ -185,9 +179,9 @@ class TestOneGraph:
 class TestRefusal:
     """What cannot be captured is run, with one warning and the same text."""
 
-    def test_a_capture_that_fails_was_the_last(self, written):
-        model, recorder = taped(written("llama"))
-        reference = StepByStep.from_tensors(*written("llama"))
+    def test_a_capture_that_fails_was_the_last(self, parts):
+        model, recorder = taped(parts("llama"))
+        reference = StepByStep.from_tensors(*parts("llama"))
         recorder.capture = refusing
         with pytest.warns(UserWarning, match="no CUDA graph of one can be captured: there is no room"):
             assert texts(model, **CALLS["ends"]) == texts(reference, **CALLS["ends"])
@@ -196,9 +190,9 @@ class TestRefusal:
             assert texts(model, **call) == texts(reference, **call)
 
     @pytest.mark.parametrize("obstacle", ["waits", "sends"])
-    def test_what_waits_for_the_device_or_sends_other_numbers_is_not_tried(self, written, monkeypatch, obstacle):
-        model, recorder = taped(written("llama"))
-        reference = StepByStep.from_tensors(*written("llama"))
+    def test_what_waits_for_the_device_or_sends_other_numbers_is_not_tried(self, parts, monkeypatch, obstacle):
+        model, recorder = taped(parts("llama"))
+        reference = StepByStep.from_tensors(*parts("llama"))
         forward, steps = torch_burst.Frame.forward, []
 
         def hindered(frame, last, position, state):
@@ -217,10 +211,10 @@ class TestRefusal:
         assert len(warned) == 1 and not recorder.captures
 
 
-def test_a_choice_frozen_at_the_capture_is_a_wrong_text(written, monkeypatch):
+def test_a_choice_frozen_at_the_capture_is_a_wrong_text(parts, monkeypatch):
     """A mistake in the loop is seen: here the keys of draws, which are made before the step, stay the first's."""
-    model, _ = taped(written("llama"))
-    reference = StepByStep.from_tensors(*written("llama"))
+    model, _ = taped(parts("llama"))
+    reference = StepByStep.from_tensors(*parts("llama"))
     copy = torch_graph._copy
 
     def forgetful(places, values):
@@ -236,8 +230,8 @@ def test_a_choice_frozen_at_the_capture_is_a_wrong_text(written, monkeypatch):
     assert found[0] == expected[0] and found[1] != expected[1]
 
 
-def test_no_step_draws_from_the_generator_of_torch(written):
-    model, _ = taped(written("llama"))
+def test_no_step_draws_from_the_generator_of_torch(parts):
+    model, _ = taped(parts("llama"))
     with PretendedDevices():
         torch.manual_seed(5)
         before = torch.get_rng_state()

@@ -14,7 +14,6 @@ from fabula.models.torch_capture import CudaRecorder  # noqa: E402  # needs torc
 from fabula.models.torch_graph import Graphs  # noqa: E402  # needs torch
 from fabula.models.torch_seq2seq import TorchSeq2SeqLM  # noqa: E402  # needs torch
 from tests.models.burst_cases import ASK, prompts  # noqa: E402
-from tests.models.configurations import read_parts  # noqa: E402
 from tests.models.taped import (  # noqa: E402  # needs torch
     CALLS,
     NAMES,
@@ -24,11 +23,6 @@ from tests.models.taped import (  # noqa: E402  # needs torch
     refusing,
 )
 from tests.models.torch_bursts import StepByStep  # noqa: E402  # needs torch
-
-
-@pytest.fixture(scope="module")
-def written(writing):
-    return lambda name: read_parts(writing(name).directory)
 
 
 class CountedGraphs(CudaRecorder):
@@ -57,18 +51,18 @@ class TestReal:
 
     @pytest.mark.parametrize("call", CALLS)
     @pytest.mark.parametrize("name", NAMES)
-    def test_texts_are_those_of_a_cpu(self, written, name, call):
-        model, recorder = on_a_gpu(written(name))
-        reference = StepByStep.from_tensors(*written(name))
+    def test_texts_are_those_of_a_cpu(self, parts, name, call):
+        model, recorder = on_a_gpu(parts(name))
+        reference = StepByStep.from_tensors(*parts(name))
         for seed in (5, 6):
             ask = {**CALLS[call], **({"seed": seed} if CALLS[call].get("do_sample") else {})}
             assert texts_there(model, **ask) == texts_there(reference, **ask)
         assert recorder.replays > 5
 
     @pytest.mark.parametrize("name", T5)
-    def test_so_do_models_with_an_encoder(self, written, name):
-        model, recorder = on_a_gpu(written(name), TorchSeq2SeqLM)
-        reference = Seq2SeqStepByStep.from_tensors(*written(name))
+    def test_so_do_models_with_an_encoder(self, parts, name):
+        model, recorder = on_a_gpu(parts(name), TorchSeq2SeqLM)
+        reference = Seq2SeqStepByStep.from_tensors(*parts(name))
         ids, mask = (torch.as_tensor(part) for part in prompts())
         for more in (3, 4):
             call = {"max_new_tokens": 70, "eos_token_id": [7, 31], "do_sample": False}
@@ -77,8 +71,8 @@ class TestReal:
         assert recorder.replays > 5
 
     @pytest.mark.parametrize("call", ["plain", "sampled"])
-    def test_sixteen_bits_give_the_texts_of_the_loop_that_is_launched(self, written, call):
-        (model, recorder), (other, refused) = (on_a_gpu(written("llama"), dtype="bfloat16") for _ in range(2))
+    def test_sixteen_bits_give_the_texts_of_the_loop_that_is_launched(self, parts, call):
+        (model, recorder), (other, refused) = (on_a_gpu(parts("llama"), dtype="bfloat16") for _ in range(2))
         refused.capture = refusing
         with pytest.warns(UserWarning, match="no room"):
             expected = texts_there(other, **CALLS[call])
@@ -86,24 +80,24 @@ class TestReal:
         assert recorder.replays > 5
 
     @pytest.mark.parametrize("call", SEARCHES)
-    def test_searches_are_those_of_a_cpu(self, written, call):
-        model, recorder = on_a_gpu(written("gemma3-pattern"))
-        reference = StepByStep.from_tensors(*written("gemma3-pattern"))
+    def test_searches_are_those_of_a_cpu(self, parts, call):
+        model, recorder = on_a_gpu(parts("gemma3-pattern"))
+        reference = StepByStep.from_tensors(*parts("gemma3-pattern"))
         assert found_there(model, **SEARCHES[call]) == found_there(reference, **SEARCHES[call])
         assert recorder.replays > 5
 
-    def test_a_graph_serves_calls_in_inference_mode_and_outside(self, written):
-        model, recorder = on_a_gpu(written("llama"))
+    def test_a_graph_serves_calls_in_inference_mode_and_outside(self, parts):
+        model, recorder = on_a_gpu(parts("llama"))
         with torch.inference_mode():
             found = texts_there(model, **CALLS["plain"])
         replays = recorder.replays
         assert texts_there(model, **CALLS["plain"]) == found
         assert recorder.replays > replays > 0
 
-    def test_memory_comes_back_with_the_model(self, written):
+    def test_memory_comes_back_with_the_model(self, parts):
         torch.cuda.synchronize()
         before = torch.cuda.memory_allocated()
-        model, _ = on_a_gpu(written("llama"))
+        model, _ = on_a_gpu(parts("llama"))
         texts_there(model, **CALLS["sampled"])
         del model
         gc.collect()

@@ -11,7 +11,6 @@ from fabula import GenerationConfig  # noqa: E402
 from fabula.models.torch_seq2seq import TorchSeq2SeqLM  # noqa: E402  # needs torch
 from tests.equal.frameworks.doors import REFERENCE  # noqa: E402
 from tests.models.burst_cases import ASK, hold_recorded, prompts, recorded  # noqa: E402
-from tests.models.configurations import read_parts  # noqa: E402
 from tests.models.pretended_devices import PretendedDevices  # noqa: E402  # needs torch
 from tests.models.taped import (  # noqa: E402  # needs torch
     CALLS,
@@ -32,11 +31,6 @@ MIXED = [  # of three rows
 ]
 
 
-@pytest.fixture(scope="module")
-def written(writing):
-    return lambda name: read_parts(writing(name).directory)
-
-
 @pytest.fixture(autouse=True)
 def unhurried(monkeypatch):
     unhurry(monkeypatch)
@@ -49,14 +43,14 @@ def unhurried(monkeypatch):
         *((name, call) for name in ("llama", "gemma3-pattern") for call in CALLS if call not in ("plain", "sampled")),
     ],
 )
-def test_texts_are_those_of_single_steps(written, name, call):
-    model, recorder = taped(written(name))
-    assert texts(model, **CALLS[call]) == texts(StepByStep.from_tensors(*written(name)), **CALLS[call])
+def test_texts_are_those_of_single_steps(parts, name, call):
+    model, recorder = taped(parts(name))
+    assert texts(model, **CALLS[call]) == texts(StepByStep.from_tensors(*parts(name)), **CALLS[call])
     assert recorder.captures and recorder.replays > 5
 
 
-def test_rows_of_a_batch_may_differ(written):
-    (model, recorder), reference = taped(written("llama")), StepByStep.from_tensors(*written("llama"))
+def test_rows_of_a_batch_may_differ(parts):
+    (model, recorder), reference = taped(parts("llama")), StepByStep.from_tensors(*parts("llama"))
     ids, mask = map(torch.as_tensor, prompts())
     call = {"generation_config": [GenerationConfig(**{**ASK, **each}) for each in MIXED], "seed": [3, 3, 4]}
     expected = reference.generate(ids, attention_mask=mask, **call).tolist()
@@ -66,8 +60,8 @@ def test_rows_of_a_batch_may_differ(written):
 
 
 @pytest.mark.parametrize("name", ["llama", "gpt2", "gemma3-pattern"])
-def test_sixteen_bits_give_the_texts_of_the_loop_that_is_run(written, name):
-    (model, recorder), (other, refused) = (taped(written(name), dtype="bfloat16") for _ in range(2))
+def test_sixteen_bits_give_the_texts_of_the_loop_that_is_run(parts, name):
+    (model, recorder), (other, refused) = (taped(parts(name), dtype="bfloat16") for _ in range(2))
     refused.capture = refusing
     for call in ("ends", "sampled"):
         ask = {**CALLS[call], "max_new_tokens": 12}
@@ -78,9 +72,9 @@ def test_sixteen_bits_give_the_texts_of_the_loop_that_is_run(written, name):
 
 
 @pytest.mark.parametrize("name", T5)
-def test_so_do_models_with_an_encoder(written, name):
-    model, recorder = taped(written(name), TorchSeq2SeqLM)
-    reference = Seq2SeqStepByStep.from_tensors(*written(name))
+def test_so_do_models_with_an_encoder(parts, name):
+    model, recorder = taped(parts(name), TorchSeq2SeqLM)
+    reference = Seq2SeqStepByStep.from_tensors(*parts(name))
     ids, mask = (torch.as_tensor(part) for part in prompts())
     given, ends = {"input_ids": ids % 50 + 3, "attention_mask": mask}, {"max_new_tokens": 70, "eos_token_id": [7, 31]}
     calls = [
@@ -95,9 +89,9 @@ def test_so_do_models_with_an_encoder(written, name):
         assert recorder.captures == captured, "another text of about the length is copied in"
 
 
-def test_texts_that_were_encoded_apart_share_a_graph(written):
-    model, recorder = taped(written("t5-1.1"), TorchSeq2SeqLM)
-    reference = Seq2SeqStepByStep.from_tensors(*written("t5-1.1"))
+def test_texts_that_were_encoded_apart_share_a_graph(parts):
+    model, recorder = taped(parts("t5-1.1"), TorchSeq2SeqLM)
+    reference = Seq2SeqStepByStep.from_tensors(*parts("t5-1.1"))
     apart, call = [[5, 6, 7, 8], [9, 10], [11] * 15], {"max_new_tokens": 40, "do_sample": False, "eos_token_id": [7]}
     expected = [one.generated_tokens for one in reference.generate_batch(apart, **call).values()]
     with PretendedDevices():
@@ -106,15 +100,15 @@ def test_texts_that_were_encoded_apart_share_a_graph(written):
 
 
 @pytest.mark.parametrize("kind", ["quantized", "offloaded"])
-def test_a_cache_is_written_by_replays_where_it_is_on_the_device(written, kind):
-    (model, recorder), reference = taped(written("llama")), StepByStep.from_tensors(*written("llama"))
+def test_a_cache_is_written_by_replays_where_it_is_on_the_device(parts, kind):
+    (model, recorder), reference = taped(parts("llama")), StepByStep.from_tensors(*parts("llama"))
     call = {"max_new_tokens": 40, "do_sample": False, "cache_implementation": kind}
     assert texts(model, **call) == texts(reference, **call)
     assert bool(recorder.replays) == (kind == "quantized")
 
 
-def test_likelihoods_are_kept(written):
-    (model, recorder), reference = taped(written("llama")), StepByStep.from_tensors(*written("llama"))
+def test_likelihoods_are_kept(parts):
+    (model, recorder), reference = taped(parts("llama")), StepByStep.from_tensors(*parts("llama"))
     call = {"output_scores": False, "output_logits": False}
     expected = recorded(REFERENCE, reference, **call)
     with PretendedDevices():
@@ -122,8 +116,8 @@ def test_likelihoods_are_kept(written):
     assert recorder.replays
 
 
-def test_what_replays_left_in_the_cache_serves_later_calls(written):
-    (model, recorder), reference = taped(written("gemma3-pattern")), StepByStep.from_tensors(*written("gemma3-pattern"))
+def test_what_replays_left_in_the_cache_serves_later_calls(parts):
+    (model, recorder), reference = taped(parts("gemma3-pattern")), StepByStep.from_tensors(*parts("gemma3-pattern"))
     ids, call = torch.as_tensor(prompts()[0]), {"max_new_tokens": 30, **ASK}
     with PretendedDevices():
         once = model.generate(ids, max_new_tokens=80, return_dict_in_generate=True, **ASK)
