@@ -37,6 +37,7 @@ def unhurried(monkeypatch):
 def test_all_that_a_graph_reads_is_held_where_it_is(parts, call):
     model, recorder = taped(parts("gemma3-pattern"))
     texts(model, **CALLS[call])
+    model.weights().rotations._tables.clear()  # which are made anew when rows are longer
     (tape,) = recorder.tapes
     assert tape.orphans() == 0
 

@@ -39,6 +39,7 @@ class CudaRecorder:
         self.device = device
         self.stream = torch.cuda.Stream(device)
         self._last: weakref.ref[torch.cuda.CUDAGraph] | None = None  # graphs that take turns share their memory
+        self._unfinished: torch.cuda.CUDAGraph | None = None  # which PyTorch may still ask what it captures
 
     def aside(self, step: Step) -> None:
         """Runs it on the other stream, between what this one has to do before and after."""
@@ -56,6 +57,7 @@ class CudaRecorder:
         pool = None if other is None else other.pool()
         with torch.cuda.device(self.device), torch.cuda.stream(self.stream):
             graph.capture_begin(pool=pool, capture_error_mode="thread_local")
+            self._unfinished = graph
             try:
                 step()
             except BaseException:
@@ -63,6 +65,7 @@ class CudaRecorder:
                     graph.capture_end()
                 raise
             graph.capture_end()
+            self._unfinished = None
         self._last = weakref.ref(graph)
         return graph.replay
 
