@@ -6,7 +6,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import tensorflow as tf
@@ -38,7 +38,11 @@ Alike = tuple[Form | BeamForm | ContrastiveForm, int, int, tuple[LayerGroup, ...
 Key = tuple[Form | BeamForm | ContrastiveForm, int, int, tuple[LayerGroup, ...], int, int]
 Dense = tuple[Held, ...]  # of each group, Float["R 1 layers L heads features"]
 New = tuple[tuple[Tensor, Tensor], ...]  # of each group keys and values
-Step = Callable[[Taps], Callable[..., Any]]  # what is tapped -> a loop's forward: one position further
+Own = tuple[
+    tuple[Tensor, Tensor], ...
+]  # of each group keys and values of one position a row, ["layers R heads features"]
+Pass = Callable[[Tensor, Tensor, Dense], tuple[Any, Own]]  # (tokens, positions, what is stored) -> what they give
+Step = Callable[[Taps], Pass]  # by what is tapped
 # (that, what is stored, the rows' arrays) -> (what was decoded, what is stored then)
 Loop = Callable[[Step, Dense, Sequence[Tensor]], tuple[Any, Dense]]
 
@@ -63,7 +67,7 @@ class Bursts:
         def decoded(step: Step, dense: Dense, leaves: Sequence[Tensor]) -> tuple[Any, Dense]:
             rows = rebuild(leaves)
             kept = blank(functions, form, rows, burst.steps, vocabulary)
-            end = decode(step(Taps(layer_logits=form.layers)), dense, form, rows, kept=kept)
+            end = decode(_writing(step(Taps(layer_logits=form.layers))), dense, form, rows, kept=kept)
             return (end.tokens, end.lengths, end.kept), end.model
 
         (tokens, lengths, kept), new = self._run(alike, burst, memories, cache, leaves, decoded)
@@ -80,7 +84,9 @@ class Bursts:
         leaves, rebuild = beam_leaves_of(burst.closed)
 
         def searched(step: Step, dense: Dense, leaves: Sequence[Tensor]) -> tuple[Any, Dense]:
-            return decode_beams(step(NO_TAPS), _reordered, dense, form, rebuild(leaves), vocabulary=vocabulary)
+            return decode_beams(
+                _writing(step(NO_TAPS)), _reordered, dense, form, rebuild(leaves), vocabulary=vocabulary
+            )
 
         found, new = self._run(alike, burst, memories, cache, leaves, searched)
         _store(cache, new, burst.slots(found.turns.repeat(form.beams), cache.nowhere))
@@ -97,8 +103,10 @@ class Bursts:
         def settled(step: Step, dense: Dense, leaves: Sequence[Tensor]) -> tuple[Any, Dense]:
             texts = rebuild(leaves)
             kept = blank(functions, form.chain, texts.rows, burst.steps, vocabulary)
-            forward = step(Taps(final_hidden=True))
-            return decode_texts(forward, _shared, dense, form, texts, burst.steps, kept)
+            forward = _putting_off(step(Taps(final_hidden=True)))
+            state = _nothing_new(dense, texts.rows.position)
+            found, state = decode_texts(forward, _shared, state, form, texts, burst.steps, kept)
+            return found, _written(*state)
 
         found, new = self._run(alike, burst, memories, cache, leaves, settled)
         made = (found.lengths - burst.closed.rows.lengths).repeat(form.width)
@@ -141,7 +149,7 @@ class Bursts:
         ) -> tuple[Any, New]:
             dense = tuple(Held(_dense(held.keys), _dense(held.values), held.starts) for held in stored)
             weights = Turned(self.weights) if first.shape[0] > FEW else self.weights
-            outcome, dense = loop(partial(forward_of, weights, memory, groups), dense, leaves)
+            outcome, dense = loop(partial(pass_of, weights, memory, groups), dense, leaves)
             return outcome, tuple(_new(held, first, steps) for held in dense)
 
         return program
@@ -178,23 +186,71 @@ class Turned:
         return tf.linalg.matrix_transpose(whole)
 
 
-def forward_of(
-    weights: Any, memory: MemoryRows | None, groups: Sequence[LayerGroup], taps: Taps = NO_TAPS
-) -> Callable[..., Any]:
-    """One position a row over dense keys and values, which the new ones are put into.
+class Late(NamedTuple):
+    """A loop's keys and values, those of the last step not yet among them.
+
+    So what it wrote can be another row's without being read again: XLA would copy all that is dense for that.
+    """
+
+    dense: Dense
+    position: Tensor  # Int["R"]: of the last step's
+    own: Own
+
+
+def pass_of(weights: Any, memory: MemoryRows | None, groups: Sequence[LayerGroup], taps: Taps) -> Pass:
+    """One position a row over dense keys and values; the new ones are not put into them.
 
     It gives the logits; or a list of them and those after each tapped layer; or them and the final hidden states.
     """
 
-    def forward(last: Tensor, position: Tensor, dense: Dense) -> tuple[Any, Dense]:
+    def one(last: Tensor, position: Tensor, dense: Dense) -> tuple[Any, Own]:
         frame = Frame(last[:, None], position[:, None], position + 1, tf.range(last.shape[0]), memory=memory)
         found = compute(weights, frame, dense, taps, groups)
         whole = found.keys[:, :, 0], found.values[:, :, 0]
-        own = [[_of(group, part) for part in whole] for group in groups]
+        own = tuple((_of(group, whole[0]), _of(group, whole[1])) for group in groups)
         others = [found.hidden] if taps.final_hidden else [found.early[layer] for layer in taps.layer_logits]
-        return [found.logits, *others] if others else found.logits, _written(dense, position, own)
+        return [found.logits, *others] if others else found.logits, own
+
+    return one
+
+
+def _writing(one: Pass) -> Callable[[Tensor, Tensor, Dense], tuple[Any, Dense]]:
+    """The forward of a loop, which puts what is new where it belongs."""
+
+    def forward(last: Tensor, position: Tensor, dense: Dense) -> tuple[Any, Dense]:
+        given, own = one(last, position, dense)
+        return given, _written(dense, position, own)
 
     return forward
+
+
+def _putting_off(one: Pass) -> Callable[[Tensor, Tensor, Late], tuple[Any, Late]]:
+    """The forward of a loop, which puts what the step before it made where it belongs."""
+
+    def forward(last: Tensor, position: Tensor, late: Late) -> tuple[Any, Late]:
+        dense = _written(*late)
+        given, own = one(last, position, dense)
+        pairs = zip(own, dense, strict=True)
+        own = tuple((tf.cast(new[0], held.keys.dtype), tf.cast(new[1], held.values.dtype)) for new, held in pairs)
+        return given, Late(dense, position, own)
+
+    return forward
+
+
+def _nothing_new(dense: Dense, position: Tensor) -> Late:
+    """Before the first step, whose positions Int["R"] nothing of is read."""
+
+    def blank(part: Tensor) -> Tensor:
+        rows, _, layers, _, *head = part.shape
+        return tf.zeros((layers, rows, *head), part.dtype)
+
+    return Late(dense, position, tuple((blank(held.keys), blank(held.values)) for held in dense))
+
+
+def _shared(late: Late, parents: Tensor, position: Tensor) -> Late:
+    """At each row's position what the row Int["R"] that is named for it has there."""
+    own = tuple((tf.gather(keys, parents, axis=1), tf.gather(values, parents, axis=1)) for keys, values in late.own)
+    return late._replace(own=own)
 
 
 def _of(group: LayerGroup, new: Tensor) -> Tensor:
@@ -202,7 +258,7 @@ def _of(group: LayerGroup, new: Tensor) -> Tensor:
     return new if len(group.layers) == new.shape[0] else tf.gather(new, group.layers)
 
 
-def _written(dense: Dense, position: Tensor, new: Sequence[Sequence[Tensor]]) -> Dense:
+def _written(dense: Dense, position: Tensor, new: Own) -> Dense:
     """What is dense with each group's ["layers R heads features"] at each row's position Int["R"]."""
     found = []
     for (keys, values, starts), (new_keys, new_values) in zip(dense, new, strict=True):
@@ -213,30 +269,17 @@ def _written(dense: Dense, position: Tensor, new: Sequence[Sequence[Tensor]]) ->
 
 def _put(dense: Tensor, column: Tensor, new: Tensor) -> Tensor:
     """["R 1 layers L heads features"] with ["layers R heads features"] in each row's column Int["R"]."""
-    places = _places(tf.range(new.shape[1]), column, new.shape[0])
+    layers, rows = new.shape[:2]
+    row, layer = tf.range(rows)[None, :], tf.range(layers)[:, None]
+    parts = (row, tf.zeros_like(row), layer, column[None, :])
+    places = tf.stack([tf.broadcast_to(part, (layers, rows)) for part in parts], -1)
     return tf.tensor_scatter_nd_update(dense, places, tf.cast(new, dense.dtype))
-
-
-def _places(rows: Tensor, position: Tensor, layers: int) -> Tensor:
-    """Int["layers R 4"]: where keys and values of rows Int["R"] are at positions Int["R"]."""
-    row, layer = rows[None, :], tf.range(layers)[:, None]
-    parts = (row, tf.zeros_like(row), layer, position[None, :])
-    return tf.stack([tf.broadcast_to(part, (layers, rows.shape[0])) for part in parts], -1)
 
 
 def _dense(stored: Tensor) -> Tensor:
     """["R 1 layers L heads features"] of blocks ["R B layers P heads features"]."""
     rows, blocks, layers, size, *head = stored.shape
     return tf.reshape(tf.transpose(stored, (0, 2, 1, 3, 4, 5)), (rows, 1, layers, blocks * size, *head))
-
-
-def _shared(dense: Dense, parents: Tensor, position: Tensor) -> Dense:
-    """["R 1 layers L heads features"]: at each row's position Int["R"] what the row Int["R"] has there."""
-    new = []
-    for keys, values, starts in dense:
-        places = _places(parents, position - starts, keys.shape[2])
-        new.append([tf.gather_nd(keys, places), tf.gather_nd(values, places)])
-    return _written(dense, position, new)
 
 
 def _reordered(dense: Dense, parents: Tensor) -> Dense:
