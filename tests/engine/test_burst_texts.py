@@ -4,7 +4,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from fabula.cache.blocks import BLOCK
@@ -89,6 +89,13 @@ def request(length, new=10, alpha=0.6, width=4, chain=0, eos=(), least=0, stream
     max_rows=st.sampled_from([5, 256]),
     blocks=st.integers(24, 40),
     framework=st.sampled_from(["numpy", "torch"]),
+)
+@example(  # a burst before a single turn
+    searches=[{"length": length, "new": new, "alpha": 0.0, "width": 2} for length, new in ((1, 1), (2, 2), (3, 1))],
+    step_tokens=17,
+    max_rows=5,
+    blocks=24,
+    framework="torch",
 )
 def test_results_are_those_of_single_turns(searches, step_tokens, max_rows, blocks, framework):
     if framework == "torch":

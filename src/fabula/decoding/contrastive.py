@@ -75,9 +75,10 @@ class ContrastiveSearch:
         found, each, texts = directions(turn.tapped.last_hidden), turn.logits.shape[0] // len(carries), []
         for place, carry in enumerate(carries):
             own = found[place * each : (place + 1) * each]
-            penalties = xp.to_host(xp.max(own @ xp.matrix_transpose(carry.read)))
+            known = xp.asarray(carry.read, "float32", like=own)  # on the host, where a loop has settled tokens before
+            penalties = xp.to_host(xp.max(own @ xp.matrix_transpose(known)))
             winner = int(((1 - self.alpha) * carry.probabilities - self.alpha * penalties).argmax())
-            read = xp.concat([carry.read, own[winner : winner + 1]], axis=0)
+            read = xp.concat([known, own[winner : winner + 1]], axis=0)
             settled = (int(carry.tokens[winner]),)
             texts.append(_Text(place * each + winner, winner, read, settled, carry.reasons[winner]))
         return texts
