@@ -26,6 +26,11 @@ def test_many_steps_in_one_call_write_the_same_texts(family, way, backend, table
 
 
 @pytest.mark.parametrize("backend", DOORS)
+def test_a_decoders_keys_and_values_as_codes_write_the_same_texts(backend, table):
+    table.hold_texts("t5", "codes of 4 bits", backend)
+
+
+@pytest.mark.parametrize("backend", DOORS)
 @pytest.mark.parametrize("family", OTHERS)
 def test_a_row_alone_is_what_it_is_in_a_batch(family, backend, table):
     table.hold_row_alone(family, backend)
