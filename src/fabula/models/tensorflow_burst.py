@@ -38,9 +38,7 @@ Alike = tuple[Form | BeamForm | ContrastiveForm, int, int, tuple[LayerGroup, ...
 Key = tuple[Form | BeamForm | ContrastiveForm, int, int, tuple[LayerGroup, ...], int, int]
 Dense = tuple[Held, ...]  # of each group, Float["R 1 layers L heads features"]
 New = tuple[tuple[Tensor, Tensor], ...]  # of each group keys and values
-Own = tuple[
-    tuple[Tensor, Tensor], ...
-]  # of each group keys and values of one position a row, ["layers R heads features"]
+Own = tuple[tuple[Tensor, Tensor], ...]  # of each group, ["layers R heads features"] of one position a row
 Pass = Callable[[Tensor, Tensor, Dense], tuple[Any, Own]]  # (tokens, positions, what is stored) -> what they give
 Step = Callable[[Taps], Pass]  # by what is tapped
 # (that, what is stored, the rows' arrays) -> (what was decoded, what is stored then)
@@ -84,9 +82,8 @@ class Bursts:
         leaves, rebuild = beam_leaves_of(burst.closed)
 
         def searched(step: Step, dense: Dense, leaves: Sequence[Tensor]) -> tuple[Any, Dense]:
-            return decode_beams(
-                _writing(step(NO_TAPS)), _reordered, dense, form, rebuild(leaves), vocabulary=vocabulary
-            )
+            forward = _writing(step(NO_TAPS))
+            return decode_beams(forward, _reordered, dense, form, rebuild(leaves), vocabulary=vocabulary)
 
         found, new = self._run(alike, burst, memories, cache, leaves, searched)
         _store(cache, new, burst.slots(found.turns.repeat(form.beams), cache.nowhere))
