@@ -20,6 +20,7 @@ from fabula.decoding.constrained_beams import ConstrainedBeamSearch
 from fabula.decoding.constraint_list import ConstraintListState
 from fabula.decoding.constraint_tries import Edge, are_tries, close_constraints, edges_of
 from fabula.decoding.constraints import DisjunctiveConstraint, PhrasalConstraint
+from fabula.errors import ArgumentError
 from fabula.processors import SuppressTokensLogitsProcessor
 from tests.decoding.searching import drive
 from tests.decoding.test_closed import TABLE, VOCABULARY
@@ -172,3 +173,10 @@ def test_a_search_two_of_whose_texts_are_equal_is_the_hosts():
     assert group.search is not None
     beams = replace(first.carry.beams, tokens=first.carry.beams.tokens[[0, 1, 1]])
     assert ClosedGroup(group.rows, replace(first.carry, beams=beams)).search is None
+
+
+@pytest.mark.parametrize("phrase", [[VOCABULARY], [1, VOCABULARY + 5]])
+def test_a_token_that_is_none_of_the_models_is_named_before_it_is_looked_for(phrase):
+    constraints = (PhrasalConstraint([2]), DisjunctiveConstraint([[3], phrase]))
+    with pytest.raises(ArgumentError, match=f"below {VOCABULARY}.*got {phrase[-1]}"):
+        moves_of(ConstrainedBeamSearch(3, constraints), [10, 11], TABLE)

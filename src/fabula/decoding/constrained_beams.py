@@ -20,9 +20,10 @@ from fabula.decoding.beam_candidates import Candidates, candidates_to_keep, foun
 from fabula.decoding.beam_rows import BY_MEAN, Beams, Pool, Ranking, settled_tokens
 from fabula.decoding.beam_turns import Judged, Told, judge, reasons_of, replay_of_beams
 from fabula.decoding.constraint_list import ConstraintListState
-from fabula.decoding.constraint_tries import edges_of
+from fabula.decoding.constraint_tries import are_tries, edges_of
 from fabula.decoding.constraints import Constraint
 from fabula.decoding.strategy import Ends, Move, Turn, Underway
+from fabula.errors import ArgumentError
 from fabula.taps import NO_TAPS, Taps
 
 __all__ = ["BANK", "ConstrainedBeamSearch", "ConstrainedCarry"]
@@ -77,13 +78,26 @@ class ConstrainedBeamSearch:
         return candidates_to_keep(self.num_beams, self.end_tokens)
 
     def advance(self, turn: Turn, underway: Sequence[Underway]) -> list[Move]:
-        """The next beams of each. Raises NumericalError where all beams of one have no finite score, or one has NaN."""
+        """The next beams of each. Raises NumericalError where all beams of one have no finite score, or one has NaN.
+
+        Raises ArgumentError where a phrase has a token that is none of the model's.
+        """
         scores = log_scores(turn)
+        if underway[0].carry is None:
+            self._check(int(scores.shape[-1]))
         carries = [one.carry or self._start(turn.context, place) for place, one in enumerate(underway)]
         running = [carry.beams.scores for carry in carries]
         every = found(scores, running, self.kept, turn.draw)
         shared = shares(scores, len(underway), self.num_beams)
         return [self._move(*each) for each in zip(underway, carries, every, shared, strict=True)]
+
+    def _check(self, vocabulary: int) -> None:
+        tokens = [edge.token for one in self.constraints if are_tries([one]) for edge in edges_of([one])]
+        if max(tokens, default=0) >= vocabulary:
+            raise ArgumentError(
+                f"`force_words_ids` and `constraints` must hold tokens below {vocabulary}, the size of the vocabulary, "
+                f"got {max(tokens)}. Take them from the model's own tokenizer."
+            )
 
     def replay(self, carry: ConstrainedCarry, ends: Ends, turns: Sequence[Told]) -> Move:
         """What turns that a loop made make of one sequence, as `replay_of_beams` has it."""
