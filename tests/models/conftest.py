@@ -13,6 +13,7 @@ import pytest
 
 from fabula.models.family import Family
 from fabula.quant.formats import StoredTensor
+from tests.equal.frameworks.doors import DOORS, REFERENCE, Door
 from tests.models import configurations, seq2seq_cases
 from tests.models.configurations import CASES, Case, read_parts
 
@@ -57,3 +58,24 @@ def parts(writing: Callable[[str], Written]) -> Callable[[str], tuple[Family, Ma
 def written(request: pytest.FixtureRequest, writing: Callable[[str], Written]) -> Written:
     """A small random model of each configuration."""
     return writing(request.param.name)
+
+
+@pytest.fixture(params=["jax", "tensorflow"])
+def door(request: pytest.FixtureRequest) -> Door:
+    """A framework that compiles; tests skip where it is absent."""
+    DOORS[request.param].require()
+    return DOORS[request.param]
+
+
+@pytest.fixture
+def both(door: Door, writing: Callable[[str], Written]) -> Callable[[str], tuple[Any, Any]]:
+    """name -> a small model in the framework, and the same in PyTorch."""
+
+    def load(name: str) -> tuple[Any, Any]:
+        directory = writing(name).directory
+        model = door.load(directory)
+        if door.backend == "tensorflow":
+            model.programs.xla = False  # of single steps; bursts are compiled
+        return model, REFERENCE.load(directory)
+
+    return load
