@@ -70,6 +70,8 @@ class TFCache:
         count = keys.shape[0]
         for index, group in enumerate(self.groups):
             own = [layer for layer in group.layers if layer < count]
+            if not own:
+                continue
             parts = (part if len(own) == count else tf.gather(part, own) for part in (keys, values))
             self.put(index, slots, *parts)
 

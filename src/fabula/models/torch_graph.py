@@ -42,6 +42,10 @@ class Graphs:
         self._lock = threading.Lock()
         self._warned = self._failed = False
 
+    def __reduce__(self) -> Any:
+        """A copy of a model captures graphs of its own."""
+        return Graphs, ()
+
     def over(self, frame: Any) -> OverCache | None:
         """Those over a frame's cache; None where steps are launched one by one.
 

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 
+from fabula.cache.blocks import BLOCK
 from fabula.cache.torch import TorchCache
 from fabula.errors import ArgumentError
 from fabula.ops.protocol import NO_TAPS, Activation, Taps
 from fabula.ops.specs import AttentionSpec, LayerSpec, RopeSpec
 from fabula.ops.torch_attention import added_mask, attend_group, position_bias
-from fabula.ops.torch_layout import Group, Layout
+from fabula.ops.torch_layout import Group, Layout, first_blocks
 from fabula.ops.torch_memory import MemoryLayout, attend_memories
 from fabula.ops.torch_rotation import Rotations
 
@@ -194,8 +196,8 @@ def _by_row(groups: Sequence[Group], weights: Sequence[Tensor], window: int | No
     """
     found = {}
     for group, part in zip(groups, weights, strict=True):
-        reach = group.reaches[window]
-        starts = [0] * group.rows if reach.tables is None else reach.keys[:, 0].tolist()
+        first = np.subtract(group.lengths, group.counts)
+        starts = (first_blocks(first, window) * BLOCK).tolist()
         for place, row in enumerate(group.order):
             own = part[place, :, : group.counts[place], : group.lengths[place] - starts[place]]
             found[row] = F.pad(own, (starts[place], 0))

@@ -176,12 +176,17 @@ def blocks_read(
     tables: np.ndarray, first: np.ndarray, lengths: np.ndarray, window: int | None
 ) -> tuple[np.ndarray, np.ndarray]:
     """The blocks that positions [first, length) of each row see, Int["R B"], and where the first begins, Int["R 1"]."""
-    begin = np.zeros_like(first) if window is None else np.maximum(0, first - window + 1) // BLOCK
+    begin = first_blocks(first, window)
     blocks = -(-lengths // BLOCK) - begin
     place = begin[:, None] + np.arange(int(blocks.max()))
     # Short rows repeat their last block, which nobody sees again: another row's could hold anything.
     own = np.minimum(place, (begin + blocks)[:, None] - 1)
     return np.take_along_axis(tables, own, 1), begin[:, None] * BLOCK
+
+
+def first_blocks(first: np.ndarray, window: int | None) -> np.ndarray:
+    """Int["R"]: the first of its blocks that a row reads whose first new position, Int["R"], is this."""
+    return np.zeros_like(first) if window is None else np.maximum(0, first - window + 1) // BLOCK
 
 
 def _restore(plans: list[_Plan], starts: np.ndarray, counts: np.ndarray) -> np.ndarray:
