@@ -28,7 +28,7 @@ from fabula.models.burst_shapes import Shaped, shaped, shaped_beams, shaped_text
 from fabula.models.jax_memory import own_memories, together
 from fabula.models.jax_pass import Program
 from fabula.models.jax_weights import Weights
-from fabula.models.memories import columns_of, joined
+from fabula.models.memories import Joined, columns_of, joined
 from fabula.ops.jax import OwnMemories
 from fabula.ops.protocol import Batch
 from fabula.ops.rectangles import bucket
@@ -58,9 +58,8 @@ class Bursts:
         alike = (form, bucket(rows.ends.shape[1]), columns_of(memories), cache.groups)
         burst = shaped(batch, form, rows, self._vocabulary, self._shapes(alike))
         leaves, rebuild = leaves_of(burst.closed)
-        program = self._program((*alike, *burst.tables.shape), partial(self._decoded, form, rebuild, burst.steps))
-        memory = own_memories(memories, len(burst.first))
-        found, new = program(weights, memory, _read(cache.state, burst), burst.first, leaves)
+        traced = partial(self._decoded, form, rebuild, burst.steps)
+        found, new = self._run(alike, burst, memories, cache, weights, leaves, traced)
         tokens, lengths, kept = jax.tree.map(np.asarray, found)
         made = (lengths - burst.closed.lengths).repeat(form.each)
         cache.state = _stored(cache.state, new, burst.slots(made, cache.nowhere))
@@ -74,9 +73,8 @@ class Bursts:
         alike = (form, bucket(beams.rows.ends.shape[1]), columns_of(memories), cache.groups)
         burst = shaped_beams(batch, form, beams, self._vocabulary, self._shapes(alike))
         leaves, rebuild = beam_leaves_of(burst.closed)
-        program = self._program((*alike, *burst.tables.shape), partial(self._searched, form, rebuild, burst.steps))
-        memory = own_memories(memories, len(burst.first))
-        found, new = program(weights, memory, _read(cache.state, burst), burst.first, leaves)
+        traced = partial(self._searched, form, rebuild, burst.steps)
+        found, new = self._run(alike, burst, memories, cache, weights, leaves, traced)
         found = found.on_host(np.asarray)
         cache.state = _stored(cache.state, new, burst.slots(found.turns.repeat(form.beams), cache.nowhere))
         return made_by(form, found, len(beams.hasty))
@@ -89,9 +87,8 @@ class Bursts:
         alike = (form, bucket(texts.rows.ends.shape[1]), columns_of(memories), cache.groups)
         burst = shaped_texts(batch, form, texts, self._vocabulary, self._shapes(alike))
         leaves, rebuild = text_leaves_of(burst.closed)
-        program = self._program((*alike, *burst.tables.shape), partial(self._settled, form, rebuild, burst.steps))
-        memory = own_memories(memories, len(burst.first))
-        found, new = program(weights, memory, _read(cache.state, burst), burst.first, leaves)
+        traced = partial(self._settled, form, rebuild, burst.steps)
+        found, new = self._run(alike, burst, memories, cache, weights, leaves, traced)
         found = jax.tree.map(np.asarray, found)
         made = (found.lengths - burst.closed.rows.lengths).repeat(form.width)
         cache.state = _stored(cache.state, new, burst.slots(made, cache.nowhere)[:: form.width])
@@ -104,6 +101,22 @@ class Bursts:
     def _shapes(self, alike: Alike) -> Iterator[tuple[int, int]]:
         """Of the loops that are compiled for such rows."""
         return (key[4:] for key in self.compiled if key[:4] == alike)
+
+    def _run(
+        self,
+        alike: Alike,
+        burst: Shaped[Any],
+        memories: Joined | None,
+        cache: JaxCache,
+        weights: Weights,
+        leaves: Sequence[np.ndarray],
+        traced: Callable[..., Any],
+    ) -> tuple[Any, State]:
+        """What the loop found, and the keys and values of its rows' new positions."""
+        program = self._program((*alike, *burst.tables.shape), traced)
+        memory = own_memories(memories, len(burst.first))
+        found: tuple[Any, State] = program(weights, memory, _read(cache.state, burst), burst.first, leaves)
+        return found
 
     def _program(self, key: Key, traced: Callable[..., Any]) -> Callable[..., Any]:
         """The loop of a key; the one that was not used for longest makes room for a new one."""
