@@ -24,8 +24,8 @@ import torch
 import transformers
 
 import fabula
-from fabula.models.config import ModelConfig
-from fabula.models.families import family_for
+from fabula.models.families.config import ModelConfig
+from fabula.models.families.table import family_for
 from fabula.models.torch import TorchCausalLM
 
 SHAPES = {

@@ -31,9 +31,9 @@ import torch
 from safetensors.numpy import save_file
 
 from fabula import AutoModelForCausalLM
-from fabula.models.config import ModelConfig
-from fabula.models.families import family_for
-from fabula.models.weights import placed_entries
+from fabula.models.families.config import ModelConfig
+from fabula.models.families.table import family_for
+from fabula.models.weights.table import placed_entries
 
 PEER = Path(__file__).with_name("strategies_transformers.py")
 PROMPT = 32  # tokens

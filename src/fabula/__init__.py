@@ -65,7 +65,7 @@ _EXPORTS = {
         "TFAutoModelForCausalLM",
         "TFAutoModelForSeq2SeqLM",
     ),
-    "models.config": ("ModelConfig",),
+    "models.families.config": ("ModelConfig",),
     "pipelines.tasks": ("pipeline",),
     "pipelines.text2text_generation": ("Text2TextGenerationPipeline",),
     "pipelines.text_generation": ("TextGenerationPipeline",),
@@ -172,7 +172,7 @@ if TYPE_CHECKING:  # the same table, for type checkers and editors
     from fabula.hub.auto import FlaxAutoModelForSeq2SeqLM as FlaxAutoModelForSeq2SeqLM
     from fabula.hub.auto import TFAutoModelForCausalLM as TFAutoModelForCausalLM
     from fabula.hub.auto import TFAutoModelForSeq2SeqLM as TFAutoModelForSeq2SeqLM
-    from fabula.models.config import ModelConfig as ModelConfig
+    from fabula.models.families.config import ModelConfig as ModelConfig
     from fabula.pipelines.tasks import pipeline as pipeline
     from fabula.pipelines.text2text_generation import Text2TextGenerationPipeline as Text2TextGenerationPipeline
     from fabula.pipelines.text_generation import TextGenerationPipeline as TextGenerationPipeline

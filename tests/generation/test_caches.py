@@ -10,7 +10,7 @@ from fabula.cache.blocks import BLOCK  # noqa: E402
 from fabula.cache.kinds import CacheKind  # noqa: E402
 from fabula.engine.engine import Engine  # noqa: E402
 from fabula.errors import ArgumentError, NotSupportedError  # noqa: E402
-from fabula.models.storage_kinds import kind_there  # noqa: E402
+from fabula.models.passes.storage_kinds import kind_there  # noqa: E402
 from fabula.testing.tiny_model import write_tiny_model  # noqa: E402
 from tests.equal.frameworks.doors import DOORS, REFERENCE  # noqa: E402
 

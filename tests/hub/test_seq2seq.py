@@ -12,7 +12,7 @@ from fabula import AutoConfig, AutoModelForCausalLM, AutoModelForSeq2SeqLM
 from fabula.errors import ArgumentError, ModelFileError, NotSupportedError
 from fabula.testing.tiny_model import write_tiny_model
 from tests.models.configurations import Case
-from tests.models.seq2seq_cases import CASES, SMALL_T5, write
+from tests.models.encoders.cases import CASES, SMALL_T5, write
 
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")

@@ -10,9 +10,9 @@ from typing import Any
 
 import numpy as np
 
-from fabula.models.config import ModelConfig
-from fabula.models.families import family_for
-from fabula.models.family import Family
+from fabula.models.families.config import ModelConfig
+from fabula.models.families.family import Family
+from fabula.models.families.table import family_for
 from fabula.quant.formats import StoredTensor
 
 SMALL = {

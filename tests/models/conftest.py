@@ -11,11 +11,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from fabula.models.family import Family
+from fabula.models.families.family import Family
 from fabula.quant.formats import StoredTensor
 from tests.equal.frameworks.doors import DOORS, REFERENCE, Door
-from tests.models import configurations, seq2seq_cases
+from tests.models import configurations
 from tests.models.configurations import CASES, Case, read_parts
+from tests.models.encoders import cases as seq2seq_cases
 
 
 @dataclass(frozen=True)

@@ -12,9 +12,9 @@ from fabula import FlaxAutoModelForCausalLM, FlaxAutoModelForSeq2SeqLM  # noqa: 
 from fabula.cache.blocks import BLOCK  # noqa: E402
 from fabula.cache.groups import layer_groups  # noqa: E402
 from fabula.cache.jax import JaxCache  # noqa: E402
-from fabula.models.jax_pass import Rows  # noqa: E402
+from fabula.models.passes.jax import Rows  # noqa: E402
 from fabula.testing.tiny_model import write_tiny_model  # noqa: E402
-from tests.models.seq2seq_cases import AFTER, IDS  # noqa: E402
+from tests.models.encoders.cases import AFTER, IDS  # noqa: E402
 
 
 def test_lengths_and_rows_of_one_bucket_are_compiled_once(tmp_path):

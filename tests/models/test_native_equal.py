@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from fabula.models.native_weights import placed_tensors
+from fabula.models.weights.native import placed_tensors
 from fabula.ops.native import NativeModel, native_library
 from tests.models.configurations import read_family, read_tensors
 from tests.models.steps import CHUNKS, relative_error, stepped_logits

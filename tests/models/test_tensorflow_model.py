@@ -11,7 +11,7 @@ tf = pytest.importorskip("tensorflow")
 
 from fabula import AutoModelForCausalLM, AutoTokenizer, TFAutoModelForCausalLM  # noqa: E402
 from fabula.errors import ArgumentError, ContextLengthError, MissingDependencyError, NotSupportedError  # noqa: E402
-from fabula.models import tensorflow_pass  # noqa: E402  # needs tensorflow
+from fabula.models.passes import tensorflow as tensorflow_pass  # noqa: E402  # needs tensorflow
 from fabula.models.tensorflow import TFCausalLM  # noqa: E402
 from fabula.ops.periods import Period  # noqa: E402
 

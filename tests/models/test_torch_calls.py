@@ -11,11 +11,11 @@ import pytest
 torch = pytest.importorskip("torch")
 
 from fabula.errors import ArgumentError, ContextLengthError, ModelFileError, NotSupportedError  # noqa: E402
-from fabula.models.config import ModelConfig  # noqa: E402
-from fabula.models.families import family_for  # noqa: E402
+from fabula.models.families.config import ModelConfig  # noqa: E402
+from fabula.models.families.table import family_for  # noqa: E402
 from fabula.models.torch import TorchCausalLM  # noqa: E402
-from fabula.models.torch_weights import to_tensor  # noqa: E402
-from fabula.models.weights import placed_entries  # noqa: E402
+from fabula.models.weights.table import placed_entries  # noqa: E402
+from fabula.models.weights.torch import to_tensor  # noqa: E402
 from fabula.ops.protocol import Taps  # noqa: E402
 from fabula.quant.formats import StoredTensor, quantize  # noqa: E402
 from tests.models.configurations import GPT2, SMALL, stored  # noqa: E402

@@ -96,9 +96,9 @@ def test_embedded_ids_give_what_the_ids_give(pair):
 
 
 def test_dropout_that_is_not_applied_is_announced():
-    from fabula.models.config import ModelConfig
-    from fabula.models.families import family_for
-    from fabula.models.weights import placed_entries
+    from fabula.models.families.config import ModelConfig
+    from fabula.models.families.table import family_for
+    from fabula.models.weights.table import placed_entries
 
     config = ModelConfig(model_type="gpt2", n_embd=8, n_head=2, n_layer=1, vocab_size=7, n_positions=4, resid_pdrop=0.1)
     family = family_for(config)

@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 
 from fabula.kernels.library import Library, load_library
-from fabula.models.config import ModelConfig
-from fabula.models.families import family_for
-from fabula.models.native_weights import placed_tensors
+from fabula.models.families.config import ModelConfig
+from fabula.models.families.table import family_for
+from fabula.models.weights.native import placed_tensors
 from fabula.ops.native import NativeModel
 from fabula.ops.protocol import Batch
 from fabula.quant.formats import StoredTensor, quantize, stored

@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 
 from fabula.errors import ArgumentError
-from fabula.models.config import ModelConfig
-from fabula.models.families import family_for
-from fabula.models.native_weights import placed_tensors
-from fabula.models.weights import all_entries
+from fabula.models.families.config import ModelConfig
+from fabula.models.families.table import family_for
+from fabula.models.weights.native import placed_tensors
+from fabula.models.weights.table import all_entries
 from fabula.ops.native_seq2seq import POSITIONS, NativeSeq2Seq
 from fabula.quant.formats import stored
 from tests.ops.native_cases import ISAS, as_format, library_with, make_batch, relative_error, run_one

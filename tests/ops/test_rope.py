@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from fabula.models.config import ModelConfig
+from fabula.models.families.config import ModelConfig
 from fabula.ops.rope import rope_spec
 
 SCALINGS = {

@@ -15,8 +15,8 @@ BATCH = make_batch([TOKENS[:13], TOKENS[13:20]], [0, 0], [[0], [1]], [4, 12, 19]
 def torch_model(name: str):
     """The same weights as `small_model(name)` in PyTorch."""
     pytest.importorskip("torch")
-    from fabula.models.config import ModelConfig
-    from fabula.models.families import family_for
+    from fabula.models.families.config import ModelConfig
+    from fabula.models.families.table import family_for
     from fabula.models.torch import TorchCausalLM
     from fabula.quant.formats import stored
     from fabula.testing.tiny_model import random_weights

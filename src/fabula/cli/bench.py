@@ -22,9 +22,9 @@ from fabula.cli.source_flags import add_model_flags, check_positive, model_setti
 from fabula.cli.terminal import note
 from fabula.errors import ArgumentError
 from fabula.hub.checkpoint import Checkpoint
-from fabula.models.config import ModelConfig
-from fabula.models.families import family_for
-from fabula.models.native_weights import placed_tensors
+from fabula.models.families.config import ModelConfig
+from fabula.models.families.table import family_for
+from fabula.models.weights.native import placed_tensors
 
 SINGLE = "decode 1 row"  # always measured: what only our side has is told of it
 CHOICES = tuple(work.name for work in works(quick=False))

@@ -8,9 +8,9 @@ from collections.abc import Collection
 from typing import Any
 
 from fabula.hub.checkpoint import Checkpoint
-from fabula.models.config import ModelConfig
-from fabula.models.families import family_for
-from fabula.models.family import Family
+from fabula.models.families.config import ModelConfig
+from fabula.models.families.family import Family
+from fabula.models.families.table import family_for
 
 
 def model_facts(checkpoint: Checkpoint) -> dict[str, Any]:

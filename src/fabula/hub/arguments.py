@@ -11,7 +11,7 @@ from typing import Any, Literal, cast
 from fabula.errors import ArgumentError, NotSupportedError, UnknownArgumentError
 from fabula.hub.device_maps import SPREADS, read_device, read_max_memory, read_modules
 from fabula.hub.source_options import SourceOptions
-from fabula.models.spreading import Spread
+from fabula.models.placement.spreading import Spread
 
 Backend = Literal["native", "torch", "jax", "tensorflow"]
 _BACKENDS: tuple[Backend, ...] = ("native", "torch", "jax", "tensorflow")

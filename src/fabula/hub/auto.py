@@ -13,7 +13,7 @@ from fabula.hub.load import check_kind, load_model
 from fabula.hub.open import open_checkpoint, open_config, open_tokenizer
 from fabula.hub.source_options import SourceOptions
 from fabula.hub.vocabulary import check_vocabulary, directory_vocabulary
-from fabula.models.config import ModelConfig
+from fabula.models.families.config import ModelConfig
 from fabula.text.tokenizer import Tokenizer
 
 Source = str | PathLike[str]

@@ -10,7 +10,7 @@ from types import MappingProxyType
 from typing import Any
 
 from fabula.errors import MissingDependencyError
-from fabula.models.family import EncoderDecoder, Family
+from fabula.models.families.family import EncoderDecoder, Family
 
 __all__ = ["BACKENDS", "Backend", "backend_for", "check_installed"]
 
@@ -28,7 +28,7 @@ class Backend:
     @property
     def devices(self) -> Any:
         """The module that knows where it computes: best_device() -> name, and check_device(name)."""
-        return importlib.import_module(f"fabula.models.{self.name}_devices")
+        return importlib.import_module(f"fabula.models.placement.{self.name}")
 
     def model_class(self, family: Family) -> Any:
         """What computes the family."""
@@ -40,14 +40,14 @@ BACKENDS: Mapping[str, Backend] = MappingProxyType(
     {
         one.name: one
         for one in (
-            Backend("torch", "PyTorch", ("torch",), ("torch", "TorchCausalLM"), ("torch_seq2seq", "TorchSeq2SeqLM")),
-            Backend("jax", "JAX and Flax", ("jax", "flax"), ("jax", "JaxCausalLM"), ("jax_seq2seq", "JaxSeq2SeqLM")),
+            Backend("torch", "PyTorch", ("torch",), ("torch", "TorchCausalLM"), ("encoders.torch", "TorchSeq2SeqLM")),
+            Backend("jax", "JAX and Flax", ("jax", "flax"), ("jax", "JaxCausalLM"), ("encoders.jax", "JaxSeq2SeqLM")),
             Backend(
                 "tensorflow",
                 "TensorFlow",
                 ("tensorflow",),
                 ("tensorflow", "TFCausalLM"),
-                ("tensorflow_seq2seq", "TFSeq2SeqLM"),
+                ("encoders.tensorflow", "TFSeq2SeqLM"),
             ),
         )
     }

@@ -14,12 +14,12 @@ from fabula.hub.checkpoint import Checkpoint
 from fabula.hub.placing import backend_of, device_of, places_in
 from fabula.hub.progress import late_bar
 from fabula.hub.vocabulary import check_vocabulary
-from fabula.models.config import ModelConfig
-from fabula.models.families import family_class, family_for
-from fabula.models.family import EncoderDecoder, Family
+from fabula.models.encoders.native import NativeSeq2SeqLM
+from fabula.models.families.config import ModelConfig
+from fabula.models.families.family import EncoderDecoder, Family
+from fabula.models.families.table import family_class, family_for
 from fabula.models.native import NativeCausalLM
-from fabula.models.native_seq2seq import NativeSeq2SeqLM
-from fabula.models.rounding import RoundedTensors
+from fabula.models.weights.rounding import RoundedTensors
 from fabula.ops.native_weights import Precision
 from fabula.quant.convert import FLOATS, ConvertedTensors
 from fabula.quant.formats import StoredTensor

@@ -9,10 +9,10 @@ from math import prod
 from fabula.errors import ArgumentError, NotSupportedError
 from fabula.hub.arguments import LoadOptions
 from fabula.hub.backends import BACKENDS, check_installed
-from fabula.models.family import Family
-from fabula.models.placement import parts_of, places_of
-from fabula.models.spreading import spread_parts
-from fabula.models.weights import all_entries, stored_name, stored_names
+from fabula.models.families.family import Family
+from fabula.models.placement.maps import parts_of, places_of
+from fabula.models.placement.spreading import spread_parts
+from fabula.models.weights.table import all_entries, stored_name, stored_names
 from fabula.quant.formats import StoredTensor
 
 __all__ = ["backend_of", "device_of", "places_in"]

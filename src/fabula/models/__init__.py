@@ -1,1 +1,1 @@
-"""Models: one file a family, written over the operations, and one file a backend that runs them."""
+"""Models: the doors, one file a backend that runs families, above the rooms that they stand on."""

@@ -22,18 +22,18 @@ from fabula.decoding.closed_contrastive import ClosedTexts, ContrastiveForm, Set
 from fabula.decoding.closed_record import Gained
 from fabula.generation.jax_mixin import FlaxGenerationMixin
 from fabula.generation.settings.config import GenerationConfig
-from fabula.models.family import Family, Stack
-from fabula.models.jax_burst import Bursts
-from fabula.models.jax_devices import device_named
-from fabula.models.jax_pass import Program
-from fabula.models.jax_rectangle import Rectangle, forward_rectangle
-from fabula.models.jax_save import save_model
-from fabula.models.jax_sharding import Settled, cache_sharding, field_sharding
-from fabula.models.jax_step import step
-from fabula.models.jax_weights import Field, Plan, Weights, jax_dtype, plan_of, present_in, read_field
-from fabula.models.saving import refuse_settings
-from fabula.models.storage_kinds import kind_there
-from fabula.models.weights import EMBEDDINGS
+from fabula.models.bursts.jax import Bursts
+from fabula.models.families.family import Family, Stack
+from fabula.models.passes.jax import Program
+from fabula.models.passes.jax_rectangle import Rectangle, forward_rectangle
+from fabula.models.passes.jax_step import step
+from fabula.models.passes.storage_kinds import kind_there
+from fabula.models.placement.jax import device_named
+from fabula.models.placement.jax_sharding import Settled, cache_sharding, field_sharding
+from fabula.models.weights.jax import Field, Plan, Weights, jax_dtype, plan_of, present_in, read_field
+from fabula.models.weights.jax_saving import save_model
+from fabula.models.weights.saving import refuse_settings
+from fabula.models.weights.table import EMBEDDINGS
 from fabula.ops.layer_groups import groups_of
 from fabula.ops.protocol import NO_TAPS, Batch, Forward, Taps
 from fabula.ops.specs import LayerSpec

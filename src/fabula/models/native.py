@@ -23,16 +23,16 @@ from fabula.errors import AbsentAttributeError, ArgumentError, NotSupportedError
 from fabula.generation.mixin import GenerationMixin
 from fabula.generation.prompts.rows import check_room, host_array, host_mask, read_ids
 from fabula.generation.settings.config import GenerationConfig
-from fabula.models import saving
-from fabula.models.family import Family
+from fabula.models.families.family import Family
 from fabula.models.native_refusals import MODULE_METHODS, check_coded, refuse
-from fabula.models.native_weights import placed_tensors
-from fabula.models.output import CausalLMOutput
-from fabula.models.past import Past, check_past, written_past
-from fabula.models.place import Place
-from fabula.models.rectangle import column_mask, ragged_batch
-from fabula.models.rounding import RoundedTensors
-from fabula.models.weights import count_numbers
+from fabula.models.passes.output import CausalLMOutput
+from fabula.models.passes.past import Past, check_past, written_past
+from fabula.models.passes.rectangle import column_mask, ragged_batch
+from fabula.models.placement.place import Place
+from fabula.models.weights import saving
+from fabula.models.weights.native import placed_tensors
+from fabula.models.weights.rounding import RoundedTensors
+from fabula.models.weights.table import count_numbers
 from fabula.ops.native import NativeModel, Placed, native_library
 from fabula.ops.native_weights import Precision
 from fabula.ops.protocol import NO_TAPS, Batch, Forward, Taps

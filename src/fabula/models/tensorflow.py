@@ -20,17 +20,17 @@ from fabula.decoding.closed_record import Gained
 from fabula.decoding.plain_rows import Sampler
 from fabula.generation.settings.config import GenerationConfig
 from fabula.generation.tensorflow_mixin import TFGenerationMixin
-from fabula.models import saving
-from fabula.models.family import Family
-from fabula.models.storage_kinds import kind_there
-from fabula.models.tensorflow_burst import Bursts
-from fabula.models.tensorflow_devices import best_device
-from fabula.models.tensorflow_pass import Programs
-from fabula.models.tensorflow_rectangle import Rectangle, forward_rectangle
-from fabula.models.tensorflow_sampler import tensorflow_sampler
-from fabula.models.tensorflow_step import run_step
-from fabula.models.tensorflow_weights import StoredWeights, Weights, read_weights, tensorflow_dtype
-from fabula.models.weights import count_numbers
+from fabula.models.bursts.tensorflow import Bursts
+from fabula.models.bursts.tensorflow_sampler import tensorflow_sampler
+from fabula.models.families.family import Family
+from fabula.models.passes.storage_kinds import kind_there
+from fabula.models.passes.tensorflow import Programs
+from fabula.models.passes.tensorflow_rectangle import Rectangle, forward_rectangle
+from fabula.models.passes.tensorflow_step import run_step
+from fabula.models.placement.tensorflow import best_device
+from fabula.models.weights import saving
+from fabula.models.weights.table import count_numbers
+from fabula.models.weights.tensorflow import StoredWeights, Weights, read_weights, tensorflow_dtype
 from fabula.ops.layer_groups import groups_of
 from fabula.ops.protocol import NO_TAPS, Batch, Forward, Taps
 from fabula.quant.formats import StoredTensor

@@ -23,21 +23,19 @@ from fabula.decoding.plain_rows import Sampler
 from fabula.decoding.recipe import Recipe
 from fabula.generation.mixin import GenerationMixin
 from fabula.generation.settings.config import GenerationConfig
-from fabula.models.family import Family, Stack
-from fabula.models.past import Past, written_past
-from fabula.models.placement import device_map_of
-from fabula.models.rounding import RoundedTensors, Rounding
-from fabula.models.saving import refuse_settings
-from fabula.models.torch_beams import run_beams
-from fabula.models.torch_burst import run_burst
-from fabula.models.torch_compiled import Compiled
-from fabula.models.torch_graph import Graphs
-from fabula.models.torch_pass import Inputs, Weights, compute, head
-from fabula.models.torch_rectangle import Rectangle, forward_rectangle
-from fabula.models.torch_sampler import torch_sampler
-from fabula.models.torch_save import save_model
-from fabula.models.torch_weights import to_tensor, torch_dtype
-from fabula.models.weights import (
+from fabula.models.bursts.torch import run_burst
+from fabula.models.bursts.torch_beams import run_beams
+from fabula.models.bursts.torch_compiled import Compiled
+from fabula.models.bursts.torch_graph import Graphs
+from fabula.models.bursts.torch_sampler import torch_sampler
+from fabula.models.families.family import Family, Stack
+from fabula.models.passes.past import Past, written_past
+from fabula.models.passes.torch import Inputs, Weights, compute, head
+from fabula.models.passes.torch_rectangle import Rectangle, forward_rectangle
+from fabula.models.placement.maps import device_map_of
+from fabula.models.weights.rounding import RoundedTensors, Rounding
+from fabula.models.weights.saving import refuse_settings
+from fabula.models.weights.table import (
     EMBEDDINGS,
     all_entries,
     find_tensor,
@@ -45,6 +43,8 @@ from fabula.models.weights import (
     served_by_another,
     stored_name,
 )
+from fabula.models.weights.torch import to_tensor, torch_dtype
+from fabula.models.weights.torch_saving import save_model
 from fabula.ops.protocol import NO_TAPS, Batch, Forward, Taps
 from fabula.ops.torch_rotation import Rotations
 from fabula.quant.formats import StoredTensor

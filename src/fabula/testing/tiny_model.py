@@ -10,9 +10,9 @@ import numpy as np
 from safetensors.numpy import save_file
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 
-from fabula.models.config import ModelConfig
-from fabula.models.families import family_for
-from fabula.models.weights import placed_entries
+from fabula.models.families.config import ModelConfig
+from fabula.models.families.table import family_for
+from fabula.models.weights.table import placed_entries
 
 SPECIAL = ("<|end|>", "<|begin|>", "<|pad|>")  # the ids after the 256 bytes
 TEMPLATE = (

@@ -11,10 +11,10 @@ from zlib import crc32
 import numpy as np
 from safetensors.numpy import save_file
 
-from fabula.models.config import ModelConfig
-from fabula.models.families import family_for
-from fabula.models.family import Entry
-from fabula.models.weights import all_entries
+from fabula.models.families.config import ModelConfig
+from fabula.models.families.family import Entry
+from fabula.models.families.table import family_for
+from fabula.models.weights.table import all_entries
 
 VOCABULARY = 61
 TOKENS = {"bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 0}

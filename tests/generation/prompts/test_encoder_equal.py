@@ -11,7 +11,7 @@ pytest.importorskip("transformers")
 import fabula  # noqa: E402
 from fabula import AutoModelForSeq2SeqLM  # noqa: E402
 from fabula.errors import ArgumentError  # noqa: E402
-from tests.models.seq2seq_cases import CASES, write  # noqa: E402
+from tests.models.encoders.cases import CASES, write  # noqa: E402
 
 BACKENDS = {0: "native", 1: "torch", 3: "torch", 4: "native"}
 

@@ -1,0 +1,1 @@
+"""Models with an encoder: one file a backend, beside what they share."""
