@@ -44,7 +44,7 @@ def model_config(file: GgufFile) -> dict[str, Any]:
 
 def generation_config(config: Mapping[str, Any]) -> dict[str, Any]:
     """What generation_config.json would hold: the special tokens."""
-    names = ("bos_token_id", "eos_token_id", "pad_token_id")
+    names = ("bos_token_id", "eos_token_id", "pad_token_id", "decoder_start_token_id")
     return {name: config[name] for name in names if config.get(name) is not None}
 
 
@@ -83,16 +83,18 @@ def _outer(file: GgufFile, keys: Keys, class_name: str) -> dict[str, Any]:
     }
 
 
-def _decoder(file: GgufFile, keys: Keys, class_name: str) -> dict[str, Any]:
-    """What Llama and its relatives have."""
-    heads, width, positions = (
-        keys.size("attention.head_count"),
-        keys.size("embedding_length"),
-        keys.size("context_length"),
-    )
+def _heads(keys: Keys) -> tuple[int, int, int]:
+    """The model's width, its heads, and the width of each, for queries, keys and values."""
+    width, heads = keys.size("embedding_length"), keys.size("attention.head_count")
     head_dim = keys.size("attention.key_length", width // heads)
     if keys.size("attention.value_length", head_dim) != head_dim:
         keys.refuse(keys.name("attention.value_length"), f"the keys' {head_dim}", keys.size("attention.value_length"))
+    return width, heads, head_dim
+
+
+def _decoder(file: GgufFile, keys: Keys, class_name: str) -> dict[str, Any]:
+    """What Llama and its relatives have."""
+    (width, heads, head_dim), positions = _heads(keys), keys.size("context_length")
     return {
         **_outer(file, keys, class_name),
         "hidden_size": width,
@@ -163,6 +165,39 @@ def _gpt2(file: GgufFile, keys: Keys) -> dict[str, Any]:
     }
 
 
+def _t5(file: GgufFile, keys: Keys) -> dict[str, Any]:
+    """Versions 1.0 and 1.1, which gates tell apart, and mT5, which is as 1.1.
+
+    Where the head is the table, as in 1.0, scores are scaled as in transformers; llama.cpp leaves them as they are.
+    """
+    if any(f"{side}.blk.1.attn_rel_b.weight" in file.tensors for side in ("enc", "dec")):
+        raise NotSupportedError(
+            f"{file.path}: tensor 'enc.blk.1.attn_rel_b.weight' must be absent: models whose layers have each a bias "
+            "of their own (UMT5) are not supported."
+        )
+    outer, layers = _outer(file, keys, "T5ForConditionalGeneration"), keys.size("block_count")
+    width, heads, head_dim = _heads(keys)
+    start = keys.own_token("decoder_start_token_id", outer["vocab_size"])
+    return {
+        "model_type": "t5",
+        **outer,
+        "is_encoder_decoder": True,
+        "decoder_start_token_id": outer["pad_token_id"] if start is None else start,
+        "d_model": width,
+        "d_kv": head_dim,
+        "d_ff": keys.size("feed_forward_length"),
+        "num_layers": layers,
+        "num_decoder_layers": keys.size("decoder_block_count", layers),
+        "num_heads": heads,
+        "n_positions": keys.size("context_length"),
+        "relative_attention_num_buckets": keys.size("attention.relative_buckets_count"),
+        "layer_norm_epsilon": keys.number(
+            "attention.layer_norm_rms_epsilon", keys.number("attention.layer_norm_epsilon", 1e-6)
+        ),
+        "feed_forward_proj": "gated-gelu" if "enc.blk.0.ffn_gate.weight" in file.tensors else "relu",
+    }
+
+
 ARCHITECTURES: Mapping[str, Callable[[GgufFile, Keys], dict[str, Any]]] = MappingProxyType(
-    {"llama": _llama, "qwen2": _qwen2, "qwen3": _qwen3, "gemma3": _gemma3, "gpt2": _gpt2}
+    {"llama": _llama, "qwen2": _qwen2, "qwen3": _qwen3, "gemma3": _gemma3, "gpt2": _gpt2, "t5": _t5}
 )

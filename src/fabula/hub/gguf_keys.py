@@ -66,7 +66,13 @@ class Keys:
 
     def token(self, key: str, vocabulary: int) -> int | None:
         """A token id under "tokenizer.ggml."; None where it is absent or set to "none" (all bits)."""
-        name = f"tokenizer.ggml.{key}"
+        return self._token(f"tokenizer.ggml.{key}", vocabulary)
+
+    def own_token(self, key: str, vocabulary: int) -> int | None:
+        """The same under the architecture's name."""
+        return self._token(self.name(key), vocabulary)
+
+    def _token(self, name: str, vocabulary: int) -> int | None:
         value = self.metadata.get(name)
         if value is None or value in (-1, 0xFFFFFFFF):
             return None

@@ -16,9 +16,9 @@ from fabula.quant.formats import StoredTensor, stored
 from fabula.quant.lazy import LazyTensors
 
 Layout = Callable[[StoredTensor, Mapping[str, Any]], StoredTensor]  # a tensor of the file and the configuration
-LAYER = re.compile(r"blk\.(0|[1-9][0-9]{0,4})\.([a-z_]+)\.(weight|bias)")
-OUTER = re.compile(r"([a-z_]+)\.(weight|bias)")
-DERIVED = ("rope_freqs.weight",)  # read by gguf_rope; no weight of the model
+NAME = re.compile(r"((?:enc\.|dec\.)?)(?:blk\.(0|[1-9][0-9]{0,4})\.)?([a-z_]+)\.(weight|bias)")
+# The first is read by gguf_rope; the other lies in old T5 checkpoints, and nobody ever read it.
+NO_WEIGHTS = ("rope_freqs.weight", "dec.blk.0.cross_attn_rel_b.weight")
 
 
 def as_stored(tensor: StoredTensor, config: Mapping[str, Any]) -> StoredTensor:
@@ -57,7 +57,7 @@ class Names:
 
     outer: Mapping[str, str]
     layer: Mapping[str, str]
-    prefix: str  # of a layer's tensors, with "{}" for its number
+    prefix: str  # of a layer's tensors; "{}", here or in their names, is its number
     layouts: Mapping[str, Layout] = field(default_factory=dict)  # by GGUF's stem
 
 
@@ -97,8 +97,41 @@ _GPT2_LAYER = {
     "ffn_down": "mlp.c_proj",
 }
 _DECODER = "model.layers.{}."
+_T5_OUTER = {
+    "token_embd": "shared",
+    "enc.output_norm": "encoder.final_layer_norm",
+    "dec.output_norm": "decoder.final_layer_norm",
+    "output": "lm_head",
+}
 _LLAMA_LAYOUTS = {"attn_q": heads_in_halves("num_attention_heads"), "attn_k": heads_in_halves("num_key_value_heads")}
 _GPT2_LAYOUTS = dict.fromkeys(("attn_qkv", "attn_output", "ffn_up", "ffn_down"), transpose)
+
+
+def _t5_attention(stem: str, place: str, name: str) -> dict[str, str]:
+    """One attention of a layer and its norm."""
+    parts = {**{f"{stem}_{part}": f"{name}.{part}" for part in "qkvo"}, f"{stem}_norm": "layer_norm"}
+    return {gguf: f"{place}.{part}" for gguf, part in parts.items()}
+
+
+def _t5_side(gguf: str, side: str, parts: int) -> dict[str, str]:
+    """A layer of the encoder or the decoder, whose last of so many parts is the gated one."""
+    first, last = (f"{side}.block.{{}}.layer.{part}" for part in (0, parts - 1))
+    names = {
+        **_t5_attention("attn", first, "SelfAttention"),
+        "attn_rel_b": f"{first}.SelfAttention.relative_attention_bias",
+        "ffn_norm": f"{last}.layer_norm",
+        "ffn_gate": f"{last}.DenseReluDense.wi_0",
+        "ffn_up": f"{last}.DenseReluDense.wi_1",
+        "ffn_down": f"{last}.DenseReluDense.wo",
+    }
+    return {f"{gguf}.{stem}": name for stem, name in names.items()}
+
+
+_T5_LAYER = {
+    **_t5_side("enc", "encoder", 2),
+    **_t5_side("dec", "decoder", 3),
+    **_t5_attention("dec.cross_attn", "decoder.block.{}.layer.1", "EncDecAttention"),
+}
 
 NAMES: Mapping[str, Names] = MappingProxyType(
     {
@@ -107,8 +140,17 @@ NAMES: Mapping[str, Names] = MappingProxyType(
         "qwen3": Names(_OUTER, {**_LAYER, **_HEAD_NORMS}, _DECODER),
         "gemma3": Names(_OUTER, _GEMMA3, _DECODER, dict.fromkeys((*_GEMMA3_NORMS, "post_ffw_norm"), less_one)),
         "gpt2": Names(_GPT2_OUTER, _GPT2_LAYER, "transformer.h.{}.", _GPT2_LAYOUTS),
+        "t5": Names(_T5_OUTER, _T5_LAYER, ""),
     }
 )
+
+
+def names_for(architecture: str, config: Mapping[str, Any]) -> Names:
+    """An architecture's; T5 without gates calls its one matrix otherwise."""
+    names = NAMES[architecture]
+    if config.get("feed_forward_proj") != "relu":
+        return names
+    return replace(names, layer={gguf: name.replace(".wi_1", ".wi") for gguf, name in names.layer.items()})
 
 
 class GgufTensors(LazyTensors):
@@ -116,11 +158,12 @@ class GgufTensors(LazyTensors):
 
     def __init__(self, file: GgufFile, architecture: str, config: Mapping[str, Any]) -> None:
         self._config = config
+        names = names_for(architecture, config)
         self._places = {
             name: (tensor, layout)
             for tensor in file.tensors.values()
-            if tensor.name not in DERIVED
-            for name, layout in [_place(file, NAMES[architecture], tensor)]
+            if tensor.name not in NO_WEIGHTS
+            for name, layout in [_place(file, names, tensor)]
         }
         super().__init__(self._places)
 
@@ -131,17 +174,14 @@ class GgufTensors(LazyTensors):
 
 def _place(file: GgufFile, names: Names, tensor: GgufTensor) -> tuple[str, Layout]:
     """A tensor's name in a Hugging Face checkpoint, and the layout it needs there."""
-    if match := OUTER.fullmatch(tensor.name):
-        stem, kind = match.groups()
-        name = names.outer.get(stem)
-    elif match := LAYER.fullmatch(tensor.name):
-        number, stem, kind = match.groups()
-        name = names.prefix.format(number) + names.layer[stem] if stem in names.layer else None
-    else:
-        name = None
+    match = NAME.fullmatch(tensor.name)
+    side, number, stem, kind = match.groups() if match else ("", None, "", "")
+    place = side + stem
+    name = names.outer.get(place) if number is None else names.layer.get(place)
     if name is None:
         raise ModelFileError(
             f"{file.path}: tensor {tensor.name!r} must be one that its architecture has, and is not known. "
             "Fabula would compute something else without it; convert the model again, or report it."
         )
-    return f"{name}.{kind}", names.layouts.get(stem, as_stored)
+    whole = name if number is None else f"{names.prefix}{name}".format(number)
+    return f"{whole}.{kind}", names.layouts.get(place, as_stored)

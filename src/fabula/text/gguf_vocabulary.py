@@ -11,7 +11,7 @@ import numpy as np
 from tokenizers import AddedToken, Tokenizer
 
 from fabula.errors import ModelFileError
-from fabula.text import byte_level, sentencepiece
+from fabula.text import byte_level, sentencepiece, unigram
 from fabula.text.pre_tokenizers import find_cut
 
 # Values of tokenizer.ggml.token_type.
@@ -51,16 +51,20 @@ def read_vocabulary(metadata: Mapping[str, Any], source: str) -> GGUFVocabulary:
             f"`tokenizer.ggml.token_type` of {source} must have one entry a token, got {len(types)} for "
             f"{len(tokens)} tokens. The file is damaged: fetch it again."
         )
-    named = _named(metadata, tokens, source)
     kind = metadata.get("tokenizer.ggml.model")
+    if kind == "t5":
+        tokens, types = _without_filling(tokens, types)
+    named = _named(metadata, tokens, source)
     try:
         if kind == "gpt2":
             backend, starts_text = _byte_level(metadata, tokens, types, source)
         elif kind == "llama":
             backend, starts_text = _sentencepiece(metadata, tokens, types, named.get("unk_token")), True
+        elif kind == "t5":
+            backend, starts_text = _unigram(metadata, tokens, types, named, source), False
         else:
             raise ModelFileError(
-                f"`tokenizer.ggml.model` of {source} must be 'gpt2' or 'llama', got {kind!r}. "
+                f"`tokenizer.ggml.model` of {source} must be 'gpt2', 'llama' or 't5', got {kind!r}. "
                 "Load the model from its Hugging Face directory instead."
             )
     except ModelFileError:
@@ -69,15 +73,15 @@ def read_vocabulary(metadata: Mapping[str, Any], source: str) -> GGUFVocabulary:
         raise ModelFileError(f"The vocabulary of {source} cannot be used: {error}. Fetch the file again.") from error
     _add_whole_tokens(backend, tokens, types)
     add_bos = bool(metadata.get("tokenizer.ggml.add_bos_token", starts_text))
-    add_eos = bool(metadata.get("tokenizer.ggml.add_eos_token", False))
+    add_eos = bool(metadata.get("tokenizer.ggml.add_eos_token", kind == "t5"))
     return GGUFVocabulary(backend, named, add_bos, add_eos)
 
 
-def _list(metadata: Mapping[str, Any], key: str, source: str) -> Sequence[str]:
+def _list(metadata: Mapping[str, Any], key: str, source: str) -> Sequence[Any]:
     values = metadata.get(f"tokenizer.ggml.{key}")
     if values is None or len(values) == 0:
         raise ModelFileError(
-            f"`tokenizer.ggml.{key}` of {source} must be a list of strings, got nothing. "
+            f"`tokenizer.ggml.{key}` of {source} must be a list that is not empty, got nothing. "
             "The file holds no tokenizer: load one from the model's Hugging Face directory."
         )
     return values
@@ -116,6 +120,37 @@ def _sentencepiece(
     merges = metadata.get("tokenizer.ggml.merges")
     prefix = bool(metadata.get("tokenizer.ggml.add_space_prefix", True))
     return sentencepiece.build(tokens, scores, merges, learned, given, unknown, prefix)
+
+
+def _without_filling(tokens: Sequence[str], types: list[int]) -> tuple[Sequence[str], list[int]]:
+    """T5's tokens and their types, the blanks among them, without what follows to fill the table."""
+    tokens, blanks = unigram.named_blanks(tokens)
+    types = [_CONTROL if token in blanks else kind for token, kind in zip(tokens, types, strict=True)]
+    used = [place for place, kind in enumerate(types) if kind != _UNUSED]
+    size = used[-1] + 1 if used else 0
+    return tokens[:size], types[:size]
+
+
+def _unigram(
+    metadata: Mapping[str, Any], tokens: Sequence[str], types: list[int], named: dict[str, str], source: str
+) -> Tokenizer:
+    """T5's; the token for what is unknown is named by its type where no key names it."""
+    scores = _list(metadata, "scores", source)[: len(tokens)]
+    if "unk_token" not in named and _UNKNOWN in types:
+        named["unk_token"] = tokens[types.index(_UNKNOWN)]
+    if len(scores) < len(tokens) or "unk_token" not in named:
+        raise ModelFileError(
+            f"`tokenizer.ggml.tokens` of {source} must have a score each and one of them be unknown (type {_UNKNOWN}), "
+            f"got {len(scores)} scores for {len(tokens)} tokens. The file is damaged: fetch it again."
+        )
+    return unigram.build(
+        tokens,
+        scores,
+        tokens.index(named["unk_token"]),
+        metadata.get("tokenizer.ggml.precompiled_charsmap"),
+        bounded=bool(metadata.get("tokenizer.ggml.remove_extra_whitespaces", True)),
+        add_space_prefix=bool(metadata.get("tokenizer.ggml.add_space_prefix", True)),
+    )
 
 
 def _add_whole_tokens(backend: Tokenizer, tokens: Sequence[str], types: list[int]) -> None:
