@@ -304,26 +304,6 @@ def test_a_row_whose_logits_are_no_numbers_fails_alone_after_the_tokens_before_t
     assert again[0].sink.everything == expected
 
 
-def test_rows_that_wait_for_a_place_get_it_when_one_ends():
-    model = BurstModel()
-    requests = [request([1, 2], new=30), request([3, 4], new=8), request([5, 6], new=8)]
-    run(model, requests, max_rows=2)
-    assert model.bursts[0] == [7, 7], "the first two go on until one of them ends"
-    assert all(one.sink.reasons == ["length"] for one in requests)
-
-
-def test_a_burst_that_raises_fails_its_requests_and_no_later_one():
-    class Broken(BurstModel):
-        def burst(self, batch, cache, form, rows):
-            raise RuntimeError("broken")
-
-    model, one, later = Broken(), request([1, 2]), request([1, 2], streams=True)
-    engine = run(model, [one])
-    assert isinstance(one.sink.error, RuntimeError)
-    engine.run([later])
-    assert later.sink.reasons == ["length"]
-
-
 def test_what_a_burst_computed_can_be_gone_on_from():
     model, one = BurstModel(), request([1, 2, 3], new=50, record=Record(past=True))
     engine = Engine(model, max_positions=4096)

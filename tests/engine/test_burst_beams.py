@@ -319,28 +319,6 @@ def test_a_device_that_goes_on_behind_the_end_changes_nothing(groups):
     idle(engine)
 
 
-def test_searches_that_wait_for_a_place_get_it_when_one_ends():
-    model = BurstModel()
-    requests = [request(4, new=30), request(5, new=8), request(6, new=8)]
-    run(model, requests, max_rows=6)
-    assert model.bursts[0] == [6, 6], "the first two go on until one of them ends"
-    assert all(one.sink.reasons == ["length"] * 2 for one in requests)
-
-
-def test_a_burst_that_raises_fails_its_requests_and_no_later_one():
-    class Broken(BurstModel):
-        def burst_beams(self, batch, cache, form, beams):
-            raise RuntimeError("broken")
-
-    one, later = request(4), request(4, streams=True)
-    engine = engine_of(Broken())
-    engine.run([one])
-    assert isinstance(one.sink.error, RuntimeError)
-    engine.run([later])
-    assert later.sink.reasons == ["length"] * 2
-    idle(engine)
-
-
 def test_what_bursts_computed_can_be_gone_on_from():
     model, one = BurstModel(), request(40, new=50, record=Record(past=True))
     pasts = []

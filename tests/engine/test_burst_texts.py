@@ -25,7 +25,7 @@ from fabula.processors import (
 from tests.engine.burst_model import BurstModel, Stepping
 from tests.engine.test_burst import Gathered
 from tests.engine.test_burst_beams import Own, changed, run
-from tests.engine.test_engine import engine_of, idle
+from tests.engine.test_engine import engine_of
 
 ENDS = [(), (3,), (3, 7, 11, 12, 13, 20, 21, 22)]
 NOTHING = Record()
@@ -176,28 +176,6 @@ def test_logits_that_are_no_numbers_fail_their_search_only():
     run(stepping, once_more)
     assert isinstance(again[1].sink.error, NumericalError) and model.bursts
     assert [one.sink.tokens for one in again] == [one.sink.tokens for one in once_more]
-
-
-def test_searches_that_wait_for_a_place_get_it_when_one_ends():
-    model = BurstModel()
-    requests = [request(4, new=30), request(5, new=8), request(6, new=8)]
-    run(model, requests, max_rows=8)
-    assert model.bursts[0] == [8, 8], "the first two go on until one of them ends"
-    assert all(one.sink.reasons == ["length"] for one in requests)
-
-
-def test_a_burst_that_raises_fails_its_requests_and_no_later_one():
-    class Broken(BurstModel):
-        def burst_texts(self, batch, cache, form, texts):
-            raise RuntimeError("broken")
-
-    one, later = request(4), request(4, streams=True)
-    engine = engine_of(Broken())
-    engine.run([one])
-    assert isinstance(one.sink.error, RuntimeError)
-    engine.run([later])
-    assert later.sink.reasons == ["length"]
-    idle(engine)
 
 
 def test_what_bursts_computed_can_be_gone_on_from():
