@@ -47,6 +47,10 @@ CHAPTERS: dict[str, str] = {
         ModelOutput GenerateDecoderOnlyOutput GenerateBeamDecoderOnlyOutput GenerateEncoderDecoderOutput
         GenerateBeamEncoderDecoderOutput generation.batch:GenerationOutput generation.batch:RequestStatus
     """,
+    "Caches": """
+        Cache DynamicCache StaticCache QuantizedCache EncoderDecoderCache generation.past.handle:GeneratedPast
+        generation.past.handle:KeysAndValues
+    """,
     "Text and ids": """
         text.tokenizer:Tokenizer BatchEncoding
     """,

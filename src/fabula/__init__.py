@@ -32,6 +32,7 @@ _EXPORTS = {
     ),
     "generation.jax_mixin": ("FlaxGenerationMixin",),
     "generation.mixin": ("GenerationMixin",),
+    "generation.past.made_caches": ("Cache", "DynamicCache", "EncoderDecoderCache", "QuantizedCache", "StaticCache"),
     "generation.results.outputs": (
         "GenerateBeamDecoderOnlyOutput",
         "GenerateBeamEncoderDecoderOutput",
@@ -145,6 +146,11 @@ if TYPE_CHECKING:  # the same table, for type checkers and editors
     from fabula.errors import UnknownArgumentError as UnknownArgumentError
     from fabula.generation.jax_mixin import FlaxGenerationMixin as FlaxGenerationMixin
     from fabula.generation.mixin import GenerationMixin as GenerationMixin
+    from fabula.generation.past.made_caches import Cache as Cache
+    from fabula.generation.past.made_caches import DynamicCache as DynamicCache
+    from fabula.generation.past.made_caches import EncoderDecoderCache as EncoderDecoderCache
+    from fabula.generation.past.made_caches import QuantizedCache as QuantizedCache
+    from fabula.generation.past.made_caches import StaticCache as StaticCache
     from fabula.generation.results.outputs import GenerateBeamDecoderOnlyOutput as GenerateBeamDecoderOnlyOutput
     from fabula.generation.results.outputs import GenerateBeamEncoderDecoderOutput as GenerateBeamEncoderDecoderOutput
     from fabula.generation.results.outputs import GenerateDecoderOnlyOutput as GenerateDecoderOnlyOutput

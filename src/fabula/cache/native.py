@@ -21,6 +21,10 @@ class NativeLayout:
     layers: tuple[Stored, ...]
     block_bytes: int  # of a block, all layers
 
+    def __deepcopy__(self, memo: Any) -> NativeLayout:
+        """Itself: a copied cache is still the same model's."""
+        return self
+
 
 def native_layout(heads: Sequence[tuple[int, int]], bits: int, group: int = 0) -> NativeLayout:
     """Of layers with so many key heads of so many features each, one behind the other.

@@ -16,6 +16,7 @@ from fabula.generation.caches import kinds_of, one_kind, run_requests
 from fabula.generation.callers_own import CallersOwn
 from fabula.generation.drafts import Assistance, chosen_fields, drafters_of
 from fabula.generation.past.keeping import keep_rows
+from fabula.generation.past.made_caches import Cache, held_by
 from fabula.generation.past.reading import OpenPast, continue_rows, open_past
 from fabula.generation.prompts.inputs import ModelInputs
 from fabula.generation.prompts.negatives import read_negatives
@@ -53,13 +54,17 @@ class Call:
 
 def generate(model: Any, inputs: Any, generation_config: Any, streamer: Any, call: dict[str, Any]) -> Any:
     """Runs the call and lays its rows out; see `GenerationMixin.generate`."""
+    made = call.get("past_key_values")
     try:
         prepared = prepare(model, inputs, generation_config, streamer, call)
     except BaseException as error:
         _tell(streamer, error)
         raise
     run(model, prepared, streamer)
-    return lay_out(prepared.source, prepared.config, prepared.collectors, _past(model, prepared))
+    past = _past(model, prepared)
+    if isinstance(made, Cache):
+        made.held, past = past, made
+    return lay_out(prepared.source, prepared.config, prepared.collectors, past)
 
 
 def prepare(model: Any, inputs: Any, generation_config: Any, streamer: Any, call: dict[str, Any]) -> Call:
@@ -69,7 +74,8 @@ def prepare(model: Any, inputs: Any, generation_config: Any, streamer: Any, call
     assistants = (call.pop("assistant_model", None), call.pop("assistant_tokenizer", None))
     own = CallersOwn.taken_from(call)
     negative = (call.pop("negative_prompt_ids", None), call.pop("negative_prompt_attention_mask", None))
-    past = call.pop("past_key_values", None)
+    made = call.pop("past_key_values", None)
+    past = held_by(made, call)
     given = ModelInputs.taken_from(inputs, call, model.is_encoder_decoder)
     opened, given = open_past(model, past, given)
     configs = configs_for(call, generation_config, _models_config(model), given.prompts)
@@ -95,6 +101,7 @@ def prepare(model: Any, inputs: Any, generation_config: Any, streamer: Any, call
         read_negatives(negative, prompts, configs, model),
         drafters_of(model, drafts),
         beginnings,
+        isinstance(made, Cache),
     )
     collectors, requests = build_requests(model, asked, streamer)
     return Call(source, config, requests, collectors, time.monotonic(), configs, kinds, opened)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import accumulate
 from typing import Any
 
@@ -38,6 +38,7 @@ class Given:
     negatives: Sequence[np.ndarray | None]  # a prompt's negative prompt, if it is guided
     drafters: Sequence[Drafter | None]  # a prompt's, if its rows are drafted for
     beginnings: Sequence[Beginning] = ()  # what each prompt goes on from
+    keeps: bool = False  # whether a cache of the caller's is to be filled
 
 
 def build_requests(model: Any, given: Given, streamer: Any) -> tuple[list[Collector], list[Request]]:
@@ -55,6 +56,8 @@ def _request(model: Any, given: Given, index: int, collector: Collector) -> Requ
     whole, past = np.concatenate([beginning.before, prompt]), beginning.past
     recipe = _recipe(model, given, index, len(beginning.before))
     check_continues(recipe, beginning)
+    if given.keeps:
+        recipe = replace(recipe, record=replace(recipe.record, past=is_kept(config)))
     return Request(
         whole,
         recipe,

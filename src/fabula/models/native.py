@@ -166,7 +166,7 @@ class NativeCausalLM(GenerationMixin):
         """
         refuse(other, input_ids)
         ids = read_ids(input_ids, self.vocabulary_size)
-        past_key_values = written_past(past_key_values, self.new_cache)
+        past_key_values = written_past(past_key_values, self.new_cache, ids)
         check_past(past_key_values, len(ids), self.new_cache(0))
         past = past_key_values or Past(self.new_cache(len(ids) * blocks_for(ids.shape[1] + 1)), len(ids))
         given = as_given(self._scores(ids, host_mask(attention_mask), past), input_ids)

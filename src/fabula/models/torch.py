@@ -324,7 +324,7 @@ class TorchCausalLM(GenerationMixin, torch.nn.Module):
             inputs_embeds,
             tensor_of(attention_mask),
             tensor_of(position_ids),
-            written_past(past_key_values, self.new_cache),
+            written_past(past_key_values, self.new_cache, inputs_embeds if input_ids is None else input_ids),
             tensor_of(labels),
             logits_to_keep,
             output_hidden_states,

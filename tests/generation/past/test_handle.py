@@ -342,3 +342,10 @@ def test_a_module_of_ones_own_remembers_tokens():
     assert module.generate(ids, past_key_values=out.past_key_values, **LONG).tolist() == expected.tolist()
     with pytest.raises(NotSupportedError, match="tokens only"):
         out.past_key_values.to_dense()
+
+
+def test_layers_have_their_keys_and_values_by_name(model):
+    out = model.generate(IDS[1:], return_dict_in_generate=True, **LONG)
+    layers, dense = out.past_key_values.layers, out.past_key_values.to_dense()
+    assert torch.equal(torch.as_tensor(layers[0].keys), torch.as_tensor(dense[0][0])) and len(layers) == len(dense)
+    assert torch.equal(torch.as_tensor(layers[1].values), torch.as_tensor(dense[1][1]))

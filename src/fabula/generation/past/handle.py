@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -18,7 +18,14 @@ from fabula.errors import ArgumentError, NotSupportedError
 from fabula.generation.results.collector import Collector
 from fabula.processors.processor import LogitsProcessorList
 
-__all__ = ["GeneratedPast"]
+__all__ = ["GeneratedPast", "KeysAndValues"]
+
+
+class KeysAndValues(NamedTuple):
+    """Those of a layer, each Float["R heads C features"]."""
+
+    keys: Any
+    values: Any
 
 
 class GeneratedPast:
@@ -112,13 +119,18 @@ class GeneratedPast:
                 raise NotSupportedError("`past_key_values` of windowed layers has the window only. Pass ids instead.")
             kept = self._computed(kept, length)
 
-    def to_dense(self) -> tuple[tuple[Any, Any], ...]:
+    def to_dense(self) -> tuple[KeysAndValues, ...]:
         """Each layer's keys and values, Float["R heads C features"], zero where there is padding; copies."""
         found = [self.row(index)[1] for index in range(self.rows)]
         return tuple(
-            tuple(self._rectangle([row[layer][part] for row in found]) for part in (0, 1))
+            KeysAndValues(*(self._rectangle([row[layer][part] for row in found]) for part in (0, 1)))
             for layer in range(len(found[0]))
         )
+
+    @property
+    def layers(self) -> tuple[KeysAndValues, ...]:
+        """What to_dense() gives: `layers[0].keys` is a copy."""
+        return self.to_dense()
 
     def _rectangle(self, parts: Sequence[Any]) -> Any:
         xp, rows = arrays.of(parts[0]), []
@@ -148,10 +160,10 @@ class GeneratedPast:
         """How many layers there are."""
         return len(getattr(self.engine.storage, "heads", ()))
 
-    def __getitem__(self, layer: int) -> tuple[Any, Any]:
+    def __getitem__(self, layer: int) -> KeysAndValues:
         return self.to_dense()[layer]
 
-    def __iter__(self) -> Iterator[tuple[Any, Any]]:
+    def __iter__(self) -> Iterator[KeysAndValues]:
         return iter(self.to_dense())
 
     def __copy__(self) -> GeneratedPast:

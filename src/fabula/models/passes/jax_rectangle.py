@@ -96,7 +96,7 @@ def _weights(outputs: Outputs, kept: jax.Array) -> tuple[jax.Array, ...]:
 
 def _remembered(model: Any, given: Rectangle) -> CausalLMOutput:
     """A pass on the host, whose keys and values are kept."""
-    shape, past = given.shape, written_past(given.past, model.new_cache)
+    shape, past = given.shape, written_past(given.past, model.new_cache, given.input_ids)
     check_past(past, shape[0], model.new_cache(0))
     past = past or Past(model.new_cache(shape[0] * blocks_for(shape[1] + 1)), shape[0])
     mask = column_mask(host_mask(given.attention_mask), shape, past)

@@ -10,6 +10,7 @@ import numpy as np
 from fabula.cache.blocks import BlockPool, Table
 from fabula.errors import ArgumentError
 from fabula.generation.past.handle import GeneratedPast
+from fabula.generation.past.made_caches import Cache
 
 
 class Past:
@@ -126,8 +127,16 @@ class Seq2SeqPast(Past):
         self.memories = [self.memories[index] for index in order]
 
 
-def written_past(past: Any, new_cache: Callable[[int], Any]) -> Any:
-    """A handle of generate() as rows that may be written, its keys and values copied; anything else as it is."""
+def written_past(past: Any, new_cache: Callable[[int], Any], inputs: Any) -> Any:
+    """A handle of generate() as rows that may be written, its keys and values copied; anything else as it is.
+
+    A cache of the caller's that is empty gets a past of as many rows as `inputs` have, which the call then fills.
+    """
+    if isinstance(past, Cache):
+        if past.held is None and inputs is not None:
+            past.held = Past(new_cache(0), len(inputs))
+        past.held = written_past(past.held, new_cache, inputs)
+        return past.held
     if not isinstance(past, GeneratedPast):
         return past
     own = Past(new_cache(0), past.rows)

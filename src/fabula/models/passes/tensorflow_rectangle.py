@@ -52,7 +52,8 @@ class Scored:
 
 def forward_rectangle(model: Any, given: Rectangle, remember: bool) -> CausalLMOutput:
     """The model's output; `remember`: keep keys and values for a call that continues these rows."""
-    given = replace(given, past=written_past(given.past, model.new_cache))
+    inputs = given.inputs_embeds if given.input_ids is None else given.input_ids
+    given = replace(given, past=written_past(given.past, model.new_cache, inputs))
     scored = score_rectangle(model, given)
     past = scored.past if remember else None
     return CausalLMOutput(None, scored.logits, past, scored.states, scored.attentions)
