@@ -33,7 +33,7 @@ CHAPTERS: dict[str, str] = {
     "Loading": """
         AutoModelForCausalLM AutoModelForSeq2SeqLM FlaxAutoModelForCausalLM
         FlaxAutoModelForSeq2SeqLM TFAutoModelForCausalLM TFAutoModelForSeq2SeqLM
-        AutoTokenizer AutoConfig ModelConfig interop:wrap
+        AutoTokenizer AutoConfig ModelConfig BitsAndBytesConfig interop:wrap
     """,
     "Generating": """
         GenerationMixin FlaxGenerationMixin TFGenerationMixin

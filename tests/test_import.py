@@ -63,3 +63,15 @@ def test_type_checkers_see_the_same_names_in_the_same_modules():
 def test_an_unknown_name_is_an_attribute_error():
     with pytest.raises(AttributeError, match="no attribute 'Nonsense'"):
         _ = fabula.Nonsense
+
+
+def test_the_package_of_generation_has_the_names_that_it_has_in_transformers():
+    from fabula.generation import GenerationMode, LogitsProcessor, TextStreamer
+
+    assert (GenerationMode, LogitsProcessor, TextStreamer) == (
+        fabula.GenerationMode,
+        fabula.LogitsProcessor,
+        fabula.TextStreamer,
+    )
+    with pytest.raises(ImportError, match="cannot import name 'Nothing'"):
+        from fabula.generation import Nothing  # noqa: F401

@@ -56,6 +56,7 @@ _EXPORTS = {
         "WatermarkingConfig",
     ),
     "generation.tensorflow_mixin": ("TFGenerationMixin",),
+    "hub.bits_and_bytes_config": ("BitsAndBytesConfig",),
     "hub.auto": (
         "AutoConfig",
         "AutoModelForCausalLM",
@@ -178,6 +179,7 @@ if TYPE_CHECKING:  # the same table, for type checkers and editors
     from fabula.hub.auto import FlaxAutoModelForSeq2SeqLM as FlaxAutoModelForSeq2SeqLM
     from fabula.hub.auto import TFAutoModelForCausalLM as TFAutoModelForCausalLM
     from fabula.hub.auto import TFAutoModelForSeq2SeqLM as TFAutoModelForSeq2SeqLM
+    from fabula.hub.bits_and_bytes_config import BitsAndBytesConfig as BitsAndBytesConfig
     from fabula.models.families.config import ModelConfig as ModelConfig
     from fabula.pipelines.tasks import pipeline as pipeline
     from fabula.pipelines.text2text_generation import Text2TextGenerationPipeline as Text2TextGenerationPipeline

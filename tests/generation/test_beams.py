@@ -55,7 +55,7 @@ def test_beams_of_a_batch_equal_transformers(pair, settings):
         new = one.sequences[:, -length:]
         assert torch.equal(got.sequences[rows, 4 : 4 + length], new)
         indices = got.beam_indices[rows, :length]
-        assert torch.equal(torch.where(indices < 0, indices, indices - index * beams), one.beam_indices.long())
+        assert torch.equal(torch.where(indices < 0, indices, indices - index * beams), one.beam_indices)
 
 
 def test_forced_words_and_groups_reach_the_engine(pair):

@@ -5,7 +5,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from fabula import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+from fabula import AutoConfig, AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig, GenerationConfig
 from fabula.errors import ArgumentError, ModelFileError, NotSupportedError, OutOfMemoryError, UnknownArgumentError
 from fabula.testing.tiny_model import write_tiny_model
 
@@ -29,6 +29,8 @@ def logits(model):
         {"load_in_8bit": True},
         {"quantization_config": {"load_in_4bit": True, "bnb_4bit_quant_type": "nf4"}},
         {"quantization_config": SimpleNamespace(_load_in_8bit=True)},
+        {"quantization_config": BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4")},
+        {"quantization_config": BitsAndBytesConfig(load_in_8bit=True)},
         {"load_in_4bit": False, "quantization_config": None, "dtype": None, "torch_dtype": None, "device_map": None},
     ],
 )
@@ -199,3 +201,22 @@ def test_saving_refuses_by_name_and_leaves_the_settings_that_it_cannot_save(fold
     model.generation_config.update(do_sample=True, temperature=0.5, eos_token_id=[256, 257])
     model.save_pretrained(tmp_path / "saved")
     assert AutoModelForCausalLM.from_pretrained(tmp_path / "saved").generation_config == model.generation_config
+
+
+def test_bits_and_bytes_asks_for_one_number_of_bits():
+    with pytest.raises(ArgumentError, match="exclude each other"):
+        BitsAndBytesConfig(load_in_4bit=True, load_in_8bit=True)
+    with pytest.raises(ArgumentError, match="`load_in_4bit` must be True or False, got 1"):
+        BitsAndBytesConfig(load_in_4bit=1)
+
+
+def test_a_generation_config_comes_from_a_models_own(folder):
+    config = AutoConfig.from_pretrained(folder)
+    assert GenerationConfig.from_model_config(config).eos_token_id == config.eos_token_id == 256
+
+
+def test_a_space_goes_before_the_text_when_asked_for(folder):
+    tokenizer = AutoTokenizer.from_pretrained(folder, add_prefix_space=True)
+    assert tokenizer.add_prefix_space and tokenizer("a")["input_ids"] == [32, 97]
+    plain = AutoTokenizer.from_pretrained(folder)
+    assert not plain.add_prefix_space and plain("a")["input_ids"] == [97]

@@ -145,6 +145,24 @@ def test_what_a_module_has_says_where_to_get_it(native, name):
     assert not hasattr(native, name) and getattr(native, name, 5) == 5
 
 
+@pytest.mark.parametrize("name", ["resize_token_embeddings", "push_to_hub", "tie_weights"])
+def test_what_no_backend_has_is_not_promised_of_another(native, name):
+    with pytest.raises(AttributeError, match=f"NativeCausalLM has no attribute '{name}'"):
+        getattr(native, name)
+
+
+def test_what_scripts_ask_of_any_model_is_there(native):
+    assert native.can_generate() and native.main_input_name == "input_ids"
+    assert not native.config.is_encoder_decoder
+
+
+def test_an_output_is_read_like_a_dictionary(native):
+    output = native(IDS)
+    assert [name for name, _ in output.items()] == list(output.keys()) == ["logits", "past_key_values"]
+    assert output.values()[0] is output.get("logits") is output.logits
+    assert output.get("loss") is None and output.get("loss", 3) == 3
+
+
 def test_a_copy_is_refused_in_words(native):
     with pytest.raises(NotSupportedError, match="load it again"):
         pickle.dumps(native)

@@ -243,3 +243,24 @@ def test_smollm2_is_saved_for_transformers(smollm2: Tokenizer, tmp_path: Path, t
     theirs = transformers.AutoTokenizer.from_pretrained(tmp_path)
     assert smollm2(texts[::10])["input_ids"] == theirs(texts[::10])["input_ids"]
     assert theirs.chat_template == smollm2.chat_template
+
+
+def test_places_in_text_and_tokens_are_those_of_transformers(small: Tokenizer, tmp_path: Path):
+    transformers = pytest.importorskip("transformers")
+    small.save_pretrained(tmp_path)
+    text = "ab cab 12"
+    ours, theirs = small(text), transformers.AutoTokenizer.from_pretrained(tmp_path)(text)
+    for name in ("token_to_chars", "token_to_word", "word_to_tokens", "word_to_chars", "char_to_word"):
+        for place in (1, 2):
+            assert getattr(ours, name)(place) == getattr(theirs, name)(place), name
+            assert getattr(ours, name)(0, place) == getattr(theirs, name)(0, place), name
+    assert ours.sequence_ids() == theirs.sequence_ids()
+    assert small.vocab == small.get_vocab()
+
+
+def test_a_prefix_space_is_refused_where_bytes_are_cut_in_several_steps():
+    tokenizer = build(metadata(pre="smollm"))
+    with pytest.raises(NotSupportedError, match="Put the space into the text"):
+        tokenizer.add_prefix_space = True
+    tokenizer.add_prefix_space = False
+    assert not tokenizer.add_prefix_space

@@ -31,9 +31,14 @@ class GenerationMixin:
 
     config: Any = None  # what the model was made from; None: a module of somebody's own
     is_encoder_decoder = False  # whether prompts go through an encoder
+    main_input_name = "input_ids"  # what `inputs` of generate() is
     tokenizer_loader: Any = None  # () -> the tokenizer that came with the model's files
     _engine: _Running | None = None
     _tokenizer: Any = None
+
+    def can_generate(self) -> bool:
+        """True, as transformers' models say it."""
+        return True
 
     @property
     def vocabulary_size(self) -> int:

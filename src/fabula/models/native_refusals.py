@@ -17,8 +17,7 @@ MODULE_METHODS = frozenset(
         *("cuda", "half", "bfloat16", "float", "double", "type", "modules", "named_modules", "children", "apply"),
         *("named_children", "buffers", "named_buffers", "register_buffer", "register_parameter", "add_module"),
         *("register_forward_hook", "register_forward_pre_hook", "get_submodule", "get_parameter", "share_memory"),
-        *("get_input_embeddings", "set_input_embeddings", "get_output_embeddings", "resize_token_embeddings"),
-        *("tie_weights", "gradient_checkpointing_enable", "compile", "push_to_hub", "add_adapter", "load_adapter"),
+        *("get_input_embeddings", "compile"),
     )
 )
 CALL_ARGUMENTS = (

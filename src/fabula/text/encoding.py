@@ -4,12 +4,26 @@ from __future__ import annotations
 
 from collections import UserDict
 from collections.abc import Mapping, Sequence
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
 
 from tokenizers import Encoding
 
 from fabula.errors import ArgumentError
 from fabula.text.tensors import as_tensors
+
+
+class CharSpan(NamedTuple):
+    """Characters [start, end) of a text."""
+
+    start: int
+    end: int
+
+
+class TokenSpan(NamedTuple):
+    """Tokens [start, end) of a row."""
+
+    start: int
+    end: int
 
 
 class BatchEncoding(UserDict):
@@ -67,8 +81,40 @@ class BatchEncoding(UserDict):
 
     def char_to_token(self, batch_or_char_index: int, char_index: int | None = None) -> int | None:
         """The token that a character of a row's text went into."""
-        row, place = (0, batch_or_char_index) if char_index is None else (batch_or_char_index, char_index)
+        row, place = _row_and_place(batch_or_char_index, char_index)
         return self._row(row).char_to_token(place)
+
+    def char_to_word(self, batch_or_char_index: int, char_index: int | None = None) -> int | None:
+        """The word that a character of a row's text is in."""
+        row, place = _row_and_place(batch_or_char_index, char_index)
+        return self._row(row).char_to_word(place)
+
+    def token_to_chars(self, batch_or_token_index: int, token_index: int | None = None) -> CharSpan | None:
+        """Where a token's text is; None for special tokens."""
+        row, place = _row_and_place(batch_or_token_index, token_index)
+        span = self._row(row).token_to_chars(place)
+        return None if span is None else CharSpan(*span)
+
+    def token_to_word(self, batch_or_token_index: int, token_index: int | None = None) -> int | None:
+        """The word that a token is of; None for special tokens."""
+        row, place = _row_and_place(batch_or_token_index, token_index)
+        return self._row(row).token_to_word(place)
+
+    def word_to_tokens(self, batch_or_word_index: int, word_index: int | None = None) -> TokenSpan | None:
+        """The tokens of a word."""
+        row, place = _row_and_place(batch_or_word_index, word_index)
+        span = self._row(row).word_to_tokens(place)
+        return None if span is None else TokenSpan(*span)
+
+    def word_to_chars(self, batch_or_word_index: int, word_index: int | None = None) -> CharSpan | None:
+        """Where a word is in a row's text."""
+        row, place = _row_and_place(batch_or_word_index, word_index)
+        span = self._row(row).word_to_chars(place)
+        return None if span is None else CharSpan(*span)
+
+    def sequence_ids(self, batch_index: int = 0) -> list[int | None]:
+        """For each token of a row 0, None for special tokens: there are no pairs of texts."""
+        return self._row(batch_index).sequence_ids
 
     def _row(self, place: int) -> Encoding:
         if self._encodings is None:
@@ -94,3 +140,8 @@ class BatchEncoding(UserDict):
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
+
+
+def _row_and_place(first: int, second: int | None) -> tuple[int, int]:
+    """Of one index it is a place in the only row; of two, a row and a place in it."""
+    return (0, first) if second is None else (first, second)

@@ -16,6 +16,7 @@ from fabula.text.encoding import BatchEncoding
 from fabula.text.files import TokenizerFiles
 from fabula.text.options import check_texts, refuse_options
 from fabula.text.padding import Lengths, check_side, pad_columns, read_lengths
+from fabula.text.prefix_space import PrefixSpace
 from fabula.text.saving import save
 from fabula.text.special_tokens import NAMES, NamedToken, NamedTokenId
 from fabula.text.tensors import as_lists
@@ -28,7 +29,7 @@ class Tokenizer:
 
     # What may be set on a tokenizer, and given to from_pretrained.
     SETTINGS: ClassVar[frozenset[str]] = frozenset(
-        (*NAMES, "padding_side", "truncation_side", "model_max_length", "chat_template")
+        (*NAMES, "padding_side", "truncation_side", "model_max_length", "chat_template", "add_prefix_space")
     )
 
     bos_token, bos_token_id = NamedToken(), NamedTokenId()
@@ -38,6 +39,7 @@ class Tokenizer:
     pad_token, pad_token_id = NamedToken(), NamedTokenId()
     cls_token, cls_token_id = NamedToken(), NamedTokenId()
     mask_token, mask_token_id = NamedToken(), NamedTokenId()
+    add_prefix_space = PrefixSpace()
     is_fast = True
     pad_token_type_id = 0
 
@@ -243,6 +245,11 @@ class Tokenizer:
     def get_vocab(self) -> dict[str, int]:
         """Token to id, added ones included."""
         return self.backend_tokenizer.get_vocab(with_added_tokens=True)
+
+    @property
+    def vocab(self) -> dict[str, int]:
+        """That of get_vocab()."""
+        return self.get_vocab()
 
     def convert_tokens_to_ids(self, tokens: str | Sequence[str]) -> Any:
         """The id of a token, or of each; unknown ones give the unknown token's id, or None where there is none."""

@@ -99,6 +99,7 @@ def test_states_and_attentions_have_transformers_shapes_and_values(models, call)
             np.testing.assert_allclose(a, b, atol=2e-5)
     if beams > 1:
         assert found.beam_indices.tolist() == expected.beam_indices.tolist()
+        assert found.beam_indices.dtype == expected.beam_indices.dtype
         np.testing.assert_allclose(found.sequences_scores, expected.sequences_scores, atol=1e-5)
         assert type(found).__name__ == type(expected).__name__
 

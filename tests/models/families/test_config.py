@@ -28,6 +28,15 @@ def test_keys_are_attributes_and_unknown_ones_are_kept():
     assert config.get_text_config() is config
 
 
+def test_what_every_configuration_of_transformers_says_is_there_and_not_saved():
+    config = ModelConfig.from_dict(LLAMA)
+    assert (config.is_encoder_decoder, config.output_attentions, config.output_hidden_states) == (False, False, False)
+    assert config.get_text_config(decoder=True) is config
+    assert "is_encoder_decoder" not in config.to_dict() and config.get("is_encoder_decoder") is None
+    config.is_encoder_decoder = True
+    assert config.is_encoder_decoder
+
+
 def test_gpt2_answers_to_the_usual_names_and_keeps_its_own():
     config = ModelConfig(model_type="gpt2", n_embd=24, n_head=3, n_layer=5)
     assert (config.hidden_size, config.num_hidden_layers, config.num_attention_heads) == (24, 5, 3)

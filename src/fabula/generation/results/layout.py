@@ -60,7 +60,7 @@ def _of_beams(config: GenerationConfig, collectors: list[Collector], like: Any) 
     """A beam search's fields; rows of `scores` and `logits` are all prompts' beams."""
     xp, beams = arrays.of(like), config.num_beams or 1
     found = [(place, found) for place, one in enumerate(collectors) for found in one.hypotheses if found is not None]
-    indices = np.full((len(found), max(len(one.tokens) for _, one in found)), -1, np.int64)
+    indices = np.full((len(found), max(len(one.tokens) for _, one in found)), -1, np.int32)
     for row, (place, one) in enumerate(found):
         if one.rows is not None:
             indices[row, : len(one.rows)] = one.rows + beams * place
@@ -69,7 +69,7 @@ def _of_beams(config: GenerationConfig, collectors: list[Collector], like: Any) 
         "sequences_scores": xp.asarray(scores, "float32", like=like) if config.output_scores else None,
         "scores": _turns(collectors, "scores", beams, like) if config.output_scores else None,
         "logits": _turns(collectors, "logits", beams, like) if config.output_logits else None,
-        "beam_indices": xp.asarray(indices, "int64", like=like),
+        "beam_indices": xp.asarray(indices, "int32", like=like),
     }
 
 

@@ -6,11 +6,24 @@ import copy
 import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from fabula.errors import ModelFileError
 from fabula.models.families.config_checks import OLDER_NAMES, checked_values
 from fabula.models.families.table import family_class
+
+_ABSENT = object()
+# What transformers' configurations answer where their file says nothing. No file gets it from here.
+_UNSAID: Mapping[str, Any] = MappingProxyType(
+    {
+        "is_encoder_decoder": False,
+        "output_attentions": False,
+        "output_hidden_states": False,
+        "return_dict": True,
+        "use_return_dict": True,
+    }
+)
 
 
 class ModelConfig:
@@ -53,17 +66,17 @@ class ModelConfig:
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "config.json").write_text(self.to_json_string(), encoding="utf-8")
 
-    def get_text_config(self) -> ModelConfig:
-        """This configuration: that of the text part is all that is kept."""
+    def get_text_config(self, decoder: bool | None = None, encoder: bool | None = None) -> ModelConfig:
+        """This configuration: that of the text part is all that is kept, and it serves encoder and decoder."""
         return self
 
     def __getattr__(self, name: str) -> Any:
         if name.startswith("__") or name in ModelConfig.__slots__:
             raise AttributeError(name)
-        try:
-            return self._values[self._aliases.get(name, name)]
-        except KeyError:
-            raise AttributeError(f"this configuration ({self._values.get('model_type')}) has no {name!r}") from None
+        found = self._values.get(self._aliases.get(name, name), _UNSAID.get(name, _ABSENT))
+        if found is _ABSENT:
+            raise AttributeError(f"this configuration ({self._values.get('model_type')}) has no {name!r}")
+        return found
 
     def __setattr__(self, name: str, value: Any) -> None:
         if name in ModelConfig.__slots__:

@@ -17,6 +17,18 @@ class Output:
         names = (field.name for field in fields(self))  # type: ignore[arg-type]
         return tuple(name for name in names if getattr(self, name) is not None)
 
+    def values(self) -> tuple[Any, ...]:
+        """What is there, in order."""
+        return self.to_tuple()
+
+    def items(self) -> tuple[tuple[str, Any], ...]:
+        """The names of what is there, each with it."""
+        return tuple(zip(self.keys(), self.to_tuple(), strict=True))
+
+    def get(self, key: str, default: Any = None) -> Any:
+        """What has this name, or `default` where there is nothing."""
+        return dict(self.items()).get(key, default)
+
     def to_tuple(self) -> tuple[Any, ...]:
         """What is there, in order."""
         return tuple(getattr(self, name) for name in self.keys())
