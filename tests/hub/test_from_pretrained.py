@@ -210,6 +210,12 @@ def test_bits_and_bytes_asks_for_one_number_of_bits():
         BitsAndBytesConfig(load_in_4bit=1)
 
 
+def test_matrices_that_are_not_to_be_packed_are_refused(folder):
+    asked = BitsAndBytesConfig(load_in_8bit=True, llm_int8_skip_modules=["lm_head"])
+    with pytest.raises(NotSupportedError, match=r"`llm_int8_skip_modules` must be absent.*\['lm_head'\]"):
+        AutoModelForCausalLM.from_pretrained(folder, quantization_config=asked)
+
+
 def test_a_generation_config_comes_from_a_models_own(folder):
     config = AutoConfig.from_pretrained(folder)
     assert GenerationConfig.from_model_config(config).eos_token_id == config.eos_token_id == 256

@@ -180,6 +180,11 @@ def _bits(rest: dict[str, Any]) -> Literal[4, 8] | None:
             )
         if four or eight:
             raise ArgumentError("give either `quantization_config` or `load_in_4bit` / `load_in_8bit`, not both.")
+        if asked.get("llm_int8_skip_modules"):
+            raise NotSupportedError(
+                "`llm_int8_skip_modules` must be absent, as all matrices are packed alike, got "
+                f"{asked['llm_int8_skip_modules']!r}. Load the weights with dtype='float32' or 'bfloat16' to pack none."
+            )
         four = asked.get("load_in_4bit", asked.get("_load_in_4bit", False))
         eight = asked.get("load_in_8bit", asked.get("_load_in_8bit", False))
         if not (four or eight):

@@ -13,7 +13,8 @@ class BitsAndBytesConfig:
     """Asks from_pretrained() for 4 or 8 bits a weight, as `load_in_4bit` and `load_in_8bit` do; one of both.
 
     The other fields belong to bitsandbytes' own formats: they are accepted and change nothing, as groups of 32 weights
-    share a scale and a minimum here, and nothing is left out for being large. Raises ArgumentError for both or neither.
+    share a scale and a minimum here, and nothing is left out for being large. `llm_int8_skip_modules` is refused when a
+    model is loaded. Raises ArgumentError for both numbers of bits.
     """
 
     load_in_8bit: bool = False
