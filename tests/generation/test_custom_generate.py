@@ -209,3 +209,18 @@ def test_a_loop_may_keep_a_cache(model):
         inputs = LEFT if settings else LEFT[1:]
         settings = {**settings, "max_new_tokens": 4, "eos_token_id": None}
         assert call(model, loop, inputs, **settings).tolist() == model.generate(inputs, **settings).tolist()
+
+
+def test_a_loop_gets_a_new_cache_that_the_model_fills(model):
+    def loop(model, input_ids, logits_processor, stopping_criteria, generation_config, **model_kwargs):
+        new = input_ids
+        while not bool(stopping_criteria(input_ids, None).all()):
+            new = model(new, **model_kwargs).logits[:, -1:].argmax(-1)
+            input_ids = torch.cat([input_ids, new], 1)
+        assert model_kwargs["past_key_values"].get_seq_length() == input_ids.shape[1] - 1
+        return input_ids
+
+    settings = {"max_new_tokens": 4, "eos_token_id": None}
+    assert call(model, loop, LEFT[1:], **settings).tolist() == model.generate(LEFT[1:], **settings).tolist()
+    settings["use_cache"] = False
+    assert call(model, lambda *_, past_key_values=None, **rest: past_key_values, LEFT[1:], **settings) is None

@@ -98,6 +98,17 @@ def test_a_list_passes_further_arguments_to_those_that_ask_for_them():
         chain(np.array([[1]]), np.array([[2.0]]))
 
 
+def test_a_list_passes_further_arguments_to_classes_that_ask_for_them():
+    class Shifted(p.LogitsProcessor):
+        def __call__(self, input_ids, scores, shift):
+            return scores + shift
+
+    ids, scores = np.array([[1, 2]]), np.zeros((1, 4), np.float32)
+    assert (p.LogitsProcessorList([Shifted(), p.TopKLogitsWarper(4)])(ids, scores, shift=2.0) == 2.0).all()
+    with pytest.raises(ArgumentError, match="`shift` must be passed for Shifted"):
+        p.LogitsProcessorList([Shifted()])(ids, scores)
+
+
 def test_a_given_seen_mask_is_used(xp):
     scores, context = ragged(xp)
     seen = xp.asarray(np.eye(2, 10, dtype=bool), "bool")

@@ -15,6 +15,7 @@ from fabula import arrays
 from fabula.errors import ArgumentError, NotSupportedError
 from fabula.generation.callers_own import CallersOwn
 from fabula.generation.generate import Call, prepare
+from fabula.generation.past.made_caches import DynamicCache
 from fabula.generation.recipe import token_ids
 from fabula.generation.settings.config import GenerationConfig
 from fabula.generation.settings.rules import MODEL_INPUTS
@@ -38,10 +39,12 @@ def generate_custom(
 ) -> Any:
     """What `loop` returns when it is called as transformers calls it, without gradients:
 
-    loop(model, input_ids, logits_processor=, stopping_criteria=, generation_config=, attention_mask=, use_cache=, ...)
+    loop(model, input_ids, logits_processor=, stopping_criteria=, generation_config=, attention_mask=, use_cache=,
+         past_key_values=, ...)
 
     `input_ids` Int["R L"] hold each prompt as many times as there are beams or sequences, padded on the left if they
-    came as lists; `attention_mask` is None where nothing is padding; the two lists hold what the settings ask for, and
+    came as lists; `attention_mask` is None where nothing is padding; `past_key_values` is a new DynamicCache, for a
+    decoder of ours with a cache in use; the two lists hold what the settings ask for, and
     the caller's own; `generation_config` has every field settled, lengths in all. What else the call holds goes to the
     parameter of its name. Raises ArgumentError for a streamer that the loop does not take, what generate() raises, and
     what the loop does, which the streamer is told.
@@ -75,6 +78,8 @@ def _run(
     xp = arrays.of(like)
     given["attention_mask"] = None if mask.all() else xp.asarray(mask.astype(np.int64), "int64", like=like)
     given["use_cache"] = config.use_cache is not False
+    if given["use_cache"] and hasattr(model, "family") and not model.is_encoder_decoder:
+        given["past_key_values"] = DynamicCache()
     with _without_gradients(like):
         return loop(
             model,

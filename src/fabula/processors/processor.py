@@ -75,8 +75,7 @@ class LogitsProcessorList(list):  # a plain list of processors or callables, as 
     def __call__(self, input_ids: Any, scores: Any, **kwargs: Any) -> Any:
         """As `process`, on rectangular rows; a callable of more than two parameters gets the rest from kwargs."""
         for processor in self:
-            wanted = {} if isinstance(processor, LogitsProcessor) else _wanted(processor, kwargs)
-            scores = processor(input_ids, scores, **wanted)
+            scores = processor(input_ids, scores, **_wanted(processor, kwargs))
         return scores
 
 
