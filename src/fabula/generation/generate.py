@@ -116,8 +116,7 @@ def run(model: Any, call: Call, streamer: Any = None) -> None:
             if collector.error is not None:
                 raise collector.error
         if call.config.output_log_probabilities:
-            rows = [request.prompt for request in call.requests]
-            score_found(model, rows, call.collectors, call.config.top_log_probabilities or 0)
+            score_found(model, call.requests, call.collectors, call.config.top_log_probabilities or 0)
     except BaseException as error:
         _tell(streamer, error)
         raise

@@ -9,36 +9,34 @@ from typing import Any
 import numpy as np
 
 from fabula.decoding.recipe import Limits, Recipe, Record
-from fabula.engine.request import PromptScores, Request
+from fabula.engine.request import Request
 from fabula.generation.results.collector import Collector
 from fabula.processors.processor import LogitsProcessorList
 
 
-def score_rows(model: Any, rows: Sequence[np.ndarray], top: int = 0) -> list[PromptScores]:
-    """For each row Int["L"] how likely the model finds its tokens but the first, and the `top` likeliest at each."""
-    requests = []
-    for row in rows:
-        recipe = Recipe(LogitsProcessorList(), Limits(len(row) + 1), record=Record(log_probabilities=top, prompt=True))
-        requests.append(Request(row.astype(np.int32), recipe, Collector(1)))
-    model.engine.run(requests)
-    for request in requests:
-        if request.sink.error is not None:
-            raise request.sink.error
-    return [request.sink.prompt for request in requests]
-
-
-def score_found(model: Any, prompts: Sequence[np.ndarray], collectors: Sequence[Collector], top: int) -> None:
+def score_found(model: Any, requests: Sequence[Request], collectors: Sequence[Collector], top: int) -> None:
     """Gives the steps of a search's results their log-probabilities, which are known only when these are."""
     found = [
-        (prompt, collector, row)
-        for prompt, collector in zip(prompts, collectors, strict=True)
+        (request, collector, row)
+        for request, collector in zip(requests, collectors, strict=True)
         for row in range(len(collector.steps))
         if collector.hypotheses[row] is not None
     ]
-    scores = score_rows(model, [np.append(prompt, collector.tokens(row)) for prompt, collector, row in found], top)
-    for (prompt, collector, row), score in zip(found, scores, strict=True):
-        chances, best = score.log_probabilities[len(prompt) - 1 :].tolist(), score.top[len(prompt) - 1 :]
+    asked = [_scoring(request, collector.tokens(row), top) for request, collector, row in found]
+    model.engine.run(asked)
+    for (request, collector, row), scored in zip(found, asked, strict=True):
+        if scored.sink.error is not None:
+            raise scored.sink.error
+        behind = len(request.prompt) - 1
+        chances, best = scored.sink.prompt.log_probabilities[behind:].tolist(), scored.sink.prompt.top[behind:]
         collector.steps[row] = [
             replace(step, log_probability=chance, top=best[place] if best else ())
             for place, (step, chance) in enumerate(zip(collector.steps[row], chances, strict=True))
         ]
+
+
+def _scoring(request: Request, new: np.ndarray, top: int) -> Request:
+    """What asks how likely the model finds the tokens of a request and new ones Int["N"], and the `top` at each."""
+    whole = np.append(request.prompt, new).astype(np.int32)
+    recipe = Recipe(LogitsProcessorList(), Limits(len(whole) + 1), record=Record(log_probabilities=top, prompt=True))
+    return replace(request, prompt=whole, recipe=recipe, sink=Collector(1), rows=1, negative=None, past=None)

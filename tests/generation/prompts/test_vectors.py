@@ -53,3 +53,16 @@ def test_processors_see_new_tokens_only(model, embed):
     model.generate(inputs_embeds=embed(IDS[1:]).detach(), logits_processor=[spy], max_new_tokens=3, eos_token_id=None)
     assert seen == [(1, 0), (1, 1), (1, 2)]
     assert np.all(model.generate(IDS[1:], logits_processor=[spy], max_new_tokens=1).shape == (1, 6))
+
+
+def test_processors_that_look_back_find_nothing_behind_one_vector(model, embed):
+    call = {"max_new_tokens": 3, "bad_words_ids": [[7, 8]], "eos_token_id": None, "pad_token_id": 0}
+    right = model.generate(IDS[1:, :1], **call)
+    assert model.generate(inputs_embeds=embed(IDS[1:, :1]).detach(), **call).tolist() == right[:, 1:].tolist()
+
+
+def test_log_probabilities_of_beams_are_those_behind_the_vectors(model, embed):
+    call = {"num_beams": 2, "max_new_tokens": 3, "return_dict_in_generate": True, "output_log_probabilities": True}
+    right = model.generate(IDS[1:], **call).log_probabilities
+    found = model.generate(inputs_embeds=embed(IDS[1:]).detach(), **call).log_probabilities
+    np.testing.assert_allclose(found, right, atol=1e-4)

@@ -291,3 +291,12 @@ def test_weights_in_float16_would_overflow_and_are_refused():
     family = family_for(ModelConfig(**T5))
     with pytest.raises(NotSupportedError, match="`dtype` must be bfloat16 or float32 for t5"):
         TorchSeq2SeqLM.from_tensors(family, {}, dtype="float16")
+
+
+@torch.no_grad()
+def test_log_probabilities_of_beams_are_those_of_the_text(model, ids):
+    call = {"num_beams": 2, "num_return_sequences": 2, "max_new_tokens": 4, "eos_token_id": None}
+    output = model.generate(ids, **call, return_dict_in_generate=True, output_log_probabilities=True)
+    logits = model(ids.repeat_interleave(2, 0), decoder_input_ids=output.sequences).logits[:, :-1]
+    chosen = torch.log_softmax(logits, -1).gather(-1, output.sequences[:, 1:, None])[..., 0]
+    assert torch.allclose(torch.as_tensor(output.log_probabilities), chosen, atol=1e-4)
