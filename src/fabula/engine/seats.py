@@ -42,10 +42,9 @@ class Seats:
         """Where the outputs lie that are a place's own: all of a prompt's at its first turn, later one position's."""
         row = self.rows[place]
         first, end = self.computed[id(row)]
-        if row.scored_from is not None:
-            return first, end
         depth = place - self.spans[self.owners[place]][0]
-        return end - row.tail + depth, end - row.tail + depth + 1
+        own = end - row.tail + depth
+        return first if row.scored_from is not None and depth == 0 else own, own + 1
 
     def draw(self, seeds: Sequence[int], sampled: Sequence[bool]) -> Draw:
         """The keys of the places' random bits."""

@@ -124,3 +124,13 @@ def test_a_row_that_ends_with_its_first_token_repeats_its_prompts_last_state(mod
     begun = found.hidden_states[0][1][1, -1]
     assert all(torch.equal(step[1][1, -1], begun) for step in found.hidden_states[1:])
     assert all(torch.isfinite(layer).all() for step in found.attentions for layer in step)
+
+
+@pytest.mark.parametrize("drafts", [{"prompt_lookup_num_tokens": 3}, {"assistant_early_exit": 1}])
+def test_what_is_drafted_for_a_prompt_of_one_token_is_no_part_of_its_states(models, drafts):
+    call = {**WANTED, "do_sample": False, "eos_token_id": None, "assistant_confidence_threshold": 0.0}
+    right, found = (models[0].generate(IDS[:, -1:], **call, **more) for more in ({}, drafts))
+    assert found.sequences.tolist() == right.sequences.tolist()
+    mask = torch.ones(2, 1)
+    assert_alike(found.hidden_states, right.hidden_states, mask, 2)
+    assert_alike(found.attentions, right.attentions, mask, 2)
