@@ -119,7 +119,7 @@ class EosTokenCriteria(StoppingCriteria):
     """Ends a row whose last token, or one of its last `new_token_length`, is an end token."""
 
     def __init__(self, eos_token_id: Any) -> None:
-        listed = eos_token_id.tolist() if hasattr(eos_token_id, "tolist") else eos_token_id
+        listed = arrays.listed(eos_token_id)
         self.eos_token_id = tuple(listed) if isinstance(listed, (list, tuple, set, frozenset)) else (listed,)
         if not all(isinstance(token, int) for token in self.eos_token_id):
             raise ArgumentError(f"`eos_token_id` must be one or several token ids, got {eos_token_id!r}.")

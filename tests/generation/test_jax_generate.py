@@ -130,6 +130,11 @@ def test_what_makes_no_sense_is_refused_by_name(models, folder):
         model()
 
 
+def test_ids_without_numbers_are_refused_by_name(models):
+    with pytest.raises(ArgumentError, match=r"`input_ids` must hold numbers, got .*Tracer within a trace"):
+        jax.jit(lambda ids: models[1].generate(ids, max_new_tokens=2))(jax.numpy.array([[5, 6]]))
+
+
 def test_the_model_is_a_module_of_flax_that_splits_merges_and_learns(models, folder, prompts):
     model, ids = FlaxAutoModelForCausalLM.from_pretrained(folder), jax.numpy.asarray(prompts[0])
     assert isinstance(model, nnx.Module)

@@ -10,12 +10,15 @@ torch = pytest.importorskip("torch")
 from fabula import (  # noqa: E402
     AutoModelForCausalLM,
     AutoTokenizer,
+    EosTokenCriteria,
     MaxTimeCriteria,
     StoppingCriteria,
     TextStreamer,
     TFAutoModelForCausalLM,
     pipeline,
 )
+from fabula.errors import ArgumentError  # noqa: E402
+from fabula.processors import EncoderRepetitionPenaltyLogitsProcessor  # noqa: E402
 
 IDS = [[72, 101, 108, 108, 111], [49, 44, 32, 50, 44]]
 
@@ -105,3 +108,34 @@ def test_without_prompts_the_start_token_is_one_of_tensorflow(model):
     found = model.generate(max_new_tokens=3, bos_token_id=1, eos_token_id=None)
     assert isinstance(found, tf.Tensor)
     assert found.shape == (1, 4)
+
+
+def test_settings_may_be_tensors(model):
+    settings = {
+        "max_new_tokens": 3,
+        "eos_token_id": [9, 17],
+        "suppress_tokens": [6, 243],
+        "temperature": 0.5,
+        "top_k": 4,
+    }
+    given = {name: tf.constant(value) for name, value in settings.items()}
+    criteria = [EosTokenCriteria(tf.constant([9, 17]))]
+    processors = [EncoderRepetitionPenaltyLogitsProcessor(1.3, tf.constant(IDS))]
+    found = model.generate(
+        tf.constant(IDS), **given, do_sample=True, seed=1, stopping_criteria=criteria, logits_processor=processors
+    )
+    right = model.generate(
+        tf.constant(IDS),
+        **settings,
+        do_sample=True,
+        seed=1,
+        logits_processor=[EncoderRepetitionPenaltyLogitsProcessor(1.3, IDS)],
+    )
+    assert found.numpy().tolist() == right.numpy().tolist()
+
+
+def test_what_is_no_row_of_numbers_is_refused_by_name(model):
+    with pytest.raises(ArgumentError, match="`input_ids` must have 2 dimensions"):
+        model.generate(tf.constant(5), seed=3, max_new_tokens=2)
+    with pytest.raises(Exception, match="`input_ids` must hold numbers, got SymbolicTensor within a trace"):
+        tf.function(lambda ids: model(ids).logits)(tf.constant(IDS))

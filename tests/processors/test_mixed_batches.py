@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from fabula import arrays
 from fabula import processors as ours
 from fabula.context import Context
 from fabula.processors.rows import stack
@@ -27,7 +28,7 @@ class Louder:
         self.size = size
 
     def __call__(self, input_ids, scores):
-        return scores + (input_ids[:, -1:] % 2) * self.size
+        return scores + arrays.of(scores).where(input_ids[:, -1:] % 2 == 1, self.size, 0.0)
 
 
 # in transformers' order: name, the arguments of a row of `length` tokens whose prompt is `encoder`, by a random number

@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from fabula import arrays
 from fabula import processors as p
 from fabula.arrays import numpy as reference
 from fabula.context import Context
@@ -22,7 +23,7 @@ class Mine:
         self.token = token
 
     def __call__(self, input_ids, scores):
-        return scores + (input_ids[:, -1:] == self.token) * 2.0
+        return scores + arrays.of(scores).where(input_ids[:, -1:] == self.token, 2.0, 0.0)
 
 
 def ragged(xp, rows, seed=0):

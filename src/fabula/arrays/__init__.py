@@ -9,7 +9,7 @@ from typing import Any
 
 from fabula.errors import ArgumentError, NotSupportedError
 
-__all__ = ["framework", "of", "on_host", "part"]
+__all__ = ["framework", "listed", "of", "on_host", "part"]
 
 FRAMEWORKS = {
     "numpy": "numpy",
@@ -44,6 +44,13 @@ def on_host(x: Any) -> bool:
     if name == "tensorflow":  # inside a trace there are no numbers yet
         return hasattr(x, "numpy") and "CPU" in x.device
     return name == "numpy" or (name == "torch" and x.device.type == "cpu")
+
+
+def listed(x: Any) -> Any:
+    """An array's numbers in lists, or the number that it is; what is no array is itself."""
+    if hasattr(x, "tolist"):
+        return x.tolist()
+    return x.numpy().tolist() if hasattr(x, "shape") and hasattr(x, "numpy") else x  # one of TensorFlow
 
 
 def part(x: Any, package: str) -> Any:

@@ -10,6 +10,7 @@ from enum import IntEnum
 from importlib import import_module
 from typing import Any
 
+from fabula import arrays
 from fabula.engine.request import FinishReason, Request, Step
 from fabula.errors import ArgumentError, NotSupportedError
 from fabula.generation.caches import run_requests
@@ -120,7 +121,7 @@ def _outputs(index: int, ids: Any, config: GenerationConfig) -> list[GenerationO
     """What will be told of a prompt's sequences."""
     name = f"req_{index}"
     names = [name, *(f"{name}__child#{child}" for child in range((config.num_return_sequences or 1) - 1))]
-    prompt = ids.tolist() if hasattr(ids, "tolist") else ids
+    prompt = arrays.listed(ids)
     prompt = list(prompt) if isinstance(prompt, (list, tuple)) else []
     return [GenerationOutput(one, list(prompt)) for one in names]
 

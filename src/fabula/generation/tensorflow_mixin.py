@@ -62,7 +62,7 @@ def _seed(seed: Any, prompts: int) -> Any:
 
 def _prompts(inputs: Any) -> int:
     given = inputs.get("input_ids") if hasattr(inputs, "keys") else inputs
-    return 1 if given is None else len(given)
+    return 1 if given is None or getattr(given, "ndim", None) == 0 else len(given)
 
 
 def _called_shortly(processor: Any) -> Any:

@@ -48,16 +48,14 @@ def whole(name: str, value: Any, least: int, advice: str = "Give an int.") -> in
 
 def token_ids(name: str, value: Any) -> tuple[int, ...]:
     """One token id, or several in a list or an array, as a tuple."""
-    if hasattr(value, "tolist"):
-        value = value.tolist()
+    value = arrays.listed(value)
     listed = value if isinstance(value, (list, tuple, set, frozenset, range)) else [value]
     return tuple(whole(name, token, 0, "Token ids are whole numbers from 0.") for token in listed)
 
 
 def matrix_of_tokens(name: str, value: Any) -> np.ndarray:
     """Int["B E"] on the host, of one row of token ids, a list of rows or an array; short rows end in -1, no token."""
-    if hasattr(value, "tolist"):
-        value = arrays.of(value).to_host(value).tolist()
+    value = arrays.listed(value)
     rows = value if len(value) and isinstance(value[0], (list, tuple)) else [value]
     matrix = np.full((len(rows), max(map(len, rows))), -1, dtype=np.int32)
     for row, tokens in zip(matrix, rows, strict=True):

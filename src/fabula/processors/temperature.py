@@ -53,7 +53,7 @@ class InfNanRemoveLogitsProcessor(LogitsProcessor):
     def process(self, scores: Any, context: Context) -> Any:
         xp = arrays.of(scores)
         known = xp.where(xp.isnan(scores), 0.0, scores)
-        largest = LARGEST[str(scores.dtype).rpartition(".")[2]]
+        largest = LARGEST[getattr(scores.dtype, "name", str(scores.dtype)).rpartition(".")[2]]
         return xp.minimum(xp.maximum(known, -largest), largest)
 
     def stack_key(self) -> Hashable:

@@ -49,7 +49,9 @@ class ModelInputs:
         """How many prompts there are."""
         hidden = None if self.encoder_outputs is None else last_hidden_state(self.encoder_outputs)
         found = next((x for x in (self.ids, self.vectors, hidden) if x is not None), None)
-        return 1 if found is None or not hasattr(found, "__len__") else max(1, len(found))
+        if found is None or not hasattr(found, "__len__") or getattr(found, "ndim", None) == 0:
+            return 1
+        return max(1, len(found))
 
 
 def _check_segments(token_type_ids: Any) -> None:

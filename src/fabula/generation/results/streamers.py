@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from queue import Queue
 from typing import Any, Self
 
+from fabula import arrays
 from fabula.errors import ArgumentError, CancelledError, GenerationError, NotSupportedError
 from fabula.generation.results.pieces import Pieces, pieces_of
 
@@ -96,7 +97,7 @@ class TextStreamer(BaseStreamer):
 
     def _by_row(self, value: Any, row: int | None) -> list[tuple[int, list[int]]]:
         """The ids of each row that gets some."""
-        ids = value.tolist() if hasattr(value, "tolist") else _lists(value)
+        ids = _lists(arrays.listed(value))
         nested = bool(ids) and isinstance(ids[0], list)
         if row is not None:
             return [(row, [one for part in ids for one in part] if nested else ids)]
@@ -290,4 +291,4 @@ class AsyncTextIteratorStreamer(TextIteratorStreamer):
 
 def _lists(value: Any) -> list[Any]:
     """Lists of ids out of lists, of arrays perhaps."""
-    return [one.tolist() if hasattr(one, "tolist") else list(one) if isinstance(one, tuple) else one for one in value]
+    return [list(one) if isinstance(one, tuple) else arrays.listed(one) for one in value]

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
 
+from fabula import arrays
 from fabula.generation.settings.checks import ANYTHING, BOOLEAN, Check, ids, listed, number, one_of, texts, whole
 from fabula.generation.settings.compile_config import CompileConfig
 from fabula.generation.settings.watermarking_config import watermark_of
@@ -263,8 +264,8 @@ DEFAULTS: Mapping[str, Any] = MappingProxyType({name: field.default for name, fi
 
 def stored(name: str, value: Any) -> Any:
     """A field's value as a config holds it: arrays as lists, a watermark's dict as its config."""
-    if name in FIELDS and hasattr(value, "tolist"):
-        return value.tolist()
+    if name in FIELDS:
+        value = arrays.listed(value)
     if name == "watermarking_config" and isinstance(value, dict):
         return watermark_of(value)
     return value
