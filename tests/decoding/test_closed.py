@@ -269,7 +269,9 @@ def test_a_processor_that_needs_the_host_closes_no_loop():
             return "all alike"
 
     column = close([closed_row([1], [Biased({(4,): 2.0})])])[0].columns[0]
-    assert not column.listed and isinstance(column.processor, Biased), "what a subclass does with its lists is its own"
+    assert not column.looked_through and isinstance(column.processor, Biased), (
+        "what a subclass does with its lists is its own"
+    )
 
 
 @pytest.mark.parametrize("sampled", [False, True])

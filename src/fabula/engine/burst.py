@@ -217,7 +217,7 @@ def _is_closed(group: Group) -> bool:
 
 def _has_lists(form: Form) -> bool:
     """Whether a processor has lists, which a row's first turn by itself looks through for what is no token."""
-    return any(column.listed for column in form.columns)
+    return any(column.looked_through for column in form.columns)
 
 
 def _are_rows(plan: Plan) -> bool:

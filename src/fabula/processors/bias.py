@@ -27,6 +27,8 @@ class SequenceBiasLogitsProcessor(LogitsProcessor):
     `sequence_bias` is {(token, ...): bias} or, as JSON has it, [[[token, ...], bias], ...].
     """
 
+    looks_through = True
+
     def __init__(self, sequence_bias: Mapping[tuple[int, ...], float] | Sequence[Any]) -> None:
         self._take(_checked(sequence_bias))
 

@@ -28,7 +28,7 @@ class Column:
     shared: Hashable  # what processors of the kind must share to be one
     names: tuple[str, ...]  # of the numbers it is given; the others have, in all rows, the value that changes nothing
     processor: LogitsProcessor = field(compare=False)  # one with that value
-    listed: bool = False  # whether its numbers are lists, which are looked through where a row takes a turn by itself
+    looked_through: bool = False  # whether its numbers are lists that a row's turn by itself looks through
 
     def bind(self, numbers: Numbers) -> Process:
         """The function with these numbers."""
@@ -77,7 +77,7 @@ def _column(members: Sequence[LogitsProcessor | None]) -> tuple[Column, Mapping[
     listed = type(first).listed(members)
     if listed is not None:
         sizes = tuple(lists.shape[1:] for lists in listed[1].values())
-        return Column(type(first), sizes, tuple(listed[1]), listed[0], listed=True), listed[1]
+        return Column(type(first), sizes, tuple(listed[1]), listed[0], first.looks_through), listed[1]
     processor, numbers = copy(first), {}
     for name, neutral in first.numbers.items():
         values = [neutral if member is None else getattr(member, name) for member in members]

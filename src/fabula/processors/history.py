@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 from fabula import arrays
@@ -16,11 +15,15 @@ def in_vocabulary(tokens: Any, counts: Any, vocabulary: int) -> Any:
     return counts & (tokens >= 0) & (tokens < vocabulary)
 
 
-def listed(scores: Any, tokens: Sequence[int], rows: Any) -> tuple[Any, Any]:
-    """Int["R K"] and Bool["R K"]: some tokens as columns of scores, and where they count: in `rows` Bool["R 1"]."""
-    xp = arrays.of(scores)
-    columns = xp.asarray([list(tokens)], "int32", like=scores)
-    columns = xp.broadcast_to(columns, (scores.shape[0], columns.shape[1]))
+def listed(scores: Any, tokens: Any, rows: Any) -> tuple[Any, Any]:
+    """Int["R K"] and Bool["R K"]: some tokens as columns of scores, and where they count: in `rows` Bool["R 1"].
+
+    `tokens` are a tuple, or of each row its own, ["R K"], in which -1 is none.
+    """
+    xp, columns = arrays.of(scores), tokens
+    if isinstance(tokens, tuple):
+        columns = xp.asarray([list(tokens)], "int32", like=scores)
+        columns = xp.broadcast_to(columns, (scores.shape[0], columns.shape[1]))
     return columns, in_vocabulary(columns, rows, scores.shape[-1])
 
 
@@ -34,5 +37,7 @@ def occurring(xp: Any, context: Context, vocabulary: int, ignored: Any = 0) -> A
 def last_tokens(xp: Any, context: Context, count: int) -> Any:
     """Int["R N"]: the last `count` tokens of each row; -1, which no token equals, where a row is shorter."""
     places = context.lengths[:, None] - count + xp.arange(count, like=context.tokens)[None, :]
+    if not context.tokens.shape[1]:  # nobody may see what the rows begin with
+        return xp.full(places.shape, -1, "int32", like=context.tokens)
     found = xp.take_along_axis(context.tokens, xp.maximum(places, 0))
     return xp.where(places < 0, -1, found)

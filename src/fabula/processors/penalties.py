@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping
+from collections.abc import Hashable, Mapping, Sequence
 from typing import Any, ClassVar
 
 import numpy as np
@@ -13,6 +13,7 @@ from fabula.errors import ArgumentError
 from fabula.processors.arguments import above_zero, matrix_of_tokens, token_ids, whole
 from fabula.processors.history import in_vocabulary, listed, occurring
 from fabula.processors.processor import LogitsProcessor, column
+from fabula.processors.token_lists import listed_tokens
 
 __all__ = [
     "EncoderRepetitionPenaltyLogitsProcessor",
@@ -90,6 +91,10 @@ class ExponentialDecayLengthPenalty(LogitsProcessor):
     def stack_key(self) -> Hashable:
         return self.eos_token_id
 
+    @classmethod
+    def listed(cls, members: Sequence[Any]) -> tuple[LogitsProcessor, Mapping[str, np.ndarray]]:
+        return cls.__new__(cls), listed_tokens(members, "eos_token_id", cls.numbers)
+
 
 def penalize(xp: Any, scores: Any, tokens: Any, counts: Any, penalty: Any) -> Any:
     """Scores of the tokens ["R L"] that `counts` Bool["R L"], made worse by penalty, a number or ["R 1"]."""
@@ -116,9 +121,7 @@ def _ignored(value: Any) -> int | np.ndarray:
     """prompt_ignore_length as a number or, one a row, Int["R 1"] on the host."""
     if value is None:
         return 0
-    if not hasattr(value, "tolist") and not isinstance(value, (list, tuple)):
-        return whole("prompt_ignore_length", value, 0)
-    listed = value.tolist() if hasattr(value, "tolist") else list(value)
-    if not isinstance(listed, list):
-        return whole("prompt_ignore_length", listed, 0)
-    return np.array([[whole("prompt_ignore_length", number, 0)] for number in listed], dtype=np.int32)
+    given = arrays.listed(value)
+    if not isinstance(given, (list, tuple)):
+        return whole("prompt_ignore_length", given, 0)
+    return np.array([[whole("prompt_ignore_length", number, 0)] for number in given], dtype=np.int32)

@@ -26,6 +26,7 @@ class LogitsProcessor:
 
     numbers: ClassVar[Mapping[str, float]] = {}  # attribute -> the value with which a row's scores stay as they are
     acts_until: int | None = None  # the length beyond which a row's scores stay as they are; None: there is none
+    looks_through: bool = False  # whether a row's turn by itself looks through its lists for what is no token
     reads_host: bool = False  # whether it looks at numbers on the host, which no compiled loop can do
 
     def __init_subclass__(cls, **kwargs: Any) -> None:

@@ -5,11 +5,14 @@ from __future__ import annotations
 from collections.abc import Hashable, Mapping, Sequence
 from typing import Any, ClassVar
 
+import numpy as np
+
 from fabula import arrays
 from fabula.context import Context
 from fabula.processors.arguments import token_ids, whole
 from fabula.processors.history import listed
 from fabula.processors.processor import LogitsProcessor, column
+from fabula.processors.token_lists import listed_tokens
 
 __all__ = [
     "ForcedBOSTokenLogitsProcessor",
@@ -39,6 +42,10 @@ class MinLengthLogitsProcessor(LogitsProcessor):
     def stack_key(self) -> Hashable:
         return self.eos_token_id
 
+    @classmethod
+    def listed(cls, members: Sequence[Any]) -> tuple[LogitsProcessor, Mapping[str, np.ndarray]]:
+        return cls.__new__(cls), listed_tokens(members, "eos_token_id", cls.numbers)
+
 
 class MinNewTokensLengthLogitsProcessor(LogitsProcessor):
     """No end token before a row has `min_new_tokens` after its first `prompt_length_to_skip`."""
@@ -57,6 +64,10 @@ class MinNewTokensLengthLogitsProcessor(LogitsProcessor):
 
     def stack_key(self) -> Hashable:
         return self.eos_token_id
+
+    @classmethod
+    def listed(cls, members: Sequence[Any]) -> tuple[LogitsProcessor, Mapping[str, np.ndarray]]:
+        return cls.__new__(cls), listed_tokens(members, "eos_token_id", cls.numbers)
 
 
 class ForcedBOSTokenLogitsProcessor(LogitsProcessor):
@@ -88,6 +99,10 @@ class ForcedEOSTokenLogitsProcessor(LogitsProcessor):
     def stack_key(self) -> Hashable:
         return self.eos_token_id
 
+    @classmethod
+    def listed(cls, members: Sequence[Any]) -> tuple[LogitsProcessor, Mapping[str, np.ndarray]]:
+        return cls.__new__(cls), listed_tokens(members, "eos_token_id", cls.numbers)
+
 
 class SuppressTokensLogitsProcessor(LogitsProcessor):
     """Tokens that never come."""
@@ -100,6 +115,10 @@ class SuppressTokensLogitsProcessor(LogitsProcessor):
 
     def stack_key(self) -> Hashable:
         return self.suppress_tokens
+
+    @classmethod
+    def listed(cls, members: Sequence[Any]) -> tuple[LogitsProcessor, Mapping[str, np.ndarray]]:
+        return cls.__new__(cls), listed_tokens(members, "suppress_tokens", cls.numbers)
 
 
 class SuppressTokensAtBeginLogitsProcessor(LogitsProcessor):
@@ -122,15 +141,19 @@ class SuppressTokensAtBeginLogitsProcessor(LogitsProcessor):
     def stack_key(self) -> Hashable:
         return self.begin_suppress_tokens
 
+    @classmethod
+    def listed(cls, members: Sequence[Any]) -> tuple[LogitsProcessor, Mapping[str, np.ndarray]]:
+        return cls.__new__(cls), listed_tokens(members, "begin_suppress_tokens", cls.numbers)
 
-def suppress(scores: Any, rows: Any, tokens: Sequence[int]) -> Any:
-    """Scores with -inf at tokens, where rows Bool["R 1"] holds."""
+
+def suppress(scores: Any, rows: Any, tokens: Any) -> Any:
+    """Scores with -inf at tokens, or at each row's own Int["R K"], where rows Bool["R 1"] holds."""
     xp = arrays.of(scores)
     return scores if xp.surely_none(rows) else xp.scatter_where(scores, *listed(scores, tokens, rows), -INFINITY)
 
 
-def force(scores: Any, rows: Any, tokens: Sequence[int]) -> Any:
-    """Scores with 0 at tokens and -inf elsewhere, where rows Bool["R 1"] holds."""
+def force(scores: Any, rows: Any, tokens: Any) -> Any:
+    """Scores with 0 at tokens, or at each row's own Int["R K"], and -inf elsewhere, where rows Bool["R 1"] holds."""
     xp = arrays.of(scores)
     if xp.surely_none(rows):
         return scores

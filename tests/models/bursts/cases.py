@@ -80,7 +80,7 @@ def prompts(rows=3):
 
 def generate(door, model, rows=3, **call):
     """What the model makes of the first prompts."""
-    return door.on_host(door.generate(model, prompts(rows), **ASK, **call)).tolist()
+    return door.on_host(door.generate(model, prompts(rows), **{**ASK, **call})).tolist()
 
 
 RECORDED = {  # temperature, so that scores are not logits
@@ -158,3 +158,16 @@ def hold_recorded_search(found, expected):
     assert tokens == their_tokens and beams == their_beams
     for name, mine in numbers.items():
         np.testing.assert_allclose(mine, their_numbers[name], rtol=1e-5, atol=1e-5, err_msg=name)
+
+
+TOKENS = [  # as many, or rounded as many, others
+    {"max_new_tokens": 20, "do_sample": False, **lists}
+    for lists in (
+        {"suppress_tokens": [5], "begin_suppress_tokens": [6, 7], "min_new_tokens": 3, "eos_token_id": [2, 9]},
+        {"suppress_tokens": [37, 21, 22], "begin_suppress_tokens": [11], "min_new_tokens": 9, "eos_token_id": [4, 30]},
+    )
+]
+ENDS = [
+    {"max_new_tokens": 12, "eos_token_id": ends, "forced_eos_token_id": ends, "exponential_decay_length_penalty": decay}
+    for ends, decay in (([2], (3, 1.1)), ([17], (2, 1.3)))
+]

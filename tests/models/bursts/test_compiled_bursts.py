@@ -14,9 +14,11 @@ from tests.equal.frameworks.doors import REFERENCE, step_by_step
 from tests.models.bursts.cases import (
     CONTRASTED,
     CONTRASTIVE,
+    ENDS,
     GUIDED,
     PLAIN,
     SAMPLED,
+    TOKENS,
     WORDS,
     generate,
     hold_recorded,
@@ -91,8 +93,9 @@ def test_contrastive_search_is_that_of_pytorch_and_other_numbers_compile_nothing
     assert max(len(own) for burst in settled for own in burst) == 64, "most tokens are of bursts"
 
 
-def test_other_words_compile_nothing(door, both):
+@pytest.mark.parametrize("calls", [WORDS, TOKENS, ENDS], ids=["words", "tokens", "ends"])
+def test_other_words_and_tokens_compile_nothing(door, both, calls):
     model, reference = both("llama")
-    texts = [generate(door, model, 1, **call) for call in WORDS]
-    assert texts == [generate(REFERENCE, reference, 1, **call) for call in WORDS]
+    texts = [generate(door, model, 1, **call) for call in calls]
+    assert texts == [generate(REFERENCE, reference, 1, **call) for call in calls]
     assert len(model.bursts.compiled) == 1 and texts[0] != texts[1], "and they act"
