@@ -125,3 +125,16 @@ def test_a_model_with_an_encoder_fills_one(tmp_path):
     assert past.get_seq_length() == out.shape[1] - 1
     longer = model.generate(IDS, decoder_input_ids=out, past_key_values=past, **CALL)
     assert torch.equal(longer, model.generate(IDS, decoder_input_ids=out, **CALL))
+
+
+def test_layers_are_the_same_however_they_came_about(model, reference):
+    past = DynamicCache()
+    assert past.layers == ()
+    with torch.no_grad():
+        read, expected = model(IDS, past_key_values=past).past_key_values, reference(IDS).past_key_values
+    out = model.generate(IDS, max_new_tokens=1, past_key_values=(written := DynamicCache()))
+    assert out.shape[1] == written.get_seq_length() + 1
+    for found in (past.layers, read.layers, written.layers):
+        for mine, theirs in zip(found, expected.layers, strict=True):
+            assert torch.allclose(torch.as_tensor(mine.keys), theirs.keys, atol=1e-5)
+            assert torch.allclose(torch.as_tensor(mine.values), theirs.values, atol=1e-5)

@@ -18,7 +18,7 @@ from fabula.errors import ArgumentError, NotSupportedError
 from fabula.generation.results.collector import Collector
 from fabula.processors.processor import LogitsProcessorList
 
-__all__ = ["GeneratedPast", "KeysAndValues"]
+__all__ = ["GeneratedPast", "KeysAndValues", "dense_layers"]
 
 
 class KeysAndValues(NamedTuple):
@@ -121,29 +121,12 @@ class GeneratedPast:
 
     def to_dense(self) -> tuple[KeysAndValues, ...]:
         """Each layer's keys and values, Float["R heads C features"], zero where there is padding; copies."""
-        found = [self.row(index)[1] for index in range(self.rows)]
-        return tuple(
-            KeysAndValues(*(self._rectangle([row[layer][part] for row in found]) for part in (0, 1)))
-            for layer in range(len(found[0]))
-        )
+        return dense_layers([self.row(index)[1] for index in range(self.rows)], self.mask)
 
     @property
     def layers(self) -> tuple[KeysAndValues, ...]:
         """What to_dense() gives: `layers[0].keys` is a copy."""
         return self.to_dense()
-
-    def _rectangle(self, parts: Sequence[Any]) -> Any:
-        xp, rows = arrays.of(parts[0]), []
-        for part, mask in zip(parts, self.mask, strict=True):
-            if not mask.any():
-                rows.append(xp.zeros((len(mask), *part.shape[1:]), "float32", like=part))
-                continue
-            places = np.maximum(np.cumsum(mask) - 1, 0).astype(np.int32)
-            spread = xp.take(part, xp.asarray(places, "int32", like=part))
-            rows.append(xp.where(xp.asarray(mask[:, None, None], "bool", like=part), spread, spread * 0))
-        heads = range(rows[0].shape[1])
-        by_head = [xp.concat([row[None, None, :, head] for head in heads], axis=1) for row in rows]
-        return xp.concat(by_head, axis=0)
 
     def _computed(self, kept: KeptRow, length: int) -> KeptRow:
         """The row once more, with so many of its tokens computed."""
@@ -181,3 +164,28 @@ class GeneratedPast:
 
     def __repr__(self) -> str:
         return f"GeneratedPast({self.rows} rows, {self.get_seq_length()} columns)"
+
+
+def dense_layers(rows: Sequence[Sequence[tuple[Any, Any]]], mask: np.ndarray) -> tuple[KeysAndValues, ...]:
+    """Each layer's keys and values as rectangles, of each row's own, Float["L heads features"] a layer.
+
+    `mask` Bool["R C"] says which columns are the L tokens; the others are zero.
+    """
+    return tuple(
+        KeysAndValues(*(_rectangle([row[layer][part] for row in rows], mask) for part in (0, 1)))
+        for layer in range(len(rows[0]))
+    )
+
+
+def _rectangle(parts: Sequence[Any], masks: np.ndarray) -> Any:
+    xp, rows = arrays.of(parts[0]), []
+    for part, mask in zip(parts, masks, strict=True):
+        if not mask.any():
+            rows.append(xp.zeros((len(mask), *part.shape[1:]), "float32", like=part))
+            continue
+        places = np.maximum(np.cumsum(mask) - 1, 0).astype(np.int32)
+        spread = xp.take(part, xp.asarray(places, "int32", like=part))
+        rows.append(xp.where(xp.asarray(mask[:, None, None], "bool", like=part), spread, spread * 0))
+    heads = range(rows[0].shape[1])
+    by_head = [xp.concat([row[None, None, :, head] for head in heads], axis=1) for row in rows]
+    return xp.concat(by_head, axis=0)

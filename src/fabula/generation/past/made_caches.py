@@ -34,6 +34,11 @@ class Cache:
         """Whether a call has filled it."""
         return self.held is not None
 
+    @property
+    def layers(self) -> tuple[Any, ...]:
+        """Each layer's `keys` and `values`, Float["R heads columns features"]; copies. Nothing before the first call."""
+        return () if self.held is None else tuple(self.held.layers)
+
     def reset(self) -> None:
         """Forgets everything."""
         self.held = None

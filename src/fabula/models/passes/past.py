@@ -9,7 +9,7 @@ import numpy as np
 
 from fabula.cache.blocks import BlockPool, Table
 from fabula.errors import ArgumentError
-from fabula.generation.past.handle import GeneratedPast
+from fabula.generation.past.handle import GeneratedPast, KeysAndValues, dense_layers
 from fabula.generation.past.made_caches import Cache
 
 
@@ -51,6 +51,11 @@ class Past:
         tokens, blocks = self.tokens[index, self.mask[index]], self.tables[index].blocks
         layers = range(len(self.cache.heads))
         return tokens, [self.cache.read_row(layer, blocks, len(tokens)) for layer in layers]
+
+    @property
+    def layers(self) -> tuple[KeysAndValues, ...]:
+        """Each layer's keys and values, Float["R heads columns features"], zero where there is padding; copies."""
+        return dense_layers([self.row(index)[1] for index in range(self.rows)], self.mask)
 
     def extend(self, mask: np.ndarray, tokens: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Makes room for new columns, Bool["R S"] and Int["R S"]; returns first positions, Int["R"], and tables."""
