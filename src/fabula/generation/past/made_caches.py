@@ -36,7 +36,7 @@ class Cache:
 
     @property
     def layers(self) -> tuple[Any, ...]:
-        """Each layer's `keys` and `values`, Float["R heads columns features"]; copies. Nothing before the first call."""
+        """Each layer's `keys` and `values`, Float["R heads columns features"]; copies, none before a call."""
         return () if self.held is None else tuple(self.held.layers)
 
     def reset(self) -> None:
