@@ -6,6 +6,7 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
+import fabula  # noqa: E402
 from fabula import (  # noqa: E402
     AutoModelForSeq2SeqLM,
     DynamicCache,
@@ -138,3 +139,25 @@ def test_layers_are_the_same_however_they_came_about(model, reference):
         for mine, theirs in zip(found, expected.layers, strict=True):
             assert torch.allclose(torch.as_tensor(mine.keys), theirs.keys, atol=1e-5)
             assert torch.allclose(torch.as_tensor(mine.values), theirs.values, atol=1e-5)
+
+
+def test_a_call_that_was_refused_leaves_nothing_in_it(model):
+    past = DynamicCache()
+    with pytest.raises(ArgumentError, match="must lie in"):
+        model(IDS.repeat(3, 1) + 1000, past_key_values=past)
+    with torch.no_grad():
+        model(IDS, past_key_values=past)
+    assert past.get_seq_length() == 5
+
+
+@pytest.mark.parametrize(("framework", "door"), [("jax", "Flax"), ("tensorflow", "TF")])
+def test_other_frameworks_fill_one_too(folder, framework, door):
+    pytest.importorskip(framework)
+    model, past = getattr(fabula, f"{door}AutoModelForCausalLM").from_pretrained(folder), DynamicCache()
+    model(IDS.numpy()[:, :3], past_key_values=past)
+    model(IDS.numpy()[:, 3:], past_key_values=past)
+    settings = {"max_new_tokens": 2, "eos_token_id": None}
+    ids = torch.cat([IDS, NEW], 1).tolist()
+    found = model.generate(ids, past_key_values=copy.deepcopy(past), **settings)
+    assert (past.get_seq_length(), past.layers[0].keys.shape[2]) == (5, 5)
+    assert found == model.generate(ids, use_cache=False, **settings)

@@ -138,7 +138,7 @@ def written_past(past: Any, new_cache: Callable[[int], Any], inputs: Any) -> Any
     A cache of the caller's that is empty gets a past of as many rows as `inputs` have, which the call then fills.
     """
     if isinstance(past, Cache):
-        if past.held is None and inputs is not None:
+        if past.get_seq_length() == 0 and inputs is not None:
             past.held = Past(new_cache(0), len(inputs))
         past.held = written_past(past.held, new_cache, inputs)
         return past.held
