@@ -143,7 +143,7 @@ TEXT = [
 ]
 
 
-@pytest.mark.parametrize("length", [1, 2, 12])
+@pytest.mark.parametrize("length", [0, 1, 2, 12])
 @pytest.mark.parametrize("rows", [1, 4])
 @pytest.mark.parametrize(("name", "arguments"), TEXT)
 def test_what_looks_at_the_text_equals_transformers(xp, name, arguments, rows, length):
@@ -153,9 +153,10 @@ def test_what_looks_at_the_text_equals_transformers(xp, name, arguments, rows, l
 
 @pytest.mark.parametrize("name", ["EncoderRepetitionPenaltyLogitsProcessor", "EncoderNoRepeatNGramLogitsProcessor"])
 @pytest.mark.parametrize("rows", [2, 6])
-def test_what_looks_at_the_encoder_equals_transformers(xp, name, rows):
+@pytest.mark.parametrize("length", [0, 7])
+def test_what_looks_at_the_encoder_equals_transformers(xp, name, rows, length):
     encoder = np.random.default_rng(0).integers(0, 8, (2, 9))
-    input_ids = np.random.default_rng(1).integers(0, 8, (rows, 7))
+    input_ids = np.random.default_rng(1).integers(0, 8, (rows, length))
     first = {"penalty": 1.4} if "Penalty" in name else {"encoder_ngram_size": 2}
     scores = random_scores(rows, 20)
     expected = getattr(theirs, name)(*first.values(), torch.tensor(encoder))(

@@ -56,6 +56,16 @@ def test_scores_equal_transformers(xp, settings, vocabulary):
     assert not np.array_equal(got, scores)
 
 
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16", "float64"])
+@pytest.mark.parametrize("settings", SETTINGS[:4])
+def test_scores_keep_their_type(settings, dtype):
+    input_ids = torch.tensor(ids_of(3, 9, 50))
+    scores = torch.tensor(scores_of(3, 50)).to(getattr(torch, dtype))
+    got = WatermarkLogitsProcessor(50, "cpu", **settings)(input_ids, scores)
+    assert got.dtype == scores.dtype
+    torch.testing.assert_close(got, reference(50, settings)(input_ids, scores))
+
+
 @pytest.mark.parametrize("key", [15485863, 1, 99991, 2**40 + 3])
 def test_a_key_has_the_lists_of_transformers(key):
     mine, other = WatermarkLogitsProcessor(4000, hashing_key=key).lists(4000), reference(4000, {"hashing_key": key})

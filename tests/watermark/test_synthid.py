@@ -88,6 +88,17 @@ def test_scores_over_a_whole_generation_equal_transformers(xp, settings):
     assert marked > 0
 
 
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16", "float64"])
+def test_scores_keep_their_type(dtype):
+    mine, other = both({})
+    scores = torch.tensor(scores_of(3, 50, 0, holes=True)).to(getattr(torch, dtype))
+    got, expected = mine(torch.tensor(text(3, 6)), scores), other(torch.tensor(text(3, 6)), scores)
+    assert got.dtype == expected.dtype == scores.dtype
+    torch.testing.assert_close(got.double().exp(), expected.double().exp(), rtol=0.02, atol=0.02)
+    assert bool((got.double().exp()[expected.double() < -1e4] < 1e-6).all())
+    assert bool(torch.isfinite(got).all())
+
+
 @pytest.mark.parametrize("settings", [one for one in SETTINGS if one.get("ngram_len") != 1])  # no windows of no tokens
 @pytest.mark.parametrize("vocabulary", [9, 50_000])
 def test_g_values_and_masks_of_texts_equal_transformers(xp, settings, vocabulary):

@@ -53,8 +53,13 @@ class InfNanRemoveLogitsProcessor(LogitsProcessor):
     def process(self, scores: Any, context: Context) -> Any:
         xp = arrays.of(scores)
         known = xp.where(xp.isnan(scores), 0.0, scores)
-        largest = LARGEST[getattr(scores.dtype, "name", str(scores.dtype)).rpartition(".")[2]]
+        largest = LARGEST[type_of(scores)]
         return xp.minimum(xp.maximum(known, -largest), largest)
 
     def stack_key(self) -> Hashable:
         return ()
+
+
+def type_of(scores: Any) -> str:
+    """The name of an array's type: "float32", whatever the framework."""
+    return getattr(scores.dtype, "name", str(scores.dtype)).rpartition(".")[2]

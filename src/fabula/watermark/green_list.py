@@ -87,8 +87,8 @@ class WatermarkLogitsProcessor(LogitsProcessor):
         _, columns = xp.top_k(scores, min(CANDIDATES, scores.shape[-1]))
         contexts = np.maximum(recent[:, 1:], 0)  # of a row that is too short anything will do
         greens = self.lists(scores.shape[-1]).in_their_own(contexts, xp.to_host(columns))
-        bias = np.where(greens & marked[:, None], self.bias, 0.0)
-        return xp.scatter_add(scores, columns, xp.asarray(bias, "float32", like=scores))
+        chosen = xp.asarray(greens & marked[:, None], "bool", like=scores)
+        return xp.scatter_where(scores, columns, chosen, xp.take_along_axis(scores, columns) + self.bias)
 
     def stack_key(self) -> Hashable:
         return (

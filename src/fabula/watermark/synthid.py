@@ -12,6 +12,7 @@ from fabula.context import Context
 from fabula.errors import ArgumentError
 from fabula.processors.arguments import token_ids, whole
 from fabula.processors.processor import LogitsProcessor
+from fabula.processors.temperature import LARGEST, type_of
 from fabula.watermark.ngram_hashes import (
     MULTIPLIER,
     accumulate,
@@ -74,7 +75,7 @@ class SynthIDTextWatermarkLogitsProcessor(LogitsProcessor):
         """As `process`, on the calls of one generation: the prompts are what the first call shows.
 
         A call with another number of rows begins another generation. A token that cannot come has, as in transformers,
-        the lowest float in a row that is marked.
+        the lowest number of the scores' type in a row that is marked.
         """
         if input_ids.ndim != 2:
             raise ArgumentError(f"`input_ids` must be of shape (batch_size, input_len), got {tuple(input_ids.shape)}.")
@@ -84,7 +85,8 @@ class SynthIDTextWatermarkLogitsProcessor(LogitsProcessor):
         self._shown = tokens[:, :0] if fresh else xp.concat([self._shown, tokens[:, -1:]], axis=1)
         rows, length = self._shown.shape
         lengths, nothing = (xp.full((rows,), count, "int32", like=tokens) for count in (length, 0))
-        return self._process(scores, Context(self._shown, lengths, nothing), LOWEST)
+        lowest = -LARGEST[type_of(scores)]
+        return self._process(scores, Context(self._shown, lengths, nothing), lowest)
 
     def stack_key(self) -> Hashable:
         return (
@@ -104,7 +106,8 @@ class SynthIDTextWatermarkLogitsProcessor(LogitsProcessor):
         if not marked.any():
             return scores
         columns = xp.asarray(marked[:, None], "bool", like=scores)
-        return xp.where(columns, xp.maximum(self._marked(xp, scores, hashes), lowest), scores)
+        marked_scores = xp.astype(self._marked(xp, scores, hashes), type_of(scores))
+        return xp.where(columns, xp.maximum(marked_scores, lowest), scores)
 
     def _contexts(self, context: Context) -> tuple[np.ndarray, np.ndarray]:
         """Uint64["R"], Bool["R"]: the hashes of the rows' last contexts, and which of them are to be marked."""

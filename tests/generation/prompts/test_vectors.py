@@ -36,6 +36,24 @@ def test_vectors_of_ids_give_the_texts_of_ids_without_the_prompt(model, embed, c
     assert both.tolist() == expected.tolist()
 
 
+@pytest.mark.parametrize(
+    "call",
+    [
+        {"bad_words_ids": [[3], [4, 5]]},
+        {"sequence_bias": [[[3, 4], 2.0], [[9], 5.0]], "num_beams": 2},
+        {"watermarking_config": {"bias": 3.0}},
+        {"watermarking_config": {"bias": 3.0, "seeding_scheme": "selfhash", "context_width": 2}},
+    ],
+    ids=lambda call: next(iter(call)),
+)
+def test_processors_that_look_back_find_nothing_before_the_first_token(model, embed, folder, call):
+    transformers = pytest.importorskip("transformers")
+    reference = transformers.AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
+    call = {**call, "inputs_embeds": embed(IDS).detach(), "attention_mask": MASK, "max_new_tokens": 5}
+    expected = reference.generate(**call, eos_token_id=None, pad_token_id=0)
+    assert model.generate(**call, eos_token_id=None, pad_token_id=0).tolist() == expected.tolist()
+
+
 def test_what_does_not_fit_is_refused(model, embed):
     with pytest.raises(ArgumentError, match="inputs_embeds"):
         model.generate(inputs_embeds=torch.zeros(2, 3), max_new_tokens=2)
