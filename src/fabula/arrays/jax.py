@@ -31,7 +31,8 @@ def _type(dtype: str) -> Any:
 
 def asarray(x: Any, dtype: str, like: Array | None = None) -> Array:
     """x, a number, list or array, as an array of dtype."""
-    made = jnp.asarray(x if isinstance(x, jax.Array) else np.asarray(x), dtype=_type(dtype))
+    host = x if isinstance(x, jax.Array) else np.asarray(x).astype(_type(dtype))  # without a program for each shape
+    made = jnp.asarray(host, dtype=_type(dtype))
     return made if like is None or not _is_eager(like, made) else jax.device_put(made, next(iter(like.devices())))
 
 
