@@ -281,3 +281,13 @@ def test_the_default_model_answers_a_chat(smollm2_gguf):
         [{"role": "user", "content": "What is the capital of France?"}], **{**GREEDY, "max_new_tokens": 12}
     )
     assert "Paris" in record["generated_text"][-1]["content"]
+
+
+def test_a_message_in_parts_that_goes_on_has_one_part_more(ours):
+    part = {"type": "text", "text": "One, two"}
+    chat = [{"role": "user", "content": "Count."}, {"role": "assistant", "content": [part]}]
+    asked = {"max_new_tokens": 3, "do_sample": False, "continue_final_message": True}
+    new = ours(chat, return_full_text=False, **asked)[0]["generated_text"]
+    answer = ours(chat, **asked)[0]["generated_text"][-1]
+    assert answer == {"role": "assistant", "content": [part, {"type": "text", "text": new}]}
+    assert chat[-1]["content"] == [part], "the chat that came in has changed"

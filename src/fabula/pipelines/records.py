@@ -50,7 +50,9 @@ def continues(chat: Chat, asked: Settings) -> bool:
 def _continued(chat: Chat, text: str) -> list[Any]:
     """The messages, the last with more text."""
     *before, last = chat.messages
-    return [*before, {"role": last["role"], "content": last["content"] + text}]
+    content = last["content"]
+    going_on = content + text if isinstance(content, str) else [*content, {"type": "text", "text": text}]
+    return [*before, {"role": last["role"], "content": going_on}]
 
 
 def by_row(output: Mapping[str, Any]) -> dict[str, list[Any]]:
