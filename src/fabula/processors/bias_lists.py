@@ -11,6 +11,7 @@ from fabula import arrays
 from fabula.context import Context
 from fabula.processors.history import last_tokens
 from fabula.processors.processor import LogitsProcessor
+from fabula.processors.token_lists import bucket
 
 __all__ = ["ListedBias", "listed_biases"]
 
@@ -40,7 +41,7 @@ class ListedBias(LogitsProcessor):
 
 def listed_biases(members: Sequence[Mapping[tuple[int, ...], float]]) -> dict[str, np.ndarray]:
     """The attributes of the biases of R rows, {(token, ...): bias} each; S and N are powers of two."""
-    shape = len(members), _bucket(max([LEAST, *map(len, members)])), _bucket(max(map(_longest, members), default=1))
+    shape = len(members), bucket(max([LEAST, *map(len, members)])), bucket(max(map(_longest, members), default=1))
     before, biases = np.full(shape, ANY, np.int32), np.zeros(shape[:2], np.float32)
     places, last = (np.zeros(shape[:2], np.int32) for _ in range(2))
     for row, sequences in enumerate(members):
@@ -56,8 +57,3 @@ def listed_biases(members: Sequence[Mapping[tuple[int, ...], float]]) -> dict[st
 def _longest(sequences: Mapping[tuple[int, ...], float]) -> int:
     """How many tokens stand before the last of its longest sequence, or 1."""
     return max([1, *(len(tokens) - 1 for tokens in sequences)])
-
-
-def _bucket(count: int) -> int:
-    """The least power of two that is not less."""
-    return 1 << (count - 1).bit_length()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Hashable, Mapping
 from typing import Any, ClassVar
 
 import numpy as np
@@ -13,7 +13,7 @@ from fabula.errors import ArgumentError
 from fabula.processors.arguments import above_zero, matrix_of_tokens, token_ids, whole
 from fabula.processors.history import in_vocabulary, listed, occurring
 from fabula.processors.processor import LogitsProcessor, column
-from fabula.processors.token_lists import listed_tokens
+from fabula.processors.token_lists import as_numbers
 
 __all__ = [
     "EncoderRepetitionPenaltyLogitsProcessor",
@@ -91,9 +91,7 @@ class ExponentialDecayLengthPenalty(LogitsProcessor):
     def stack_key(self) -> Hashable:
         return self.eos_token_id
 
-    @classmethod
-    def listed(cls, members: Sequence[Any]) -> tuple[LogitsProcessor, Mapping[str, np.ndarray]]:
-        return cls.__new__(cls), listed_tokens(members, "eos_token_id", cls.numbers)
+    listed = as_numbers("eos_token_id")
 
 
 def penalize(xp: Any, scores: Any, tokens: Any, counts: Any, penalty: Any) -> Any:

@@ -7,19 +7,28 @@ from typing import Any
 
 import numpy as np
 
-__all__ = ["NONE", "listed_tokens"]
+__all__ = ["as_numbers", "bucket"]
 
 LEAST = 4  # tokens
 NONE = -1  # in place of a token
 
 
-def listed_tokens(members: Sequence[Any], name: str, numbers: Mapping[str, float]) -> dict[str, np.ndarray]:
+def as_numbers(name: str) -> Any:
+    """`listed` of a processor whose one list is that attribute: tokens, as any others of its kind could be."""
+
+    def listed(cls: Any, members: Sequence[Any]) -> tuple[Any, Mapping[str, np.ndarray]]:
+        return cls.__new__(cls), _listed(members, name, cls.numbers)
+
+    return classmethod(listed)
+
+
+def _listed(members: Sequence[Any], name: str, numbers: Mapping[str, float]) -> dict[str, np.ndarray]:
     """The attributes of the processors of R rows, or None: lists of tokens Int["R K"], and numbers ["R 1"].
 
     K is a power of two. `numbers` are, by attribute, those with which a row's scores stay as they are.
     """
     lists: list[tuple[int, ...]] = [() if member is None else getattr(member, name) for member in members]
-    tokens = np.full((len(lists), _bucket(max([LEAST, *map(len, lists)]))), NONE, np.int32)
+    tokens = np.full((len(lists), bucket(max([LEAST, *map(len, lists)]))), NONE, np.int32)
     for row, own in enumerate(lists):
         tokens[row, : len(own)] = own
     return {name: tokens} | {each: _numbers(members, each, neutral) for each, neutral in numbers.items()}
@@ -30,6 +39,6 @@ def _numbers(members: Sequence[Any], name: str, neutral: float) -> np.ndarray:
     return np.array(values, np.int32 if isinstance(neutral, int) else np.float32)[:, None]
 
 
-def _bucket(count: int) -> int:
+def bucket(count: int) -> int:
     """The least power of two that is not less."""
     return 1 << (count - 1).bit_length()

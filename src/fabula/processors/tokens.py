@@ -5,14 +5,12 @@ from __future__ import annotations
 from collections.abc import Hashable, Mapping, Sequence
 from typing import Any, ClassVar
 
-import numpy as np
-
 from fabula import arrays
 from fabula.context import Context
 from fabula.processors.arguments import token_ids, whole
 from fabula.processors.history import listed
 from fabula.processors.processor import LogitsProcessor, column
-from fabula.processors.token_lists import listed_tokens
+from fabula.processors.token_lists import as_numbers
 
 __all__ = [
     "ForcedBOSTokenLogitsProcessor",
@@ -42,9 +40,7 @@ class MinLengthLogitsProcessor(LogitsProcessor):
     def stack_key(self) -> Hashable:
         return self.eos_token_id
 
-    @classmethod
-    def listed(cls, members: Sequence[Any]) -> tuple[LogitsProcessor, Mapping[str, np.ndarray]]:
-        return cls.__new__(cls), listed_tokens(members, "eos_token_id", cls.numbers)
+    listed = as_numbers("eos_token_id")
 
 
 class MinNewTokensLengthLogitsProcessor(LogitsProcessor):
@@ -65,9 +61,7 @@ class MinNewTokensLengthLogitsProcessor(LogitsProcessor):
     def stack_key(self) -> Hashable:
         return self.eos_token_id
 
-    @classmethod
-    def listed(cls, members: Sequence[Any]) -> tuple[LogitsProcessor, Mapping[str, np.ndarray]]:
-        return cls.__new__(cls), listed_tokens(members, "eos_token_id", cls.numbers)
+    listed = as_numbers("eos_token_id")
 
 
 class ForcedBOSTokenLogitsProcessor(LogitsProcessor):
@@ -99,9 +93,7 @@ class ForcedEOSTokenLogitsProcessor(LogitsProcessor):
     def stack_key(self) -> Hashable:
         return self.eos_token_id
 
-    @classmethod
-    def listed(cls, members: Sequence[Any]) -> tuple[LogitsProcessor, Mapping[str, np.ndarray]]:
-        return cls.__new__(cls), listed_tokens(members, "eos_token_id", cls.numbers)
+    listed = as_numbers("eos_token_id")
 
 
 class SuppressTokensLogitsProcessor(LogitsProcessor):
@@ -116,9 +108,7 @@ class SuppressTokensLogitsProcessor(LogitsProcessor):
     def stack_key(self) -> Hashable:
         return self.suppress_tokens
 
-    @classmethod
-    def listed(cls, members: Sequence[Any]) -> tuple[LogitsProcessor, Mapping[str, np.ndarray]]:
-        return cls.__new__(cls), listed_tokens(members, "suppress_tokens", cls.numbers)
+    listed = as_numbers("suppress_tokens")
 
 
 class SuppressTokensAtBeginLogitsProcessor(LogitsProcessor):
@@ -141,9 +131,7 @@ class SuppressTokensAtBeginLogitsProcessor(LogitsProcessor):
     def stack_key(self) -> Hashable:
         return self.begin_suppress_tokens
 
-    @classmethod
-    def listed(cls, members: Sequence[Any]) -> tuple[LogitsProcessor, Mapping[str, np.ndarray]]:
-        return cls.__new__(cls), listed_tokens(members, "begin_suppress_tokens", cls.numbers)
+    listed = as_numbers("begin_suppress_tokens")
 
 
 def suppress(scores: Any, rows: Any, tokens: Any) -> Any:
