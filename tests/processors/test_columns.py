@@ -66,7 +66,7 @@ TOKENS = {  # of a number, processors that act on rows of some lengths
     "least length": lambda one: MinLengthLogitsProcessor(5 + one, list(range(one + 1))),
     "least of new ones": lambda one: MinNewTokensLengthLogitsProcessor(2, 3 + one, one),
     "forced end": lambda one: ForcedEOSTokenLogitsProcessor(4 + one, [7, one]),
-    "decay": lambda one: ExponentialDecayLengthPenalty((one, 1.2), [one, 7, 39], 2),
+    "decay": lambda one: ExponentialDecayLengthPenalty((one + 0.5, 1.2), [one, 7, 39], 2),
 }
 
 

@@ -130,7 +130,7 @@ TEXT = [
     ("SuppressTokensAtBeginLogitsProcessor", {"begin_suppress_tokens": [0, 9], "begin_index": 3}),
     (
         "ExponentialDecayLengthPenalty",
-        {"exponential_decay_length_penalty": (2, 1.1), "eos_token_id": [3, 7], "input_ids_seq_length": 4},
+        {"exponential_decay_length_penalty": (2.5, 1.1), "eos_token_id": [3, 7], "input_ids_seq_length": 4},
     ),
     (
         "ExponentialDecayLengthPenalty",

@@ -63,7 +63,7 @@ class EncoderRepetitionPenaltyLogitsProcessor(LogitsProcessor):
 class ExponentialDecayLengthPenalty(LogitsProcessor):
     """From a length on, the scores of end tokens rise by their size times (factor ** steps - 1)."""
 
-    numbers: ClassVar[Mapping[str, float]] = {"regulation_start": 1 << 30, "regulation_factor": 1.0}
+    numbers: ClassVar[Mapping[str, float]] = {"regulation_start": float(1 << 30), "regulation_factor": 1.0}
 
     def __init__(
         self, exponential_decay_length_penalty: tuple[int, float], eos_token_id: Any, input_ids_seq_length: int
@@ -75,15 +75,15 @@ class ExponentialDecayLengthPenalty(LogitsProcessor):
 
     def process(self, scores: Any, context: Context) -> Any:
         xp = arrays.of(scores)
-        start = column(xp, self.regulation_start, "int32", scores)
-        steps = context.lengths[:, None] - start
+        start = column(xp, self.regulation_start, "float32", scores)  # may lie between two lengths
+        steps = xp.astype(context.lengths[:, None], "float32") - start
         if xp.surely_none(steps > 0):
             return scores
         columns, chosen = listed(scores, self.eos_token_id, steps > 0)
         ends = xp.take_along_axis(scores, xp.where(chosen, columns, 0))
         chosen = chosen & xp.isfinite(ends)
         ends = xp.where(chosen, ends, 0.0)
-        steps = xp.astype(xp.maximum(steps, 0), "float32")
+        steps = xp.maximum(steps, 0.0)
         factor = xp.zeros_like(steps) + column(xp, self.regulation_factor, "float32", scores)
         raised = ends + xp.abs(ends) * (xp.power(factor, steps) - 1)
         return xp.scatter_where(scores, columns, chosen, raised)
