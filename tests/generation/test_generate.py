@@ -173,6 +173,16 @@ def test_transition_scores_equal_those_of_transformers(model, reference, normali
     )
 
 
+def test_a_text_that_goes_on_behind_an_end_token_keeps_its_transition_scores(model, reference):
+    """The call knew no end token, or another one, so that the model's own is a token like any."""
+    settings = dict(max_new_tokens=5, return_dict_in_generate=True, output_scores=True, eos_token_id=None)
+    ours = model.generate(torch.tensor(PROMPTS[:1]), **settings)
+    sequences = ours.sequences.clone()
+    sequences[0, -3], sequences[0, -2:] = model.generation_config.eos_token_id, 40
+    got = model.compute_transition_scores(sequences, ours.scores)
+    torch.testing.assert_close(got, reference.compute_transition_scores(sequences, ours.scores))
+
+
 def test_a_streamer_gets_the_prompt_each_token_and_the_end(model):
     class Heard:
         def __init__(self):

@@ -12,13 +12,19 @@ __all__ = ["compute_transition_scores"]
 
 
 def compute_transition_scores(
-    sequences: Any, scores: Sequence[Any], beam_indices: Any = None, normalize_logits: bool = False, ends: Any = None
+    sequences: Any,
+    scores: Sequence[Any],
+    beam_indices: Any = None,
+    normalize_logits: bool = False,
+    ends: Any = None,
+    fill: int | None = None,
 ) -> Any:
     """Float["R S"]: the scores of the last S tokens of R sequences Int["R L"], from one Float["B V"] a step.
 
     beam_indices Int["R S'"] says from which of the B rows each token came, and -1 where the sequence had ended (its
     score is then 0); without it, row r's tokens come from row r. normalize_logits takes the log-softmax first. With
-    `ends`, end tokens as Int["E"], scores after a sequence's first end token are 0 too.
+    `ends`, end tokens as Int["E"], scores after a sequence's first end token are 0 too; with `fill`, the
+    padding, only where nothing else is behind it: a call may have let the sequence go on.
     """
     if not len(scores):
         raise ArgumentError("`scores` must hold one array a step, got none. Generate with output_scores=True.")
@@ -32,7 +38,7 @@ def compute_transition_scores(
         for step, step_scores in enumerate(scores[:steps])
     ]
     found = xp.where(parents < 0, 0.0, xp.concat([column[:, None] for column in columns]))
-    return found if ends is None else xp.where(_after_end(xp, tokens, ends), 0.0, found)
+    return found if ends is None else xp.where(_after_end(xp, tokens, ends, fill), 0.0, found)
 
 
 def _scored(xp: Any, scores: Any, parents: Any, tokens: Any, normalize: bool) -> Any:
@@ -42,7 +48,8 @@ def _scored(xp: Any, scores: Any, parents: Any, tokens: Any, normalize: bool) ->
     return found - xp.logsumexp(chosen) if normalize else found
 
 
-def _after_end(xp: Any, tokens: Any, ends: Any) -> Any:
-    """Bool["R S"]: places after the first end token of a row."""
+def _after_end(xp: Any, tokens: Any, ends: Any, fill: int | None) -> Any:
+    """Bool["R S"]: places after the first end token of a row, if all of them hold `fill` where that is given."""
     is_end = xp.any(tokens[:, :, None] == ends[None, None, :])
-    return xp.cumulative_sum(is_end) - xp.astype(is_end, "int32") > 0
+    after = xp.cumulative_sum(is_end) - xp.astype(is_end, "int32") > 0
+    return after if fill is None else after & ~xp.any(after & (tokens != fill))[:, None]

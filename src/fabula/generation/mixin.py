@@ -202,12 +202,15 @@ class GenerationMixin:
     ) -> Any:
         """The score of each new token when it was chosen, [R, steps], from generate()'s `sequences` and `scores`.
 
-        `normalize_logits` makes them log-probabilities. Positions behind a row's first end token are 0.
+        `normalize_logits` makes them log-probabilities. Where nothing but padding is behind a row's first end token,
+        those positions are 0.
         """
         xp = arrays.of(sequences)
         eos = token_ids(self.generation_config.eos_token_id)
         ends = xp.asarray(np.array(eos, np.int32), "int32", like=sequences) if eos and beam_indices is None else None
-        return compute_transition_scores(sequences, scores, beam_indices, normalize_logits, ends)
+        pad = self.generation_config.pad_token_id
+        fill = eos[0] if pad is None and eos else pad
+        return compute_transition_scores(sequences, scores, beam_indices, normalize_logits, ends, fill)
 
 
 class _Running(NamedTuple):
