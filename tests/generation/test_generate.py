@@ -223,8 +223,44 @@ def test_rows_of_a_batch_stream_side_by_side(model, tokenizer):
     for piece in streamer:
         texts[piece.row] += piece
     assert texts == [tokenizer.decode(row[len(PROMPTS[i // 2]) :]) for i, row in enumerate(rows)]
-    with pytest.raises(ArgumentError, match="takes_rows"):
-        model.generate(PROMPTS, streamer=BaseStreamer())
+
+
+class Steps(BaseStreamer):
+    """Keeps what it is given, as a streamer does that was written for transformers."""
+
+    def __init__(self):
+        self.given, self.ended = [], 0
+
+    def put(self, value):
+        self.given.append(value.tolist())
+
+    def end(self):
+        self.ended += 1
+
+
+@pytest.mark.parametrize("sequences", [1, 2])
+def test_a_streamer_that_knows_no_rows_gets_steps_as_in_transformers(model, reference, sequences):
+    ids, mask = rectangle(PROMPTS)
+    settings = {"max_new_tokens": 12, "pad_token_id": 0, "num_return_sequences": sequences}
+    free = model.generate(ids, attention_mask=mask, **settings, do_sample=sequences > 1, seed=1)
+    ends = free[:, ids.shape[1] + 3].tolist()  # where some of them end
+    ours, theirs = Steps(), Steps()
+    found = model.generate(
+        ids, attention_mask=mask, **settings, do_sample=sequences > 1, seed=1, eos_token_id=ends, streamer=ours
+    )
+    new = found[:, ids.shape[1] :].T.tolist()
+    assert ours.given == [np.repeat(ids.numpy(), sequences, 0).tolist(), *new] and ours.ended == 1
+    if sequences == 1:
+        reference.generate(ids, attention_mask=mask, **settings, do_sample=False, eos_token_id=ends, streamer=theirs)
+        assert ours.given == theirs.given
+
+
+def test_a_streamer_without_rows_hears_of_an_error_once(model):
+    streamer = Steps()
+    streamer.put = lambda value: 1 / 0
+    with pytest.raises(ZeroDivisionError):
+        model.generate(PROMPTS, streamer=streamer, max_new_tokens=3)
+    assert streamer.ended == 1
 
 
 def test_the_callers_own_processor_and_criterion_see_its_framework(model, reference):

@@ -16,7 +16,7 @@ from fabula.errors import ArgumentError, NotSupportedError
 from fabula.generation.callers_own import CallersOwn
 from fabula.generation.generate import Call, prepare
 from fabula.generation.past.made_caches import DynamicCache
-from fabula.generation.recipe import token_ids
+from fabula.generation.recipe import filling, token_ids
 from fabula.generation.settings.config import GenerationConfig
 from fabula.generation.settings.rules import MODEL_INPUTS
 from fabula.processors.processor import LogitsProcessor, LogitsProcessorList
@@ -114,23 +114,9 @@ def _copies(config: GenerationConfig) -> int:
 
 def _rectangle(prepared: Call) -> tuple[np.ndarray, np.ndarray]:
     """Int["R L"] and Bool["R L"]: every row's ids and which of them count; lists are padded on the left."""
-    prompts, rows = prepared.prompts, _copies(prepared.config)
-    if prompts.given is not None:
-        mask = np.ones(prompts.as_host().shape, bool) if prompts.mask is None else prompts.mask
-        return np.repeat(prompts.as_host(), rows, 0), np.repeat(mask, rows, 0)
-    width = max(map(len, prompts.rows))
-    ids = np.full((len(prompts.rows), width), _pad(prepared.config), np.int64)
-    mask = np.zeros(ids.shape, bool)
-    for index, row in enumerate(prompts.rows):
-        ids[index, width - len(row) :] = row
-        mask[index, width - len(row) :] = True
+    ids, mask = prepared.prompts.rectangle(filling(prepared.config))
+    rows = _copies(prepared.config)
     return np.repeat(ids, rows, 0), np.repeat(mask, rows, 0)
-
-
-def _pad(config: GenerationConfig) -> int:
-    """What fills rows: the pad token, the first end token, or 0."""
-    eos = token_ids(config.eos_token_id)
-    return config.pad_token_id if config.pad_token_id is not None else (eos[0] if eos else 0)
 
 
 def _settled(prepared: Call, width: int, like: Any) -> GenerationConfig:

@@ -9,6 +9,8 @@ from copy import copy
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
 from fabula.cache.kinds import CacheKind
 from fabula.engine.request import Request
 from fabula.errors import ArgumentError, NotSupportedError
@@ -22,9 +24,11 @@ from fabula.generation.prompts.inputs import ModelInputs
 from fabula.generation.prompts.negatives import read_negatives
 from fabula.generation.prompts.rows import Prompts
 from fabula.generation.prompts.source import Source, healed, read_source
+from fabula.generation.recipe import filling
 from fabula.generation.requests import Given, build_requests
 from fabula.generation.results.collector import Collector
 from fabula.generation.results.layout import lay_out
+from fabula.generation.results.step_streamer import StepStreamer
 from fabula.generation.scoring import score_found
 from fabula.generation.settings.config import GenerationConfig
 from fabula.generation.settings.configs import configs_for, given_configs, streams_for
@@ -45,6 +49,7 @@ class Call:
     configs: Sequence[GenerationConfig]  # a prompt's
     kinds: Sequence[CacheKind]  # how each prompt's keys and values are stored
     opened: OpenPast | None = None  # what the call goes on from
+    streamer: Any = None  # which takes as many rows as there are
 
     @property
     def prompts(self) -> Prompts:
@@ -60,7 +65,7 @@ def generate(model: Any, inputs: Any, generation_config: Any, streamer: Any, cal
     except BaseException as error:
         _tell(streamer, error)
         raise
-    run(model, prepared, streamer)
+    run(model, prepared)
     past = _past(model, prepared)
     if isinstance(made, Cache):
         made.held, past = past, made
@@ -80,7 +85,7 @@ def prepare(model: Any, inputs: Any, generation_config: Any, streamer: Any, call
     opened, given = open_past(model, past, given)
     configs = configs_for(call, generation_config, _models_config(model), given.prompts)
     config = configs[0]
-    check_streamer(streamer, sum(one.num_return_sequences or 1 for one in configs))
+    streamer = of_rows(streamer, sum(one.num_return_sequences or 1 for one in configs), config)
     source = read_source(model, given, config)
     if tokenizer is None and any(one.stop_strings or one.token_healing for one in configs):
         tokenizer = model.tokenizer
@@ -104,11 +109,12 @@ def prepare(model: Any, inputs: Any, generation_config: Any, streamer: Any, call
         isinstance(made, Cache),
     )
     collectors, requests = build_requests(model, asked, streamer)
-    return Call(source, config, requests, collectors, time.monotonic(), configs, kinds, opened)
+    return Call(source, config, requests, collectors, time.monotonic(), configs, kinds, opened, streamer)
 
 
-def run(model: Any, call: Call, streamer: Any = None) -> None:
+def run(model: Any, call: Call) -> None:
     """Runs a prepared call to its end; raises what ended it early, after telling the streamer."""
+    streamer = call.streamer
     try:
         _stream_prompts(streamer, call)
         run_requests(model, call.requests, call.configs, call.kinds)
@@ -143,11 +149,13 @@ def _tell(streamer: Any, error: BaseException) -> None:
 
 
 def _stream_prompts(streamer: Any, call: Call) -> None:
-    """What a streamer gets first: a single prompt as it was given, or each row's own."""
+    """What a streamer gets first: a single prompt as it was given, each row's own, or all rows' as a rectangle."""
     if streamer is None or not call.prompts.shown:
         return
-    if sum(len(collector.steps) for collector in call.collectors) == 1:
-        streamer.put(call.prompts.as_host())
+    counts = [len(collector.steps) for collector in call.collectors]
+    if sum(counts) == 1 or isinstance(streamer, StepStreamer):
+        ids, _ = call.prompts.rectangle(filling(call.config))
+        streamer.put(np.repeat(ids, counts, 0))
         return
     row = 0
     for prompt, collector in zip(call.prompts.rows, call.collectors, strict=True):
@@ -176,17 +184,15 @@ def _refuse_unsupported(call: dict[str, Any]) -> None:
             raise NotSupportedError(f"`{name}` is not supported: {reason}. Leave it out.")
 
 
-def check_streamer(streamer: Any, rows: int) -> None:
-    """Raises ArgumentError for a streamer that cannot take so many rows."""
+def of_rows(streamer: Any, rows: int, config: GenerationConfig) -> Any:
+    """What takes so many rows for the streamer. Raises ArgumentError for one without put() or end()."""
     if streamer is None:
-        return
-    if rows > 1 and not getattr(streamer, "takes_rows", False):
-        raise ArgumentError(
-            f"`streamer` must take rows to stream {rows} of them, and {type(streamer).__name__} takes one. Give it "
-            "`takes_rows = True`, put(ids, row=) and end_row(row), as TextStreamer has, or stream one row at a time."
-        )
+        return None
     for method in ("put", "end"):
         if not callable(getattr(streamer, method, None)):
             raise ArgumentError(
                 f"`streamer` must have put() and end(), got {type(streamer).__name__} without {method}()."
             )
+    if rows == 1 or getattr(streamer, "takes_rows", False):
+        return streamer
+    return StepStreamer(streamer, rows, filling(config))

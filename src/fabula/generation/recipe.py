@@ -22,6 +22,12 @@ def token_ids(value: int | Sequence[int] | None) -> tuple[int, ...]:
     return tuple(int(one) for one in value) if isinstance(value, Sequence) else (int(value),)
 
 
+def filling(config: GenerationConfig) -> int:
+    """What fills rows up: the pad token, the first end token, or 0."""
+    ends = token_ids(config.eos_token_id)
+    return config.pad_token_id if config.pad_token_id is not None else (ends[0] if ends else 0)
+
+
 def build_recipe(
     asked: Asked,
     *,

@@ -44,6 +44,17 @@ class Prompts:
             return host_array(self.given, "input_ids").astype(np.int64)
         return np.array(self.rows, np.int64)
 
+    def rectangle(self, pad: int) -> tuple[np.ndarray, np.ndarray]:
+        """[R, L] int64 as given, and Bool["R L"] which of them count; lists are padded on the left."""
+        if self.given is not None:
+            ids = self.as_host()
+            return ids, np.ones(ids.shape, bool) if self.mask is None else self.mask
+        width = max(map(len, self.rows))
+        ids, mask = np.full((len(self.rows), width), pad, np.int64), np.zeros((len(self.rows), width), bool)
+        for place, row in enumerate(self.rows):
+            ids[place, width - len(row) :], mask[place, width - len(row) :] = row, True
+        return ids, mask
+
 
 def read_prompts(
     inputs: Any, attention_mask: Any, *, pad: int | None, eos: frozenset[int], bos: int | None, like: Any = None

@@ -15,7 +15,7 @@ from fabula.generation.prompts.healing import Healed, Healer
 from fabula.generation.prompts.inputs import ModelInputs
 from fabula.generation.prompts.positions import check_positions
 from fabula.generation.prompts.rows import Prompts, check_rows, host_array, infer_mask, read_prompts
-from fabula.generation.recipe import token_ids
+from fabula.generation.recipe import filling, token_ids
 from fabula.generation.settings.config import GenerationConfig
 
 
@@ -55,11 +55,7 @@ def healed(source: Source, configs: Sequence[GenerationConfig], tokenizer: Any) 
     healing = [one.processors for one in each]
     if prompts.given is None:
         return replace(source, prompts=Prompts(rows), healing=healing)
-    pad = config.pad_token_id if config.pad_token_id is not None else (*token_ids(config.eos_token_id), 0)[0]
-    width = max(map(len, rows))
-    ids, mask = np.full((len(rows), width), pad, np.int64), np.zeros((len(rows), width), bool)
-    for place, row in enumerate(rows):
-        ids[place, width - len(row) :], mask[place, width - len(row) :] = row, True
+    ids, mask = Prompts(rows).rectangle(filling(config))
     given = arrays.of(prompts.given).asarray(ids, "int64", like=prompts.given)
     return replace(source, prompts=Prompts(rows, given=given, mask=mask), healing=healing)
 

@@ -9,7 +9,7 @@ import numpy as np
 from fabula import arrays
 from fabula.generation.prompts.rows import Prompts
 from fabula.generation.prompts.source import Source
-from fabula.generation.recipe import token_ids
+from fabula.generation.recipe import filling
 from fabula.generation.results.collector import Collector
 from fabula.generation.results.likelihoods import likelihoods_of_new_tokens, likelihoods_of_prompts
 from fabula.generation.results.outputs import (
@@ -122,8 +122,7 @@ def _lists(prompts: Prompts, collectors: list[Collector]) -> list[list[int]]:
 def _rectangle(prompts: Prompts, config: GenerationConfig, collectors: list[Collector]) -> Any:
     """[R * n, L + N]: each prompt as it was given, padding included, its new tokens, and padding on the right."""
     given = prompts.as_host()[:, : None if prompts.shown else 0]
-    eos = token_ids(config.eos_token_id)
-    pad = config.pad_token_id if config.pad_token_id is not None else (eos[0] if eos else 0)
+    pad = filling(config)
     longest = max(len(steps) for collector in collectors for steps in collector.steps)
     rows = []
     for prompt, collector in zip(given, collectors, strict=True):
