@@ -88,7 +88,7 @@ def test_the_callers_function_is_told_which_prompt_it_is_about(model):
         ([*CONFIGS[:2], {}], {}, ArgumentError, "`generation_config` must be a fabula.GenerationConfig or a list"),
         (CONFIGS, {"max_new_token": 3}, UnknownArgumentError, "Did you mean `max_new_tokens`"),
         (CONFIGS, {"return_dict_in_generate": True}, ArgumentError, "must be the same for all prompts with"),
-        (CONFIGS[:1] * 3, {"streamer": object()}, ArgumentError, "`streamer` must take rows to stream 3"),
+        (CONFIGS[:1] * 3, {"streamer": object()}, ArgumentError, "`streamer` must have put() and end(), got object"),
         (CONFIGS, {"input_ids": PROMPTS}, ArgumentError, "once"),
         (CONFIGS, {"custom_generate": "somebody/loop"}, NotSupportedError, "`custom_generate` is not supported"),
         (
