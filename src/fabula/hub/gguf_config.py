@@ -191,9 +191,7 @@ def _t5(file: GgufFile, keys: Keys) -> dict[str, Any]:
         "num_heads": heads,
         "n_positions": keys.size("context_length"),
         "relative_attention_num_buckets": keys.size("attention.relative_buckets_count"),
-        "layer_norm_epsilon": keys.number(
-            "attention.layer_norm_rms_epsilon", keys.number("attention.layer_norm_epsilon", 1e-6)
-        ),
+        "layer_norm_epsilon": keys.number("attention.layer_norm_rms_epsilon"),
         "feed_forward_proj": "gated-gelu" if "enc.blk.0.ffn_gate.weight" in file.tensors else "relu",
     }
 

@@ -117,6 +117,14 @@ def test_what_they_cannot_be_is_refused():
         EncoderDecoderCache(object())
 
 
+def test_a_kind_of_cache_is_not_dropped(model):
+    with pytest.raises(ArgumentError, match="`cache_implementation` must be absent beside a cache"):
+        model.generate(IDS, past_key_values=DynamicCache(), cache_implementation="static", **CALL)
+    for past, kind in ((QuantizedCache(nbits=8), "quantized"), (DynamicCache(offloading=True), "offloaded")):
+        with pytest.raises(NotSupportedError, match=f"got one that is {kind}"):
+            model(IDS, past_key_values=past)
+
+
 def test_a_model_with_an_encoder_fills_one(tmp_path):
     transformers = pytest.importorskip("transformers")
     config = dict(vocab_size=101, d_model=32, d_kv=8, d_ff=48, num_layers=2, num_heads=4, decoder_start_token_id=0)

@@ -142,9 +142,16 @@ class EncoderDecoderCache(Cache):
 
 
 def held_by(past: Any, call: dict[str, Any]) -> Any:
-    """What there is to go on from in `past_key_values`; a new cache's settings join the call's."""
+    """What there is to go on from in `past_key_values`; a new cache's settings join the call's.
+
+    Raises ArgumentError where the call names another kind of cache.
+    """
     if not isinstance(past, Cache):
         return past
-    if call.get("cache_implementation") is None:
-        call.update(past.settings)
+    if call.get("cache_implementation") is not None:
+        raise ArgumentError(
+            f"`cache_implementation` must be absent beside a cache in `past_key_values`, which says its kind, got "
+            f"{call['cache_implementation']!r}. Give one of both."
+        )
+    call.update(past.settings)
     return past.held

@@ -207,10 +207,10 @@ def host_array(x: Any, name: str) -> np.ndarray:
             f"`{name}` must be numbers in a tensor, an array or lists, got {type(x).__name__}. "
             "Pass what the tokenizer returns: model.generate(**tokenizer(text, return_tensors='pt'))."
         ) from error
-    except (TypeError, NotImplementedError) as error:  # in a trace of JAX or TensorFlow there are no numbers yet
+    except (TypeError, NotImplementedError) as error:  # a type that NumPy has not; in a trace there are no numbers yet
         raise ArgumentError(
-            f"`{name}` must hold numbers, got {type(x).__name__} within a trace. Call it outside jax.jit and "
-            "tf.function: it compiles its own loops."
+            f"`{name}` must hold numbers that NumPy has, got {type(x).__name__} of {getattr(x, 'dtype', 'objects')}. "
+            "Within jax.jit and tf.function there are none: call it outside, as it compiles its own loops."
         ) from error
     except ValueError as error:  # lists of different lengths
         raise ArgumentError(f"`{name}` must be rows of one length, got lists of several. Pad them.") from error

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from fabula.cache.blocks import BlockPool, Table
-from fabula.errors import ArgumentError
+from fabula.errors import ArgumentError, NotSupportedError
 from fabula.generation.past.handle import GeneratedPast, KeysAndValues, dense_layers
 from fabula.generation.past.made_caches import Cache
 
@@ -138,6 +138,12 @@ def written_past(past: Any, new_cache: Callable[[int], Any], inputs: Any) -> Any
     A cache of the caller's that is empty gets a past of as many rows as `inputs` have, which the call then fills.
     """
     if isinstance(past, Cache):
+        kind = past.settings.get("cache_implementation", "dynamic")
+        if kind not in ("dynamic", "static"):
+            raise NotSupportedError(
+                f"`past_key_values` of a call of the model must be a DynamicCache or a StaticCache of the device, got "
+                f"one that is {kind}. Pass it to generate()."
+            )
         if past.get_seq_length() == 0 and inputs is not None:
             past.held = Past(new_cache(0), len(inputs))
         past.held = written_past(past.held, new_cache, inputs)
