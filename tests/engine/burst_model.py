@@ -85,9 +85,9 @@ class BurstModel(HashModel):
         leaves, rebuild = text_leaves_of(texts)
         here = rebuild([xp.asarray(part, str(part.dtype)) for part in leaves])
         dense = cache.tokens[batch.tables].reshape(len(batch.tables), -1)
-        needed = int((batch.first.reshape(-1, form.width)[:, 0] + texts.rows.room).max())
+        every, writing = np.arange(len(dense)), form.first_of(len(dense))
+        needed = int((batch.first[writing] + texts.rows.room.repeat(form.chain.each)).max())
         assert needed <= dense.shape[1], "a position without a block"
-        every = np.arange(len(dense))
 
         def forward(last, positions, dense):
             last, positions = xp.to_host(last), xp.to_host(positions)
@@ -111,9 +111,8 @@ class BurstModel(HashModel):
             kept = Recorded(*(part if isinstance(part, tuple) else xp.to_host(part) for part in found.kept))
         found = FoundTexts(*map(xp.to_host, found[:-1]), kept)
         settled = settled_of(texts, found, len(texts.alpha))
-        for place, own in enumerate(settled):
-            row = place * form.width
-            for position in range(batch.first[row], batch.first[row] + len(own)):
+        for row in writing:
+            for position in range(batch.first[row], batch.first[row] + len(settled[row // form.each])):
                 cache.tokens[batch.tables[row, position // BLOCK], position % BLOCK] = dense[row, position]
         self.bursts.append([len(own) for own in settled])
         return settled
@@ -138,7 +137,7 @@ class BurstModel(HashModel):
         made = made_by(form, found.on_host(xp.to_host), len(beams.hasty))
         turns = [len(own) for own in made]
         for row, (table, first) in enumerate(zip(batch.tables, batch.first, strict=True)):
-            for position in range(first // BLOCK * BLOCK, first + turns[row // form.beams]):
+            for position in range(first // BLOCK * BLOCK, first + turns[row // form.each]):
                 cache.tokens[table[position // BLOCK], position % BLOCK] = dense[row, position]
         self.bursts.append(turns)
         return made

@@ -25,6 +25,7 @@ from fabula.processors import (
     RepetitionPenaltyLogitsProcessor,
     TemperatureLogitsWarper,
     TopKLogitsWarper,
+    UnbatchedClassifierFreeGuidanceLogitsProcessor,
 )
 from tests.engine.burst_model import BurstModel, Stepping
 from tests.engine.test_burst import Gathered
@@ -81,14 +82,17 @@ def request(
     record=NOTHING,
     groups=1,
     forced=(),
+    guided=0,
     **limits,
 ):
-    """A search with a prompt of its own for each length."""
+    """A search with a prompt of its own for each length; `guided`: the length of its negative prompt."""
     prompt = np.random.default_rng(length).integers(0, 50, length).astype(np.int32)
     processors, sampled = CHAINS[chain]
     processors = LogitsProcessorList(processors)
     if least:
         processors.append(MinNewTokensLengthLogitsProcessor(length, least, list(eos)))
+    if guided:
+        processors.insert(0, UnbatchedClassifierFreeGuidanceLogitsProcessor(1.5, None))
     ranking = Ranking(*(ranking or ()), most_new=new)
     search = BeamSearch(beams, min(2, beams), ranking, len(eos))
     if groups > 1:
@@ -96,7 +100,8 @@ def request(
     if forced:
         search = ConstrainedBeamSearch(beams, forced, min(2, beams), ranking, len(eos))
     recipe = Recipe(processors, Limits(length + new, frozenset(eos), **limits), sampled, record, search)
-    return Request(prompt, recipe, Searched(search.results, streams), 7, length)
+    negative = np.arange(guided, dtype=np.int32) if guided else None
+    return Request(prompt, recipe, Searched(search.results, streams), 7, length, negative=negative)
 
 
 def run(model, requests, **options):
@@ -121,6 +126,7 @@ def run(model, requests, **options):
                 "groups": st.sampled_from([1, 1, 2]),
                 "forced": st.sampled_from(FORCED),
                 "record": st.sampled_from(RECORDS),
+                "guided": st.sampled_from([0, 0, 1, 5, 40]),
             }
         ),
         min_size=1,
@@ -158,7 +164,8 @@ def test_results_are_those_of_single_turns(searches, alike, step_tokens, blocks,
             {**one, **{name: searches[0][name] for name in ("beams", "chain", "eos", "groups", "forced")}}
             for one in searches
         ]
-    options = {"step_tokens": step_tokens, "max_positions": blocks * BLOCK}
+        searches = [{**one, "guided": one.get("guided") if searches[0].get("guided") else 0} for one in searches]
+    options = {"step_tokens": step_tokens, "max_positions": 2 * blocks * BLOCK}
     expected = run(Stepping(framework=framework), [request(**one) for one in searches], **options)
     assert run(BurstModel(framework=framework), [request(**one) for one in searches], **options) == expected
 
@@ -169,6 +176,17 @@ def test_a_search_takes_two_steps_and_few_bursts():
     run(model, [one])
     assert model.steps == 2 and model.bursts == [[64], [64], [20]], "the prompt and the last turn are steps"
     assert len(one.sink.tokens[0]) == 150
+
+
+@pytest.mark.parametrize("parts", [{}, {"groups": 2}, {"forced": FORCED[2]}, {"chain": 4}])
+def test_guided_searches_go_on_in_bursts(parts):
+    def build(*guided):
+        return [request(40, new=90, guided=guided[0], **parts), request(4, new=70, guided=guided[1], **parts)]
+
+    model, expected = BurstModel(), run(Stepping(), build(5, 61))
+    assert run(model, build(5, 61)) == expected and model.bursts[0] == [64, 64]
+    plain = run(Stepping(), build(0, 0))
+    assert plain[0] != expected[0] and plain[1] != expected[1], "guidance counts"
 
 
 def test_searches_with_other_numbers_go_on_together():
@@ -215,7 +233,7 @@ def changed(one, **parts):
         lambda: changed(request(5), strategy=Other(3, 2)),
         lambda: changed(request(5), strategy=DiverseBeamSearch(3, 3, 0.5, 2)),
         lambda: replace(changed(request(5), strategy=SAMPLE), rows=2),
-        lambda: replace(request(5), negative=np.array([1, 2], np.int32)),
+        lambda: request(5, guided=2),
     ],
 )
 def test_there_is_no_burst_beside_what_is_another_loop_or_the_hosts(other):

@@ -21,6 +21,7 @@ from fabula.processors import (
     NoRepeatNGramLogitsProcessor,
     RepetitionPenaltyLogitsProcessor,
     SuppressTokensLogitsProcessor,
+    UnbatchedClassifierFreeGuidanceLogitsProcessor,
 )
 from tests.engine.burst_model import BurstModel, Stepping
 from tests.engine.test_burst import Gathered
@@ -55,15 +56,30 @@ class Found(Gathered):
         return self.tokens, self.reasons, self.hypothesis, self.turns, self.error
 
 
-def request(length, new=10, alpha=0.6, width=4, chain=0, eos=(), least=0, streams=False, record=NOTHING, **limits):
-    """A search with a prompt of its own for each length."""
+def request(
+    length,
+    new=10,
+    alpha=0.6,
+    width=4,
+    chain=0,
+    eos=(),
+    least=0,
+    streams=False,
+    record=NOTHING,
+    guided=0,
+    **limits,
+):
+    """A search with a prompt of its own for each length; `guided`: the length of its negative prompt."""
     prompt = np.random.default_rng(length).integers(0, 50, length).astype(np.int32)
     processors = LogitsProcessorList(CHAINS[chain])
     if least:
         processors.append(MinNewTokensLengthLogitsProcessor(length, least, list(eos)))
+    if guided:
+        processors.append(UnbatchedClassifierFreeGuidanceLogitsProcessor(1.5, None))
     limits = Limits(length + new, frozenset(eos), **limits)
     recipe = Recipe(processors, limits, False, record, ContrastiveSearch(width, alpha))
-    return Request(prompt, recipe, Found(1, streams), 7, length)
+    negative = np.arange(guided, dtype=np.int32) if guided else None
+    return Request(prompt, recipe, Found(1, streams), 7, length, negative=negative)
 
 
 @settings(max_examples=20, deadline=None)
@@ -79,6 +95,7 @@ def request(length, new=10, alpha=0.6, width=4, chain=0, eos=(), least=0, stream
                 "eos": st.sampled_from(ENDS),
                 "least": st.integers(0, 4),
                 "record": st.sampled_from([NOTHING, NOTHING, Record(1, scores=True), Record(logits=True)]),
+                "guided": st.sampled_from([1, 5, 40]),
             }
         ),
         min_size=1,
@@ -89,18 +106,24 @@ def request(length, new=10, alpha=0.6, width=4, chain=0, eos=(), least=0, stream
     max_rows=st.sampled_from([5, 256]),
     blocks=st.integers(24, 40),
     framework=st.sampled_from(["numpy", "torch"]),
+    guided=st.booleans(),
 )
 @example(  # a burst before a single turn
-    searches=[{"length": length, "new": new, "alpha": 0.0, "width": 2} for length, new in ((1, 1), (2, 2), (3, 1))],
+    searches=[
+        {"length": length, "new": new, "alpha": 0.0, "width": 2, "guided": 3}
+        for length, new in ((1, 1), (2, 2), (3, 1))
+    ],
     step_tokens=17,
     max_rows=5,
     blocks=24,
     framework="torch",
+    guided=False,
 )
-def test_results_are_those_of_single_turns(searches, step_tokens, max_rows, blocks, framework):
+def test_results_are_those_of_single_turns(searches, step_tokens, max_rows, blocks, framework, guided):
     if framework == "torch":
         pytest.importorskip("torch")
-    options = {"step_tokens": step_tokens, "max_rows": max_rows, "max_positions": blocks * BLOCK}
+    searches = [{**one, "guided": guided * one["guided"]} for one in searches]
+    options = {"step_tokens": step_tokens, "max_rows": max_rows, "max_positions": (1 + guided) * blocks * BLOCK}
     expected = run(Stepping(framework=framework), [request(**one) for one in searches], **options)
     assert run(BurstModel(framework=framework), [request(**one) for one in searches], **options) == expected
 
@@ -115,6 +138,14 @@ def test_a_search_takes_two_steps_and_few_bursts():
     run(model, [one])
     assert model.steps == 1 and model.bursts == [[64], [64], [22]], "the prompt is a step"
     assert len(one.sink.tokens[0]) == 150
+
+
+def test_guided_searches_go_on_in_bursts():
+    model, found = BurstModel(), [request(40, new=90, guided=5), request(4, new=70, guided=61)]
+    expected = run(Stepping(), [request(40, new=90, guided=5), request(4, new=70, guided=61)])
+    assert run(model, found) == expected and model.bursts == [[64, 64], [26, 6]]
+    plain = run(Stepping(), [request(40, new=90), request(4, new=70)])
+    assert plain[0] != expected[0] and plain[1] != expected[1], "guidance counts"
 
 
 def test_searches_with_other_numbers_go_on_together():
@@ -144,7 +175,7 @@ class Other(ContrastiveSearch):
         lambda: changed(request(5), strategy=Other(4, 0.6)),
         lambda: changed(request(5), strategy=BeamSearch(4, 1)),
         lambda: replace(changed(request(5), strategy=SAMPLE), rows=1),
-        lambda: replace(request(5), negative=np.array([1, 2], np.int32)),
+        lambda: request(5, guided=2),
     ],
 )
 def test_there_is_no_burst_beside_what_is_another_loop_or_the_hosts(other):

@@ -11,10 +11,11 @@ from fabula.decoding.closed_beam_turn import Part, Turn, subgroup_of
 from fabula.decoding.closed_beams import BeamForm, ClosedBeams
 from fabula.decoding.closed_constraints import Progress
 from fabula.decoding.closed_loop import Forward, appended
+from fabula.decoding.closed_pairs import pairs_of
 
 __all__ = ["Reorder", "decode_beams"]
 
-Reorder = Callable[[Any, Any], Any]  # (the model's state, parents Int["R"]) -> that of the rows' children
+Reorder = Callable[[Any, Any], Any]  # (the model's state, parents Int["M"]) -> that of the rows' children
 
 
 def decode_beams(
@@ -35,7 +36,7 @@ def decode_beams(
     """
     rows, width = beams.rows, form.beams
     xp = arrays.of(rows.tokens)
-    room = rows.room[::width]
+    room, pairs = rows.room[::width], pairs_of(xp, form.chain.each, rows.position)
     subgroups = [subgroup_of(xp, form, beams, number) for number in range(form.subgroups)]
 
     def goes_on(turn: Turn) -> Any:
@@ -43,15 +44,16 @@ def decode_beams(
         return ~xp.all(turn.ended, axis=0) & ~(some & rows.hurried[0])
 
     def step(turn: Turn) -> Turn:
-        logits, model = forward(turn.last, turn.position, turn.model)
+        found, model = forward(pairs.spread(turn.last), pairs.positions(turn.position), turn.model)
+        logits, negative = pairs.own(found), pairs.negative(found)
         scores, parts = xp.log_softmax(xp.astype(logits, "float32")), list[Part]()
         for subgroup in subgroups:
-            parts.append(subgroup.advance(turn, scores, parts))
+            parts.append(subgroup.advance(turn, scores, negative, parts))
         over = _beside(xp, [part.over for part in parts])
         judged = _judged(xp, form, turn, parts, over)
-        found = _recorded(xp, form, turn.found, parts, judged, over)
-        found = _kept(xp, form, turn.found, found, logits, [part.processed for part in parts])
-        stays = ~judged.moves | (found.turns >= room)
+        told = _recorded(xp, form, turn.found, parts, judged, over)
+        told = _kept(xp, form, turn.found, told, logits, [part.processed for part in parts])
+        stays = ~judged.moves | (told.turns >= room)
         each_moves, each_stays = (xp.repeat(part, width) for part in (judged.moves, stays))
         chosen = xp.reshape(xp.concat([part.chosen for part in parts]), (-1,))
         lengths = turn.lengths + xp.astype(each_moves, "int32")
@@ -64,8 +66,8 @@ def decode_beams(
             pool=xp.concat([part.pool for part in parts]),
             over=over,
             ended=turn.ended | stays,
-            found=found,
-            model=reorder(model, judged.origins),
+            found=told,
+            model=reorder(model, pairs.members(judged.origins)),
             progress=parts[0].progress,
         )
 
@@ -146,8 +148,8 @@ def _begin(xp: Any, form: BeamForm, beams: ClosedBeams, state: Any, vocabulary: 
     return Turn(
         tokens=rows.tokens,
         lengths=rows.lengths,
-        last=rows.last,
-        position=rows.position,
+        last=rows.last[:: form.chain.each],
+        position=rows.position[:: form.chain.each],
         scores=beams.scores,
         pool=beams.pool,
         over=beams.over,

@@ -70,10 +70,13 @@ class Subgroup:
     noise_at: Callable[[Any], Callable[[Any], Any]] | None  # as `_noise` has it
     forcing: Forcing | None  # what texts must contain
 
-    def advance(self, turn: Turn, scores: Any, before: Sequence[Part]) -> Part:
-        """What it does after the log-softmax Float["R V"], and after those before it in this turn."""
+    def advance(self, turn: Turn, scores: Any, negative: Any | None, before: Sequence[Part]) -> Part:
+        """What it does after the log-softmax Float["R V"], and after those before it in this turn.
+
+        `negative`: the logits Float["R V"] after negative prompts, where rows are guided.
+        """
         xp, was = self.xp, turn.over[:, self.number]
-        every, processed = self._candidates(turn, scores, before)
+        every, processed = self._candidates(turn, scores, negative, before)
         stops = xp.any(every.tokens[:, :, None] == self.beams.rows.ends[:: self.form.beams][:, None, :])
         found, places = xp.top_k(xp.where(stops, -float("inf"), every.values), self.form.size)
         running = Continued(found, *every.at(xp, places)[1:])
@@ -106,7 +109,9 @@ class Subgroup:
         size = self.form.size
         return beams[:, self.number * size : (self.number + 1) * size]
 
-    def _candidates(self, turn: Turn, scores: Any, before: Sequence[Part]) -> tuple[Continued, Any]:
+    def _candidates(
+        self, turn: Turn, scores: Any, negative: Any | None, before: Sequence[Part]
+    ) -> tuple[Continued, Any]:
         """["G K"]: as the search has them; and the scores Float32["G S V"] that they are found by."""
         xp, running = self.xp, self._of(turn.scores)
         shape = (*running.shape, scores.shape[-1])
@@ -115,8 +120,13 @@ class Subgroup:
             counts = count_tokens(xp, xp.concat([part.chosen for part in before]), scores)
             own = xp.reshape(own, shape) - (counts * self.beams.diversity[:, None])[:, None, :]
             own = xp.reshape(own, (-1, shape[-1]))
-        parts = (turn.tokens, turn.lengths, self.beams.rows.prompt_lengths)
-        own = xp.reshape(self.process(own, Context(*(share(xp, part, self.rows) for part in parts))), shape)
+        context = Context(
+            share(xp, turn.tokens, self.rows),
+            share(xp, turn.lengths, self.rows),
+            share(xp, self.beams.rows.prompt_lengths, self.rows),
+            unconditional=None if negative is None else share(xp, xp.astype(negative, "float32"), self.rows),
+        )
+        own = xp.reshape(self.process(own, context), shape)
         if self.noise_at is None:
             found = best_candidates(xp, own, running, self.form.kept)
         else:

@@ -42,6 +42,11 @@ class BeamForm:
     edges: int = 0  # E: what a group's constraints have room for, each of their phrases' tokens; 0: there are none
 
     @property
+    def each(self) -> int:
+        """The model's rows to each group."""
+        return self.beams * self.chain.each
+
+    @property
     def size(self) -> int:
         """S: beams of a subgroup."""
         return self.beams // self.subgroups

@@ -46,12 +46,22 @@ class ContrastiveForm:
     chain: Form  # the texts' processors, and which scores and logits are kept
     width: int  # W: the candidates of a text, as many as the search reads that reads most
 
+    @property
+    def each(self) -> int:
+        """The model's rows to each text."""
+        return self.width * self.chain.each
+
+    def first_of(self, rows: int) -> np.ndarray:
+        """Int["N"]: of so many rows of the model's, those of each text's first candidate."""
+        return np.flatnonzero(np.arange(rows) % self.each < self.chain.each)
+
 
 @dataclass(frozen=True, slots=True)
 class ClosedTexts:
     """G texts with W candidates each, and all numbers that decide how they go on.
 
-    The model computes M = G * W rows: the candidates, each behind its text.
+    The model computes M = G * W rows: the candidates, each behind its text. Or twice as many: behind each of them the
+    same after a negative prompt.
     """
 
     rows: ClosedRows  # R = G: the texts; its `last` and `position`, Int["M"], are those of the candidates
@@ -59,6 +69,7 @@ class ClosedTexts:
     alpha: Any  # Float32["G"]: how much likeness counts
     rest: Any  # Float32["G"]: how much a candidate's chance does
     width: Any  # Int["G"]: how many candidates the text's own search reads
+    longest: Any  # Int["G"]: how long the text may become, hidden tokens included
     read: Any  # Float32["G P D"]: the directions of the hidden states of the texts' positions; anything behind them
 
 
@@ -104,15 +115,16 @@ def close_texts(texts: Sequence[ClosedText], hurried: bool = False) -> tuple[Con
     for place, text in enumerate(texts):
         tokens[place, : len(text.carry.tokens)] = text.carry.tokens
         chances[place, : len(text.carry.tokens)] = text.carry.probabilities
-    positions = np.array([len(text.row.tokens) for text in texts], np.int32)
+    behind = rows.position.reshape(len(texts), 1, form.each).repeat(width, 1) + 1
     alpha = [search.alpha for search in searches]
     kept = Record(scores=form.record.scores, logits=form.record.logits)
     return ContrastiveForm(replace(form, record=kept), width), ClosedTexts(
-        rows=replace(rows, last=tokens.reshape(-1), position=positions.repeat(width)),
+        rows=replace(rows, last=tokens.reshape(-1).repeat(form.each), position=behind.reshape(-1)),
         chances=chances,
         alpha=np.array(alpha, np.float32),
         rest=np.array([1 - one for one in alpha], np.float32),
         width=np.array([search.width for search in searches], np.int32),
+        longest=np.array([text.row.recipe.limits.max_length for text in texts], np.int32),
         read=_side_by_side([_on_host(text.carry.read) for text in texts]),
     )
 
@@ -180,7 +192,8 @@ def _reason(row: ClosedRow, token: int, length: int) -> FinishReason | None:
 def _within(texts: Sequence[ClosedText]) -> bool:
     """Whether the texts stay within MOST, however many columns and texts of padding they get."""
     longest = max(text.row.longest for text in texts)
-    positions = max(LEAST, min(longest, FEW), *(len(text.row.tokens) + text.row.room for text in texts))
+    needed = max(len(part) + text.row.room for text in texts for part in text.row.texts)
+    positions = max(LEAST, min(longest, FEW), needed)
     return fits(ROUNDED * len(texts), positions, texts[0].carry.read.shape[1])
 
 

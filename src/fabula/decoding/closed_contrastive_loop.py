@@ -9,6 +9,7 @@ from fabula import arrays
 from fabula.context import Context
 from fabula.decoding.closed_contrastive import ClosedTexts, ContrastiveForm
 from fabula.decoding.closed_loop import appended
+from fabula.decoding.closed_pairs import pairs_of
 from fabula.decoding.closed_record import Recorded, noted
 from fabula.decoding.contrastive import directions
 from fabula.decoding.sample import best_tokens
@@ -41,7 +42,7 @@ class Turn(NamedTuple):
 
     tokens: Any  # Int["G L"]
     lengths: Any  # Int["G"]
-    last: Any  # Int["M"]: what the model computes next: candidates, or what was settled last where a text has stopped
+    last: Any  # Int["G*W"]: what the model computes next: candidates, or what was settled last where a text has stopped
     position: Any  # Int["G"]: where
     candidates: Any  # Int["G W"]
     chances: Any  # Float32["G W"]
@@ -56,7 +57,7 @@ class Judged(NamedTuple):
     """What G texts are settled to go on with."""
 
     best: Any  # Int["G"]: which of the candidates
-    origins: Any  # Int["G"]: its row of the model's
+    origins: Any  # Int["G"]: and which of all texts' candidates
     tokens: Any  # Int["G"]
     directions: Any  # Float32["G D"]
     sound: Any  # Bool["G"]: whether it is worth a finite number
@@ -83,28 +84,31 @@ def decode_texts(
 ) -> tuple[FoundTexts, Any]:
     """What the texts are once all have ended or used their room, of at most so many turns; and the model's state.
 
-    All rows of a text have its keys and values then. A text also stops before a turn in which nothing can be settled or
-    proposed, or no number is there to choose by: that one is the host's. The same code runs eagerly and inside a
-    compiled loop; a backend may bring a `loop` of its own in place of the framework's `while_loop`. Where the form's
-    record wants something, `kept` is what `blank` makes.
+    All candidates of a text have its keys and values then. A text also stops before a turn in which nothing can be
+    settled or proposed, or no number is there to choose by: that one is the host's. The same code runs eagerly and
+    inside a compiled loop; a backend may bring a `loop` of its own in place of the framework's `while_loop`. Where the
+    form's record wants something, `kept` is what `blank` makes.
     """
     rows = texts.rows
     xp = arrays.of(rows.tokens)
     process = process_of(form.chain.columns, rows.numbers)
+    pairs = pairs_of(xp, form.chain.each, rows.position)
 
     def goes_on(turn: Turn) -> Any:
         some = xp.any(turn.stopped & (rows.room > 0), axis=0)
         return ~xp.all(turn.stopped, axis=0) & ~(some & rows.hurried[0])
 
     def step(turn: Turn) -> Turn:
-        (logits, hidden), model = forward(turn.last, xp.repeat(turn.position, form.width), turn.model)
-        judged = _judged(xp, form, texts, turn, hidden)
+        behind = pairs.positions(xp.repeat(turn.position, form.width))
+        (logits, hidden), model = forward(pairs.spread(turn.last), behind, turn.model)
+        judged = _judged(xp, form, texts, turn, pairs.own(hidden))
         grows = judged.sound & ~turn.stopped
         lengths = turn.lengths + xp.astype(grows, "int32")
         tokens = appended(xp, turn.tokens, lengths, grows, judged.tokens)
-        own = xp.astype(xp.take(logits, judged.origins), "float32")
-        proposed = _proposed(xp, form, texts, process, own, Context(tokens, lengths, rows.prompt_lengths))
-        over = xp.any(judged.tokens[:, None] == rows.ends) | (rows.hidden + lengths >= rows.longest)
+        own, negative = (_logits(xp, part, judged) for part in (pairs.own(logits), pairs.negative(logits)))
+        context = Context(tokens, lengths, rows.prompt_lengths, unconditional=negative)
+        proposed = _proposed(xp, form, texts, process, own, context)
+        over = xp.any(judged.tokens[:, None] == rows.ends) | (rows.hidden + lengths >= texts.longest)
         counts = grows & (over | proposed.sound)
         lengths = xp.where(counts, lengths, turn.lengths)
         stays = over | ~counts | (lengths - rows.lengths >= rows.room)
@@ -118,7 +122,7 @@ def decode_texts(
             read=_read(xp, turn, judged.directions, counts),
             over=turn.over | (counts & over),
             stopped=turn.stopped | stays,
-            model=share(model, *_shared(xp, form, turn, judged, counts)),
+            model=share(model, pairs.members(_kept_from(xp, form, turn, judged, counts)), behind),
             kept=noted(xp, form.chain, turn.kept, own, proposed.scores, judged.tokens),
         )
 
@@ -141,6 +145,11 @@ def _judged(xp: Any, form: ContrastiveForm, texts: ClosedTexts, turn: Turn, hidd
     found = xp.take(xp.reshape(own, (-1, features)), origins)
     sound = xp.take_along_axis(worth, best[:, None])[:, 0] > -float("inf")
     return Judged(best, origins, xp.take(turn.last, origins), found, sound)
+
+
+def _logits(xp: Any, logits: Any | None, judged: Judged) -> Any | None:
+    """Float32["G V"]: after what was settled, of Float["G*W V"]."""
+    return None if logits is None else xp.astype(xp.take(logits, judged.origins), "float32")
 
 
 def _proposed(
@@ -178,11 +187,10 @@ def _read(xp: Any, turn: Turn, found: Any, counts: Any) -> Any:
     return xp.set_rows(turn.read, places, xp.where(counts[:, None], found, xp.take(turn.read, places)))
 
 
-def _shared(xp: Any, form: ContrastiveForm, turn: Turn, judged: Judged, counts: Any) -> tuple[Any, Any]:
-    """Int["M"] both: whose keys and values each row takes over, its own where nothing was settled, and where."""
+def _kept_from(xp: Any, form: ContrastiveForm, turn: Turn, judged: Judged, counts: Any) -> Any:
+    """Int["G*W"]: whose keys and values each candidate takes over; its own where nothing was settled."""
     own = xp.arange(turn.last.shape[0], like=turn.last)
-    settled, position = (xp.repeat(part, form.width) for part in (judged.origins, turn.position))
-    return xp.where(xp.repeat(counts, form.width), settled, own), position
+    return xp.where(xp.repeat(counts, form.width), xp.repeat(judged.origins, form.width), own)
 
 
 def _new(xp: Any, texts: ClosedTexts, read: Any, turns: int) -> Any:
@@ -200,9 +208,9 @@ def _begin(xp: Any, form: ContrastiveForm, texts: ClosedTexts, state: Any, kept:
     return Turn(
         tokens=rows.tokens,
         lengths=rows.lengths,
-        last=rows.last,
-        position=rows.position[:: form.width],
-        candidates=xp.reshape(rows.last, (-1, form.width)),
+        last=rows.last[:: form.chain.each],
+        position=rows.position[:: form.each],
+        candidates=xp.reshape(rows.last[:: form.chain.each], (-1, form.width)),
         chances=texts.chances,
         read=xp.reshape(texts.read, (-1, texts.read.shape[-1])),
         over=xp.zeros(rows.room.shape, "bool", like=rows.room),

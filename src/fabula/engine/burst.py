@@ -51,7 +51,8 @@ class HasBurstOfBeams(Protocol):
         """What each group chose from, as `decode_beams` finds it; the batch is the first step's.
 
         The cache then holds, in the blocks of the batch's row r from that of its first position on, what belongs there
-        of the row that the moves put in r's place: positions of before too, and one for each move.
+        of the row that the moves put in r's place: positions of before too, and one for each move. So it does of what
+        is computed after negative prompts, behind each beam.
         """
 
 
@@ -148,7 +149,7 @@ class Bursts:
             closed = close_beams(groups, LONGEST, hurried=bool(scheduler.waiting))
             if closed is None:
                 return None
-            each = [room for group, room in zip(plan.groups, rooms, strict=True) for _ in group.rows]
+            each = [room for group, room in zip(plan.groups, rooms, strict=True) for _ in group.members]
             if scheduler.reserve_ahead(plan, each):
                 self._refused = None
                 return partial(self._run_beams, plan.groups, *closed)
@@ -203,7 +204,7 @@ class Bursts:
     ) -> list[Chosen]:
         """What each text was settled to go on with; where there is nothing the next step is no burst."""
         assert self.burst_texts is not None
-        settled = self.burst_texts(first_rows(batch, groups, form.width), cache, form, closed)
+        settled = self.burst_texts(first_rows(batch, groups, form), cache, form, closed)
         self._paused = not all(map(len, settled))
         each = zip(groups, texts, settled, strict=True)
         return [(group, move_of(text, own), kept_of_text(group, own)) for group, text, own in each if len(own)]
@@ -238,7 +239,7 @@ def _is_awaited(plan: Plan, scheduler: Scheduler) -> bool:
 
 def _are_beams(plan: Plan) -> bool:
     """Whether each group is a search behind its first turn, whose rows compute their last tokens and choose."""
-    underway = all(group.carry is not None and group.request.negative is None for group in plan.groups)
+    underway = all(group.carry is not None for group in plan.groups)
     return underway and len(plan.ready) == len(plan.groups) and all(count == 1 for _, count in plan.work)
 
 
@@ -280,6 +281,6 @@ def _replayed(group: Group, made: Made) -> Move | None:
 
     move = replayed(search, group.carry, ends, made)
     if move is None or move.finished is not None:
-        for row in group.rows:  # what was written in their blocks is not theirs
-            row.settle(row.computed // BLOCK * BLOCK)
+        for row in group.members:  # what was written in their blocks is not theirs
+            row.forget(row.computed // BLOCK * BLOCK)
     return move

@@ -25,8 +25,9 @@ class HasBurstOfTexts(Protocol):
     def burst_texts(self, batch: Batch, cache: Any, form: ContrastiveForm, texts: ClosedTexts) -> Sequence[SettledText]:
         """What each text was settled to go on with, as `decode_texts` finds it.
 
-        Each of the batch's M rows is a candidate of the closed texts, over the blocks of its text's first row. The
-        cache then holds in them, from their first position on, what belongs to the tokens that were settled.
+        Each of the batch's M rows is a candidate of the closed texts, over the blocks of its text's first row, or that
+        candidate after a negative prompt, over the blocks of that. The cache then holds in them, from their first
+        position on, what belongs to the tokens that were settled.
         """
 
 
@@ -40,14 +41,15 @@ class BurstOfTexts(Protocol):
 
 def are_texts(plan: Plan) -> bool:
     """Whether each group is a contrastive search behind its first turn, whose rows compute candidates and choose."""
-    underway = all(group.carry is not None and group.request.negative is None for group in plan.groups)
+    underway = all(group.carry is not None for group in plan.groups)
     underway = underway and all(type(group.search) is ContrastiveSearch for group in plan.groups)
     return underway and len(plan.ready) == len(plan.groups) and all(count == 1 for _, count in plan.work)
 
 
 def text_of(group: Group, row: ClosedRow) -> ClosedText:
     """What the group's rows have in common: all but the candidate that is the last token of its first, `row`."""
-    return ClosedText(replace(row, tokens=row.tokens[:-1]), group.carry)
+    negative = None if row.negative is None else row.negative[:-1]
+    return ClosedText(replace(row, tokens=row.tokens[:-1], negative=negative), group.carry)
 
 
 def kept_of_text(group: Group, settled: SettledText) -> list[Kept]:
@@ -66,18 +68,20 @@ def kept_of_text(group: Group, settled: SettledText) -> list[Kept]:
 
 
 def counts_of(group: Group, room: int) -> list[int]:
-    """The positions that each of a text's rows needs: the first is to hold what is settled."""
-    return [room, *([1] * (len(group.rows) - 1))]
+    """The positions that each of what a text computes needs: its first row is to hold what is settled."""
+    first = len(group.rows[0].members)
+    return [room] * first + [1] * (len(group.members) - first)
 
 
-def first_rows(batch: Batch, groups: Sequence[Group], width: int) -> Batch:
-    """The groups' first rows of a batch of one position a row, each so many times."""
-    firsts = np.cumsum([0, *(len(group.rows) for group in groups[:-1])]).repeat(width)
+def first_rows(batch: Batch, groups: Sequence[Group], form: ContrastiveForm) -> Batch:
+    """The groups' first rows of a batch of one position a row, each for every candidate."""
+    starts = np.cumsum([0, *(len(group.members) for group in groups[:-1])]).repeat(form.width)
+    firsts = (starts[:, None] + np.arange(form.chain.each)).reshape(-1)
     return Batch(
         tokens=batch.tokens[firsts],
         starts=np.arange(len(firsts) + 1, dtype=np.int32),
         first=batch.first[firsts],
         tables=batch.tables[firsts],
         scored=np.arange(len(firsts), dtype=np.int32),
-        memories=tuple(batch.memories[row] for row in firsts) if len(batch.memories) else (),
+        memories=tuple(batch.memories[row] for row in firsts.tolist()) if len(batch.memories) else (),
     )

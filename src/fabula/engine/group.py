@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from fabula.cache.blocks import BLOCK, BlockPool
+from fabula.cache.blocks import BlockPool
 from fabula.decoding.strategy import Move
 from fabula.engine.request import Request
 from fabula.engine.row import Row, stops_of
@@ -40,10 +40,8 @@ class Group:
 
     @property
     def members(self) -> list[Row]:
-        """The rows, and those of negative prompts."""
-        if self.request.negative is None:
-            return self.rows
-        return [*self.rows, *(row.negative for row in self.rows if row.negative is not None)]
+        """The rows, each with that of its negative prompt behind it."""
+        return self.rows if self.request.negative is None else [member for row in self.rows for member in row.members]
 
     def start(self) -> None:
         """Takes over what is already computed."""
@@ -65,9 +63,7 @@ class Group:
         self.rows = rows
         for place, row in enumerate(old):
             if place not in taken:
-                row.drop()
-                if row.negative is not None:
-                    row.negative.drop()
+                row.leave()
         for place, (row, token) in enumerate(zip(self.rows, move.tokens.tolist(), strict=True)):
             row.completes_stop_string(token)
             row.append(token)
@@ -77,12 +73,14 @@ class Group:
         """The rows become the first of them, in whose blocks these tokens are computed, in place of its last one."""
         first, *others = self.rows
         for row in others:
-            row.drop()
+            row.leave()
         self.rows = [first]
-        first.length -= 1
+        for row in first.members:
+            row.length -= 1
         for token in written.tolist():
             first.append(token)
-        first.advance(len(written))
+        for row in first.members:
+            row.advance(len(written))
 
     def descend(self, move: Move) -> None:
         """The rows become what many turns made of them: each keeps the blocks that it was given for them.
@@ -90,14 +88,15 @@ class Group:
         What lies before those blocks is its ancestor's; in them lies, from their start on, what the new row computed.
         """
         ancestors = [self.rows[parent] for parent in move.parents.tolist()]
-        shared = self.rows[0].computed // BLOCK * BLOCK
-        pasts = [(ancestor.table.fork(shared), ancestor.tokens.copy()) for ancestor in ancestors]
-        for row, (prefix, text), tokens in zip(self.rows, pasts, move.tokens, strict=True):
-            row.table.adopt(prefix)
-            row.tokens = text
+        pasts = [[member.past_blocks() for member in ancestor.members] for ancestor in ancestors]
+        for row, past, tokens in zip(self.rows, pasts, move.tokens, strict=True):
+            for member, (prefix, text) in zip(row.members, past, strict=True):
+                member.table.adopt(prefix)
+                member.tokens = text
             for token in tokens.tolist():
                 row.append(token)
-            row.advance(len(tokens))
+            for member in row.members:
+                member.advance(len(tokens))
 
 
 def groups_of(request: Request, pool: BlockPool) -> list[Group]:

@@ -61,6 +61,11 @@ class Row:
         self.at_once = False  # whether its prompt is computed in one step, since its outputs belong together
 
     @property
+    def members(self) -> list[Row]:
+        """What is computed of it: itself, and the same after a negative prompt."""
+        return [self] if self.negative is None else [self, self.negative]
+
+    @property
     def missing(self) -> int:
         """Positions still to be computed before the next token can be chosen."""
         return self.length + self.drafts - self.computed
@@ -118,6 +123,15 @@ class Row:
         self.computed = self.writable = self.drafts = 0
         self.prompt_scores = []
 
+    def leave(self) -> None:
+        """Gives all its blocks back, those of its negative prompt too."""
+        for member in self.members:
+            member.drop()
+
+    def past_blocks(self) -> tuple[Table, np.ndarray]:
+        """What is computed in full blocks, held once more, and a copy of the tokens."""
+        return self.table.fork(self.computed // BLOCK * BLOCK), self.tokens.copy()
+
     def advance(self, count: int) -> None:
         """So many more positions are in the cache; those that no window reaches any more leave it."""
         self.computed += count
@@ -139,13 +153,17 @@ class Row:
 
     def settle(self, length: int) -> None:
         """After the first `length` positions nothing in the cache counts any more: drafts fell."""
+        self.forget(length)
+        if self.negative is not None:
+            self.negative.forget(length - self.prompt_length + self.negative.prompt_length)
+
+    def forget(self, length: int) -> None:
+        """The same, of what is computed after the prompt alone."""
         self.drafts = 0
         if self.computed > length:
             self.computed = length
             self.table.truncate(length)
             self.writable = min(self.writable, len(self.table.blocks) * BLOCK)
-        if self.negative is not None:
-            self.negative.settle(length - self.prompt_length + self.negative.prompt_length)
 
     def fork(self) -> Row:
         """A second row that has the same past; nothing in the cache is copied until one of the two writes."""

@@ -33,6 +33,8 @@ WAYS: dict[str, dict[str, Any]] = {
     "contrast of layers": {"dola_layers": "high", "repetition_penalty": 1.2},
     "contrast of some layers": {"dola_layers": [1, 3]},
     "guidance": {"guidance_scale": 1.5},
+    "guided beams": {"guidance_scale": 1.5, "num_beams": 3},
+    "guided contrastive search": {"guidance_scale": 1.5, "penalty_alpha": 0.6, "top_k": 4},
     "drafts from the prompt": {"prompt_lookup_num_tokens": 3},
     "drafts of the first layers": {"assistant_early_exit": 2},
     "a green list": {**SEEDED, "watermarking_config": WatermarkingConfig(greenlist_ratio=0.5, bias=2.0)},

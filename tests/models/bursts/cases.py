@@ -34,6 +34,7 @@ GUIDED = {
     "top_k": 30,
     "seed": 5,
 }
+NEGATIVE = {name: GUIDED[name] for name in ("guidance_scale", "negative_prompt_ids")}
 CONTRASTED = {"max_new_tokens": 80, "do_sample": False, "dola_layers": [0, 1], "repetition_penalty": 1.2}
 DIVERSE_BEAMS = {
     "max_new_tokens": 40,

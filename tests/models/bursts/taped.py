@@ -18,6 +18,7 @@ from tests.models.bursts.cases import (
     DRAWN_BEAMS,
     FORCED_BEAMS,
     GUIDED,
+    NEGATIVE,
     PLAIN,
     SAMPLED,
     prompts,
@@ -54,6 +55,7 @@ SEARCHES = {
     "drawn": {**DRAWN_BEAMS, **SHORT},
     "diverse": {**DIVERSE_BEAMS, **SHORT},
     "forced": {**FORCED_BEAMS, **SHORT},
+    "guided": {**SHORT, **NEGATIVE, "do_sample": False, "num_beams": 3},
     "ends": {**SHORT, "do_sample": False, "num_beams": 4, "eos_token_id": ENDS, "early_stopping": True},
 }
 

@@ -14,6 +14,7 @@ from tests.models.bursts.cases import (
     DIVERSE_BEAMS,
     DRAWN_BEAMS,
     FORCED_BEAMS,
+    NEGATIVE,
     hold_recorded_search,
     noted_bursts,
     recorded_search,
@@ -39,6 +40,16 @@ def test_other_numbers_compile_nothing_for_beams(door, both):
     assert len(model.bursts.compiled) == 1, "three searches and at most 128 positions are one bucket"
     search(door, model, 2, **{**DRAWN_BEAMS, "max_new_tokens": 20, "seed": 8})
     assert len(model.bursts.compiled) == 1, "it serves two searches as well"
+
+
+def test_guided_beams_are_those_of_pytorch(door, both):
+    for name, way in (("gemma3", BEAMS), ("llama", DRAWN_BEAMS), ("llama", DIVERSE_BEAMS), ("llama", FORCED_BEAMS)):
+        (model, reference), call = both(name), {**way, **NEGATIVE, "max_new_tokens": 40}
+        counts = noted_bursts(model, "run_beams")
+        guided = search(door, model, **call)
+        assert guided == search(REFERENCE, reference, **call)
+        assert sum(counts) > 10 and len(model.bursts.compiled) == 1, "most tokens are of bursts"
+        assert guided != search(door, model, **{**call, "guidance_scale": 0.2}) and len(model.bursts.compiled) == 1
 
 
 def test_diverse_beams_are_those_of_pytorch(door, both):

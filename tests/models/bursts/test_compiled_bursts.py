@@ -16,6 +16,7 @@ from tests.models.bursts.cases import (
     CONTRASTIVE,
     ENDS,
     GUIDED,
+    NEGATIVE,
     PLAIN,
     SAMPLED,
     TOKENS,
@@ -91,6 +92,14 @@ def test_contrastive_search_is_that_of_pytorch_and_other_numbers_compile_nothing
         assert generate(door, model, rows, **call) == generate(REFERENCE, reference, rows, **call)
     assert len(model.bursts.compiled) == 1, "three texts and at most 128 positions are one bucket"
     assert max(len(own) for burst in settled for own in burst) == 64, "most tokens are of bursts"
+
+
+def test_guided_contrastive_search_is_that_of_pytorch(door, both):
+    model, reference = both("gemma3")
+    for change in ({}, {"guidance_scale": 0.3, "penalty_alpha": 0.2}):
+        call = {**CONTRASTIVE, **NEGATIVE, **change}
+        assert generate(door, model, **call) == generate(REFERENCE, reference, **call)
+    assert len(model.bursts.compiled) == 1, "another scale compiles nothing"
 
 
 @pytest.mark.parametrize("calls", [WORDS, TOKENS, ENDS], ids=["words", "tokens", "ends"])

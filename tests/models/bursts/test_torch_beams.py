@@ -25,7 +25,15 @@ from fabula.models.bursts import torch_beams  # noqa: E402  # need torch
 from fabula.models.torch import TorchCausalLM  # noqa: E402  # needs torch
 from fabula.ops.protocol import Batch  # noqa: E402
 from tests.engine.test_burst_beams import request  # noqa: E402
-from tests.models.bursts.cases import ASK, BEAMS, DIVERSE_BEAMS, DRAWN_BEAMS, FORCED_BEAMS, prompts  # noqa: E402
+from tests.models.bursts.cases import (  # noqa: E402
+    ASK,
+    BEAMS,
+    DIVERSE_BEAMS,
+    DRAWN_BEAMS,
+    FORCED_BEAMS,
+    NEGATIVE,
+    prompts,
+)
 from tests.models.bursts.torch_bursts import (  # noqa: E402
     Unwaited,
     both,
@@ -43,6 +51,8 @@ CALLS = {
     "drawn": DRAWN_BEAMS,
     "diverse": DIVERSE_BEAMS,
     "forced": FORCED_BEAMS,
+    "guided": {**DRAWN_BEAMS, **NEGATIVE},
+    "guided-diverse": {**DIVERSE_BEAMS, **NEGATIVE},
     "ends": {**ENDS, "num_return_sequences": 3, "length_penalty": 2.0, "no_repeat_ngram_size": 2},
     "ends-first": {**ENDS, "early_stopping": True, "length_penalty": -0.5},
     "ends-last": {**ENDS, "early_stopping": "never", "length_penalty": 0.7, "min_new_tokens": 5},

@@ -76,7 +76,7 @@ class Bursts:
         traced = partial(self._searched, form, rebuild, burst.steps)
         found, new = self._run(alike, burst, memories, cache, weights, leaves, traced)
         found = found.on_host(np.asarray)
-        cache.state = _stored(cache.state, new, burst.slots(found.turns.repeat(form.beams), cache.nowhere))
+        cache.state = _stored(cache.state, new, burst.slots(found.turns.repeat(form.each), cache.nowhere))
         return made_by(form, found, len(beams.hasty))
 
     def run_texts(
@@ -90,8 +90,9 @@ class Bursts:
         traced = partial(self._settled, form, rebuild, burst.steps)
         found, new = self._run(alike, burst, memories, cache, weights, leaves, traced)
         found = jax.tree.map(np.asarray, found)
-        made = (found.lengths - burst.closed.rows.lengths).repeat(form.width)
-        cache.state = _stored(cache.state, new, burst.slots(made, cache.nowhere)[:: form.width])
+        made = (found.lengths - burst.closed.rows.lengths).repeat(form.each)
+        slots = burst.slots(made, cache.nowhere)
+        cache.state = _stored(cache.state, new, slots[form.first_of(len(slots))])
         return settled_of(burst.closed, found, len(texts.alpha))
 
     @property
@@ -174,12 +175,13 @@ class Bursts:
         first: Array,
         leaves: Sequence[Array],
     ) -> tuple[FoundTexts, State]:
-        """Traced: what was settled, and the keys and values of it, each text's in its first row."""
+        """Traced: what was settled, and the keys and values of it, each text's as its first candidate has them."""
         texts = rebuild(leaves)
         kept = blank(functions, form.chain, texts.rows, steps, self._vocabulary)
         forward = partial(self.program.shown_in_dense, weights, memory)
         found, dense = decode_texts(forward, _shared, dense, form, texts, steps, kept)
-        return found, _new(first[:: form.width], steps, _chosen(dense, slice(None, None, form.width)))
+        written = form.first_of(len(first))
+        return found, _new(first[written], steps, _chosen(dense, written))
 
 
 def _shared(dense: State, parents: Array, position: Array) -> State:
@@ -198,7 +200,7 @@ def _reordered(dense: State, parents: Array) -> State:
     return _chosen(dense, parents)
 
 
-def _chosen(dense: State, rows: Array | slice) -> State:
+def _chosen(dense: State, rows: Array | np.ndarray) -> State:
     """The same of some rows."""
     keys, values = (tuple(array[:, rows] for array in part) for part in (dense.keys, dense.values))
     return State(keys, values, dense.groups, tuple(start[rows] for start in dense.starts))

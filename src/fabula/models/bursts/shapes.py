@@ -80,11 +80,10 @@ def shaped_beams(
 
     It writes them from their start on, as what lies there before is that of the beam it descends from.
     """
-    each = beams.scores.shape[1]
-    height, width = _size(batch, beams.rows, compiled, each)
+    height, width = _size(batch, beams.rows, compiled, form.each)
     tables, first = _tables(batch, height, width)
-    most = turns_within(form.chain, height, vocabulary, beams.divisors.shape[1])
-    groups = padded_beams(shortened(beams, most), height // each, width * BLOCK)
+    most = turns_within(form.chain, height // form.chain.each, vocabulary, beams.divisors.shape[1])
+    groups = padded_beams(shortened(beams, most), height // form.each, width * BLOCK)
     return Shaped(groups, tables, first // BLOCK * BLOCK, first % BLOCK, LONGEST + BLOCK)
 
 
@@ -93,12 +92,12 @@ def shaped_texts(
 ) -> Shaped[ClosedTexts]:
     """The same for texts and their candidates, whose number is a power of two; a text writes as its first row does."""
     features = texts.read.shape[2]
-    serving = [pair for pair in compiled if fits(pair[0] // form.width, pair[1] * BLOCK, features)]
-    height, width = _size(batch, texts.rows, serving, form.width)
+    serving = [pair for pair in compiled if fits(pair[0] // form.each, pair[1] * BLOCK, features)]
+    height, width = _size(batch, texts.rows, serving, form.each)
     tables, first = _tables(batch, height, width)
-    most = turns_within(form.chain, height // form.width, vocabulary, LONGEST)
+    most = turns_within(form.chain, height // form.each, vocabulary, LONGEST)
     shorter = replace(texts, rows=replace(texts.rows, room=np.minimum(texts.rows.room, most)))
-    closed = padded_texts(shorter, height // form.width, width * BLOCK)
+    closed = padded_texts(shorter, height // form.each, width * BLOCK)
     return Shaped(closed, tables, first, np.zeros_like(first), most)
 
 

@@ -86,7 +86,7 @@ class Bursts:
             return decode_beams(forward, _reordered, dense, form, rebuild(leaves), vocabulary=vocabulary)
 
         found, new = self._run(alike, burst, memories, cache, leaves, searched)
-        _store(cache, new, burst.slots(found.turns.repeat(form.beams), cache.nowhere))
+        _store(cache, new, burst.slots(found.turns.repeat(form.each), cache.nowhere))
         return made_by(form, found, len(beams.hasty))
 
     def run_texts(self, batch: Batch, cache: TFCache, form: ContrastiveForm, texts: ClosedTexts) -> list[SettledText]:
@@ -106,8 +106,9 @@ class Bursts:
             return found, _written(*state)
 
         found, new = self._run(alike, burst, memories, cache, leaves, settled)
-        made = (found.lengths - burst.closed.rows.lengths).repeat(form.width)
-        made[np.arange(len(made)) % form.width > 0] = 0  # a text's first row writes
+        made, counts = np.zeros(len(burst.first), np.int32), found.lengths - burst.closed.rows.lengths
+        written = form.first_of(len(made))
+        made[written] = counts.repeat(form.chain.each)
         _store(cache, new, burst.slots(made, cache.nowhere))
         return settled_of(burst.closed, found, len(texts.alpha))
 

@@ -112,7 +112,7 @@ def run_beams(
 
     On a CUDA device a turn is replayed as a graph.
     """
-    frame = beam_frame_of(family, weights, batch, cache, beams.rows.room)
+    frame = beam_frame_of(family, weights, batch, cache, beams.rows.room.repeat(form.chain.each))
     steer: Steer = partial(steered, most=int(beams.rows.room.max()), ahead=ahead_on(weights.home))
     started = start_beams(graphs, frame, batch, form, beams, reordered, steer)
     if started is None:
