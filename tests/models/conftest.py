@@ -73,10 +73,10 @@ def both(door: Door, writing: Callable[[str], Written]) -> Callable[[str], tuple
     """name -> a small model in the framework, and the same in PyTorch."""
 
     def load(name: str) -> tuple[Any, Any]:
-        directory = writing(name).directory
-        model = door.load(directory)
+        directory, encodes = writing(name).directory, name in {case.name for case in seq2seq_cases.CASES}
+        model = door.load(directory, encodes)
         if door.backend == "tensorflow":
             model.programs.xla = False  # of single steps; bursts are compiled
-        return model, REFERENCE.load(directory)
+        return model, REFERENCE.load(directory, encodes)
 
     return load

@@ -9,7 +9,7 @@ from typing import Any
 
 from fabula.errors import ArgumentError, NotSupportedError
 
-__all__ = ["framework", "listed", "of", "on_host", "part"]
+__all__ = ["framework", "known", "listed", "of", "on_host", "part"]
 
 FRAMEWORKS = {
     "numpy": "numpy",
@@ -23,14 +23,22 @@ FRAMEWORKS = {
 
 
 def framework(x: Any) -> str:
-    """The name of x's framework: "numpy", "torch", "jax" or "tensorflow"."""
+    """The name of x's framework: "numpy", "torch", "jax" or "tensorflow". Raises ArgumentError where it has none."""
+    name = known(x)
+    if name is None:
+        raise ArgumentError(
+            f"`x` must be an array of NumPy, PyTorch, JAX or TensorFlow, got {type(x).__name__}. Convert it first."
+        )
+    return name
+
+
+def known(x: Any) -> str | None:
+    """The same; None where it has none."""
     for kind in type(x).__mro__:
         name = FRAMEWORKS.get(kind.__module__.partition(".")[0])
         if name is not None:
             return name
-    raise ArgumentError(
-        f"`x` must be an array of NumPy, PyTorch, JAX or TensorFlow, got {type(x).__name__}. Convert it first."
-    )
+    return None
 
 
 def of(x: Any) -> Any:

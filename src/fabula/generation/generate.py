@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from fabula import arrays
 from fabula.cache.kinds import CacheKind
 from fabula.engine.request import Request
 from fabula.errors import ArgumentError, NotSupportedError
@@ -20,6 +21,7 @@ from fabula.generation.drafts import Assistance, chosen_fields, drafters_of
 from fabula.generation.past.keeping import keep_rows
 from fabula.generation.past.made_caches import Cache, held_by
 from fabula.generation.past.reading import OpenPast, continue_rows, open_past
+from fabula.generation.prompts.frameworks import check_tensors
 from fabula.generation.prompts.inputs import ModelInputs
 from fabula.generation.prompts.negatives import read_negatives
 from fabula.generation.prompts.rows import Prompts
@@ -82,6 +84,8 @@ def prepare(model: Any, inputs: Any, generation_config: Any, streamer: Any, call
     made = call.pop("past_key_values", None)
     past = held_by(made, call)
     given = ModelInputs.taken_from(inputs, call, model.is_encoder_decoder)
+    beside = dict(zip(("negative_prompt_ids", "negative_prompt_attention_mask"), negative, strict=True))
+    check_tensors(arrays.known(model.inputs_like) or "numpy", {**given.named, **beside})
     opened, given = open_past(model, past, given)
     configs = configs_for(call, generation_config, _models_config(model), given.prompts)
     config = configs[0]

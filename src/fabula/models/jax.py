@@ -21,6 +21,7 @@ from fabula.decoding.closed_beams import BeamForm, ClosedBeams
 from fabula.decoding.closed_contrastive import ClosedTexts, ContrastiveForm, SettledText
 from fabula.decoding.closed_record import Gained
 from fabula.generation.jax_mixin import FlaxGenerationMixin
+from fabula.generation.prompts.frameworks import takes_tensors_of
 from fabula.generation.settings.config import GenerationConfig
 from fabula.models.bursts.jax import Bursts
 from fabula.models.families.family import Family, Stack
@@ -220,6 +221,7 @@ class JaxCausalLM(FlaxGenerationMixin, nnx.Module):
                 self._engine = None
             raise
 
+    @takes_tensors_of("jax")
     def __call__(
         self,
         input_ids: Any = None,

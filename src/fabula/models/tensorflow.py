@@ -18,6 +18,7 @@ from fabula.decoding.closed_beams import BeamForm, ClosedBeams
 from fabula.decoding.closed_contrastive import ClosedTexts, ContrastiveForm, SettledText
 from fabula.decoding.closed_record import Gained
 from fabula.decoding.plain_rows import Sampler
+from fabula.generation.prompts.frameworks import takes_tensors_of
 from fabula.generation.settings.config import GenerationConfig
 from fabula.generation.tensorflow_mixin import TFGenerationMixin
 from fabula.models.bursts.tensorflow import Bursts
@@ -111,6 +112,7 @@ class TFCausalLM(TFGenerationMixin, tf.Module):
         """Many turns of contrastive search at once: what each text was settled to go on with (engine/burst.py)."""
         return self.bursts.run_texts(batch, cache, form, texts)
 
+    @takes_tensors_of("tensorflow")
     def __call__(
         self,
         input_ids: Any = None,

@@ -22,6 +22,7 @@ from fabula.decoding.closed_record import Gained
 from fabula.decoding.plain_rows import Sampler
 from fabula.decoding.recipe import Recipe
 from fabula.generation.mixin import GenerationMixin
+from fabula.generation.prompts.frameworks import check_tensors
 from fabula.generation.settings.config import GenerationConfig
 from fabula.models.bursts.torch import run_burst
 from fabula.models.bursts.torch_beams import run_beams
@@ -320,12 +321,12 @@ class TorchCausalLM(GenerationMixin, torch.nn.Module):
         Raises ArgumentError for inputs that do not fit.
         """
         given = Rectangle(
-            tensor_of(input_ids),
-            inputs_embeds,
-            tensor_of(attention_mask),
-            tensor_of(position_ids),
+            tensor_of(input_ids, "input_ids"),
+            tensor_of(inputs_embeds, "inputs_embeds"),
+            tensor_of(attention_mask, "attention_mask"),
+            tensor_of(position_ids, "position_ids"),
             written_past(past_key_values, self.new_cache, inputs_embeds if input_ids is None else input_ids),
-            tensor_of(labels),
+            tensor_of(labels, "labels"),
             logits_to_keep,
             output_hidden_states,
             output_attentions,
@@ -352,9 +353,12 @@ def _module(root: torch.nn.Module, path: str) -> torch.nn.Module:
     return root
 
 
-def tensor_of(x: Any) -> torch.Tensor | None:
-    """Lists and NumPy arrays as tensors."""
-    return None if x is None else torch.as_tensor(x)
+def tensor_of(x: Any, name: str) -> torch.Tensor | None:
+    """Lists and NumPy arrays as tensors. Raises ArgumentError, by the argument's name, for another framework's."""
+    if x is None or isinstance(x, torch.Tensor):
+        return x
+    check_tensors("torch", {name: x})
+    return torch.as_tensor(x)
 
 
 def _namespace(places: list[_Place]) -> SimpleNamespace:

@@ -45,6 +45,19 @@ class ModelInputs:
         return cls(named if inputs is None else inputs, *(call.pop(name, None) for name in names))
 
     @property
+    def named(self) -> dict[str, Any]:
+        """All of them, as a call names them."""
+        return {
+            "input_ids": self.ids,
+            "attention_mask": self.mask,
+            "position_ids": self.positions,
+            "inputs_embeds": self.vectors,
+            "encoder_outputs": self.encoder_outputs,
+            "decoder_input_ids": self.decoder_ids,
+            "decoder_attention_mask": self.decoder_mask,
+        }
+
+    @property
     def prompts(self) -> int:
         """How many prompts there are."""
         hidden = None if self.encoder_outputs is None else last_hidden_state(self.encoder_outputs)

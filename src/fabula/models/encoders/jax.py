@@ -11,6 +11,7 @@ import numpy as np
 
 from fabula.arrays.jax_meshes import mesh_of, within
 from fabula.generation.prompts.encoder import last_hidden_state
+from fabula.generation.prompts.frameworks import takes_tensors_of
 from fabula.generation.prompts.rows import host_array, host_mask, read_ids
 from fabula.models.encoders.seq2seq import Seq2SeqLM, encoder_mask, refuse_float16, shown_of
 from fabula.models.families.family import EncoderDecoder, Family
@@ -57,6 +58,7 @@ class JaxSeq2SeqLM(Seq2SeqLM, JaxCausalLM):
         """Whether the embeddings are the head too."""
         return all(one.field != "head" for one in self.program.plan.outside)
 
+    @takes_tensors_of("jax")
     def run_encoder(
         self,
         input_ids: Any = None,
@@ -109,6 +111,7 @@ class JaxSeq2SeqLM(Seq2SeqLM, JaxCausalLM):
 
         return tuple(jax.tree.map(cut, part) for part in found)
 
+    @takes_tensors_of("jax")
     def memories(self, encoder_outputs: Any, attention_mask: Any = None) -> Memories:
         """What the decoder's layers read of the encoder's output, all rows together: `each()` gives one a row."""
         hidden = host_array(last_hidden_state(encoder_outputs), "encoder_outputs").astype(np.float32)
@@ -116,6 +119,7 @@ class JaxSeq2SeqLM(Seq2SeqLM, JaxCausalLM):
         with within(mesh_of(weights)):
             return memories_of(self.program, weights, hidden, _mask(attention_mask, hidden.shape[:2]))
 
+    @takes_tensors_of("jax")
     def __call__(  # type: ignore[override]
         self,
         input_ids: Any = None,

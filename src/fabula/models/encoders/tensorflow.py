@@ -10,6 +10,7 @@ import numpy as np
 import tensorflow as tf
 
 from fabula.cache.blocks import blocks_for
+from fabula.generation.prompts.frameworks import takes_tensors_of
 from fabula.generation.prompts.rows import host_array, host_mask
 from fabula.models.encoders.seq2seq import Seq2SeqLM, check_columns, check_row_count, refuse_float16, shown_of
 from fabula.models.encoders.tensorflow_encoder import encode_rectangle, make_memories
@@ -59,6 +60,7 @@ class TFSeq2SeqLM(Seq2SeqLM, TFCausalLM):
         places = self.weights.places(None)
         return places["head"] is places["embed"]
 
+    @takes_tensors_of("tensorflow")
     def run_encoder(
         self,
         input_ids: Any = None,
@@ -75,10 +77,12 @@ class TFSeq2SeqLM(Seq2SeqLM, TFCausalLM):
         output = encode_rectangle(self, self.encoder, given)
         return output if return_dict else output.to_tuple()
 
+    @takes_tensors_of("tensorflow")
     def memories(self, encoder_outputs: Any, attention_mask: Any = None, training: bool = False) -> Memories:
         """What the decoder's layers read of the encoder's output, all rows together: `each()` gives one a row."""
         return make_memories(self, encoder_outputs, attention_mask, training)
 
+    @takes_tensors_of("tensorflow")
     def __call__(  # type: ignore[override]
         self,
         input_ids: Any = None,

@@ -57,15 +57,17 @@ class TorchSeq2SeqLM(Seq2SeqLM, TorchCausalLM):
         return_dict: bool = True,
     ) -> Any:
         """What the encoder makes of a rectangle [R, S], padded on either side where `attention_mask` is 0."""
-        ids, mask = tensor_of(input_ids), tensor_of(attention_mask)
-        given = Rectangle(ids, inputs_embeds, mask, None, None, None, 0, output_hidden_states, output_attentions)
+        ids, mask = tensor_of(input_ids, "input_ids"), tensor_of(attention_mask, "attention_mask")
+        vectors = tensor_of(inputs_embeds, "inputs_embeds")
+        given = Rectangle(ids, vectors, mask, None, None, None, 0, output_hidden_states, output_attentions)
         output = encode_rectangle(self, given)
         return output if return_dict else output.to_tuple()
 
     def memories(self, encoder_outputs: Any, attention_mask: Any = None) -> Memories:
         """What the decoder's layers read of the encoder's output, all rows together: `each()` gives one a row."""
-        hidden = torch.as_tensor(last_hidden_state(encoder_outputs))
-        return make_memories(self.family, self.weights(), hidden, tensor_of(attention_mask))
+        hidden = tensor_of(last_hidden_state(encoder_outputs), "encoder_outputs")
+        assert hidden is not None
+        return make_memories(self.family, self.weights(), hidden, tensor_of(attention_mask, "attention_mask"))
 
     encode_call = torch.no_grad()(Seq2SeqLM.encode_call)
 
@@ -91,12 +93,14 @@ class TorchSeq2SeqLM(Seq2SeqLM, TorchCausalLM):
         so that a call that continues one needs no text. In training no past is kept unless `use_cache=True` asks.
         Raises ArgumentError for inputs that do not fit.
         """
-        kept = tensor_of(labels)
-        ids = tensor_of(decoder_input_ids)
-        if ids is None and decoder_inputs_embeds is None and kept is not None:
+        kept = tensor_of(labels, "labels")
+        ids = tensor_of(decoder_input_ids, "decoder_input_ids")
+        vectors = tensor_of(decoder_inputs_embeds, "decoder_inputs_embeds")
+        if ids is None and vectors is None and kept is not None:
             ids = self.prepare_decoder_input_ids_from_labels(kept)
-        mask, shown = tensor_of(decoder_attention_mask), (output_hidden_states, output_attentions)
-        given = Rectangle(ids, decoder_inputs_embeds, mask, None, past_key_values, kept, 0, *shown, "decoder_")
+        mask = tensor_of(decoder_attention_mask, "decoder_attention_mask")
+        shown = (output_hidden_states, output_attentions)
+        given = Rectangle(ids, vectors, mask, None, past_key_values, kept, 0, *shown, "decoder_")
         check_inputs(self, given)
         if encoder_outputs is None and past_key_values is None:
             encoder_outputs = self.run_encoder(input_ids, attention_mask, inputs_embeds, *shown)
