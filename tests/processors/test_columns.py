@@ -9,6 +9,8 @@ from hypothesis import strategies as st
 
 from fabula.arrays import numpy as reference
 from fabula.processors import (
+    EncoderNoRepeatNGramLogitsProcessor,
+    EncoderRepetitionPenaltyLogitsProcessor,
     ExponentialDecayLengthPenalty,
     ForcedEOSTokenLogitsProcessor,
     LogitsProcessorList,
@@ -66,6 +68,8 @@ TOKENS = {  # of a number, processors that act on rows of some lengths
     "least length": lambda one: MinLengthLogitsProcessor(5 + one, list(range(one + 1))),
     "least of new ones": lambda one: MinNewTokensLengthLogitsProcessor(2, 3 + one, one),
     "forced end": lambda one: ForcedEOSTokenLogitsProcessor(4 + one, [7, one]),
+    "encoder's": lambda one: EncoderRepetitionPenaltyLogitsProcessor(1 + one / 4, [[one, 3, 200, 5][: one + 1]]),
+    "encoder's n-grams": lambda one: EncoderNoRepeatNGramLogitsProcessor(2, [[one, 3, 1, one][: one + 2]]),
     "decay": lambda one: ExponentialDecayLengthPenalty((one + 0.5, 1.2), [one, 7, 39], 2),
 }
 
@@ -75,6 +79,18 @@ def test_tokens_of_rows_side_by_side_are_those_of_each_alone(xp, kind):
     rows = [LogitsProcessorList([TOKENS[kind](one)]) for one in range(6)]
     held(xp, [*rows, LogitsProcessorList(), LogitsProcessorList([TemperatureLogitsWarper(2.0), *rows[1]])])
     assert columns_of(rows[:1])[0] == columns_of(rows[2:4])[0], "other tokens are one form"
+
+
+def test_n_grams_of_several_sizes_stay_apart(xp):
+    rows = [[EncoderNoRepeatNGramLogitsProcessor(size, [[0, 1, 2, 0, 1, 3]])] for size in (1, 2, 3, 2)]
+    held(xp, [LogitsProcessorList(row) for row in rows])
+    assert len(columns_of(rows)[0]) == 3
+
+
+def test_an_encoders_input_of_several_prompts_is_no_column():
+    two = [[1], [2]]
+    for one in (EncoderRepetitionPenaltyLogitsProcessor(2.0, two), EncoderNoRepeatNGramLogitsProcessor(1, two)):
+        assert columns_of([[one], [one]]) is None
 
 
 @pytest.mark.parametrize("words", [[[3]], [[3], [4, 5, 6, 7]], [[token] for token in range(9)]])

@@ -67,8 +67,8 @@ def _is_plain(processor: Any) -> bool:
 
 
 def _key(processor: LogitsProcessor) -> Hashable:
-    """What processors of different rows must share to be one column: of those with lists their kind alone."""
-    return key_of(processor) if type(processor).listed([]) is None else (type(processor),)
+    """What processors of different rows must share to be one column."""
+    return key_of(processor) if type(processor).listed([]) is None else (type(processor), processor.list_key())
 
 
 def _column(members: Sequence[LogitsProcessor | None]) -> tuple[Column, Mapping[str, np.ndarray]]:
@@ -76,8 +76,9 @@ def _column(members: Sequence[LogitsProcessor | None]) -> tuple[Column, Mapping[
     first = next(member for member in members if member is not None)
     listed = type(first).listed(members)
     if listed is not None:
-        sizes = tuple(lists.shape[1:] for lists in listed[1].values())
-        return Column(type(first), sizes, tuple(listed[1]), listed[0], first.looks_through), listed[1]
+        one, lists = listed
+        shared = first.list_key(), tuple(part.shape[1:] for part in lists.values())
+        return Column(type(first), shared, tuple(lists), one, first.looks_through), lists
     processor, numbers = copy(first), {}
     for name, neutral in first.numbers.items():
         values = [neutral if member is None else getattr(member, name) for member in members]

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable
+from collections.abc import Hashable, Mapping, Sequence
 from typing import Any
+
+import numpy as np
 
 from fabula import arrays
 from fabula.context import Context
 from fabula.processors.arguments import matrix_of_tokens, whole
 from fabula.processors.history import in_vocabulary, last_tokens
-from fabula.processors.penalties import repeat_rows
+from fabula.processors.penalties import encoder_key, encoder_rows
 from fabula.processors.processor import LogitsProcessor
+from fabula.processors.token_lists import tokens_listed
 
 __all__ = ["EncoderNoRepeatNGramLogitsProcessor", "NoRepeatNGramLogitsProcessor"]
 
@@ -44,10 +47,22 @@ class EncoderNoRepeatNGramLogitsProcessor(LogitsProcessor):
     def process(self, scores: Any, context: Context) -> Any:
         if self.encoder_input_ids.shape[1] < self.ngram_size:
             return scores
-        xp = arrays.of(scores)
-        tokens = xp.asarray(repeat_rows(self.encoder_input_ids, scores.shape[0]), "int32", like=scores)
+        xp, tokens = arrays.of(scores), encoder_rows(self.encoder_input_ids, scores)
         prefix = last_tokens(xp, context, self.ngram_size - 1)
         return without_completions(scores, tokens, xp.sum(tokens >= 0, keepdims=True), prefix)
+
+    def stack_key(self) -> Hashable | None:
+        key = encoder_key(self.encoder_input_ids)
+        return None if key is None else (self.ngram_size, key)
+
+    @classmethod
+    def listed(cls, members: Sequence[Any]) -> tuple[LogitsProcessor, Mapping[str, np.ndarray]]:
+        one = cls.__new__(cls)
+        one.ngram_size = next((member.ngram_size for member in members if member is not None), 1)
+        return one, tokens_listed(members, "encoder_input_ids", cls.numbers)
+
+    def list_key(self) -> Hashable:
+        return self.ngram_size
 
 
 def without_completions(scores: Any, tokens: Any, lengths: Any, prefix: Any) -> Any:

@@ -19,7 +19,8 @@ __all__ = [
     "EncoderRepetitionPenaltyLogitsProcessor",
     "ExponentialDecayLengthPenalty",
     "RepetitionPenaltyLogitsProcessor",
-    "repeat_rows",
+    "encoder_key",
+    "encoder_rows",
 ]
 
 
@@ -50,14 +51,21 @@ class RepetitionPenaltyLogitsProcessor(LogitsProcessor):
 class EncoderRepetitionPenaltyLogitsProcessor(LogitsProcessor):
     """The inverse penalty on tokens of the encoder's input, or the prompt: above 1 it makes them likelier."""
 
+    numbers: ClassVar[Mapping[str, float]] = {"penalty": 1.0}
+
     def __init__(self, penalty: float, encoder_input_ids: Any) -> None:
         self.penalty = 1 / above_zero("penalty", penalty, "Use 1.0 to switch it off.")
         self.encoder_input_ids = matrix_of_tokens("encoder_input_ids", encoder_input_ids)
 
     def process(self, scores: Any, context: Context) -> Any:
         xp = arrays.of(scores)
-        tokens = xp.asarray(repeat_rows(self.encoder_input_ids, scores.shape[0]), "int32", like=scores)
-        return penalize(xp, scores, tokens, in_vocabulary(tokens, tokens >= 0, scores.shape[-1]), self.penalty)
+        tokens, penalty = encoder_rows(self.encoder_input_ids, scores), column(xp, self.penalty, "float32", scores)
+        return penalize(xp, scores, tokens, in_vocabulary(tokens, tokens >= 0, scores.shape[-1]), penalty)
+
+    def stack_key(self) -> Hashable | None:
+        return encoder_key(self.encoder_input_ids)
+
+    listed = as_numbers("encoder_input_ids")
 
 
 class ExponentialDecayLengthPenalty(LogitsProcessor):
@@ -103,6 +111,18 @@ def penalize(xp: Any, scores: Any, tokens: Any, counts: Any, penalty: Any) -> An
 def worse(xp: Any, scores: Any, penalty: Any) -> Any:
     """Positive scores divided by the penalty, others times it."""
     return xp.where(scores < 0, scores * penalty, scores / penalty)
+
+
+def encoder_rows(tokens: Any, scores: Any) -> Any:
+    """Int["R E"], where scores are: an encoder's input on the host, one row a prompt, or such rows as they are."""
+    if not isinstance(tokens, np.ndarray):
+        return tokens
+    return arrays.of(scores).asarray(repeat_rows(tokens, scores.shape[0]), "int32", like=scores)
+
+
+def encoder_key(tokens: np.ndarray) -> Hashable | None:
+    """What says that processors are for the same input, of one prompt; None where it is of several."""
+    return tokens.tobytes() if len(tokens) == 1 else None
 
 
 def repeat_rows(matrix: np.ndarray, count: int) -> np.ndarray:

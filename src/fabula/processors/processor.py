@@ -54,9 +54,13 @@ class LogitsProcessor:
         """What processors must share to become one over their rows; None: this one runs on its own rows only."""
         return None
 
+    def list_key(self) -> Hashable:
+        """What processors must share for their lists to be those of one."""
+        return ()
+
     @classmethod
     def listed(cls, members: Sequence[Any]) -> tuple[LogitsProcessor, Mapping[str, np.ndarray]] | None:
-        """Those of R rows, whatever their keys, as one that takes its lists as arrays, and these, by attribute.
+        """Those of R rows, of one `list_key`, as one that takes its lists as arrays, and these, by attribute.
 
         A member that is None leaves its row's scores as they are. The arrays ["R ..."] have rounded sizes, so that a
         compiled loop serves other lists too. None: what it was made with is part of a loop, but for its numbers.

@@ -38,8 +38,6 @@ class SynthIDTextWatermarkLogitsProcessor(LogitsProcessor):
     for transformers; nothing depends on it. Raises ArgumentError for values out of range.
     """
 
-    reads_host = True
-
     def __init__(
         self,
         ngram_len: int,
@@ -65,6 +63,7 @@ class SynthIDTextWatermarkLogitsProcessor(LogitsProcessor):
         self.skip_first_ngram_calls = bool(skip_first_ngram_calls)
         self.debug_mode = bool(debug_mode)
         self.device = device
+        self.reads_host = bool(sampling_table_size & (sampling_table_size - 1))  # else 32 bits of each hash do
         self._shown: Any = None  # Int["R N"]: the new tokens that __call__ was shown; `process` does not look at it
 
     def process(self, scores: Any, context: Context) -> Any:
@@ -102,40 +101,35 @@ class SynthIDTextWatermarkLogitsProcessor(LogitsProcessor):
     def _process(self, scores: Any, context: Context, lowest: float) -> Any:
         xp = arrays.of(scores)
         scores = xp.zeros_like(scores) + 1.0 if self.debug_mode else scores
-        hashes, marked = self._contexts(context)
-        if not marked.any():
+        last, marked = self._last_contexts(xp, context)
+        if xp.surely_none(marked):
             return scores
-        columns = xp.asarray(marked[:, None], "bool", like=scores)
-        marked_scores = xp.astype(self._marked(xp, scores, hashes), type_of(scores))
-        return xp.where(columns, xp.maximum(marked_scores, lowest), scores)
+        marked_scores = xp.astype(self._marked(xp, scores, last), type_of(scores))
+        return xp.where(marked[:, None], xp.maximum(marked_scores, lowest), scores)
 
-    def _contexts(self, context: Context) -> tuple[np.ndarray, np.ndarray]:
-        """Uint64["R"], Bool["R"]: the hashes of the rows' last contexts, and which of them are to be marked."""
-        xp = arrays.of(context.tokens)
-        tokens, lengths, prompts = (
-            xp.to_host(part) for part in (context.tokens, context.lengths, context.prompt_lengths)
-        )
-        hashes = np.ones(len(tokens), dtype=np.uint64)
-        marked = np.zeros(len(tokens), dtype=bool)
-        for row, (start, end) in enumerate(zip(prompts.tolist(), lengths.tolist(), strict=True)):
-            hashes[row], marked[row] = self._last_context(tokens[row, start:end])
-        return hashes, marked
+    def _last_contexts(self, xp: Any, context: Context) -> tuple[list[Any], Any]:
+        """The ngram_len - 1 tokens, Int["R"] each, that rows end in, and which rows are to be marked, Bool["R"].
 
-    def _last_context(self, new: np.ndarray) -> tuple[np.uint64, bool]:
-        """The hash of the context that a row's new tokens end in, and whether it is to be marked."""
-        before = self.ngram_len - 1
-        first = before if self.skip_first_ngram_calls else 0  # contexts that come earlier are not remembered
-        known = max(len(new) - self.context_history_size, first)
-        padded = np.concatenate([np.zeros(before, dtype=np.int64), new])
-        hashes = window_hashes(padded[min(known, len(new)) :], before)
-        room = len(hashes) - 1 < self.context_history_size  # what is not used of the memory is zeros
-        again = bool((hashes[:-1] == hashes[-1]).any()) or (room and hashes[-1] == 0)
-        return hashes[-1], len(new) >= first and not again
+        Contexts are one another's equals where their tokens are: hashes of others are too in one of 2^64 cases.
+        """
+        before, starts, ends = self.ngram_len - 1, context.prompt_lengths[:, None], context.lengths[:, None]
+        places = xp.arange(context.tokens.shape[1] + 1, like=context.tokens)[None, :]
+        new = xp.where(places[:, :-1] >= starts, context.tokens, 0)
+        padded = xp.concat([xp.zeros((new.shape[0], before), "int32", like=new), new])
+        first = starts + (before if self.skip_first_ngram_calls else 0)  # earlier contexts are not remembered
+        again = (places >= xp.maximum(ends - self.context_history_size, first)) & (places < ends)
+        last = []
+        for back in range(before, 0, -1):
+            behind = padded[:, before - back : before - back + places.shape[1]]  # what came so far before each place
+            own = xp.take_along_axis(behind, ends)
+            again = again & (behind == own)
+            last.append(own[:, 0])
+        return last, (ends >= first)[:, 0] & ~xp.any(again)
 
-    def _marked(self, xp: Any, scores: Any, hashes: np.ndarray) -> Any:
+    def _marked(self, xp: Any, scores: Any, last: Sequence[Any]) -> Any:
         """Float["R V"]: the logarithms of the probabilities after the tournament, of tokens that have one."""
         tokens, values = xp.survivors(scores)
-        g_at = self._g_values_at(xp, tokens, hashes)
+        g_at = self._g_values_at(xp, tokens, last)
         chances = xp.softmax(xp.astype(values, "float64"))
         for depth in range(len(self.keys)):
             won = g_at(depth)
@@ -150,12 +144,11 @@ class SynthIDTextWatermarkLogitsProcessor(LogitsProcessor):
         columns = xp.where(values > -float("inf"), tokens, width)  # short rows end in tokens that do not count
         return xp.scatter_set(nothing, columns, logs)[:, :width]
 
-    def _g_values_at(self, xp: Any, tokens: Any, hashes: np.ndarray) -> Callable[[int], Any]:
-        """depth -> Bool["R K"]: the g-values of tokens Int["R K"] after contexts with these hashes."""
+    def _g_values_at(self, xp: Any, tokens: Any, last: Sequence[Any]) -> Callable[[int], Any]:
+        """depth -> Bool["R K"]: the g-values of tokens Int["R K"] after contexts, whose tokens are Int["R"] each."""
         table = xp.asarray(self.sampling_table, "bool", like=tokens)
-        size = len(self.sampling_table)
-        find = _by_low_bits if size & (size - 1) == 0 else _by_whole_hashes
-        places_at = find(xp, tokens, hashes, self.keys, size)
+        find = _by_whole_hashes if self.reads_host else _by_low_bits
+        places_at = find(xp, tokens, last, self.keys, len(self.sampling_table))
         return lambda depth: xp.reshape(xp.take(table, xp.reshape(places_at(depth), (-1,))), tokens.shape)
 
     # What detectors and people with arrays of their own ask for, by the names of transformers.
@@ -213,16 +206,23 @@ class SynthIDTextWatermarkLogitsProcessor(LogitsProcessor):
         return coinflip_prob + coinflip_prob * (1 - coinflip_prob) * (1 - 1 / vocab_size)
 
 
-def _by_low_bits(xp: Any, tokens: Any, hashes: np.ndarray, keys: np.ndarray, size: int) -> Callable[[int], Any]:
+def _by_low_bits(xp: Any, tokens: Any, last: Sequence[Any], keys: np.ndarray, size: int) -> Callable[[int], Any]:
     """depth -> Int["R K"]: places in a table of 2^n, for which 32 bits do, where the tokens are."""
-    after_zero = accumulate(hashes, np.zeros((1, 1), dtype=np.uint64))  # another token adds its id * MULTIPLIER^2
-    offsets = xp.asarray(places(accumulate(after_zero[:, None], keys[None, :, None]), size), "int32", like=tokens)
+    factor = MULTIPLIER % (1 << 32)  # below 2^31; sums and products wrap at 32 bits
+    words = xp.zeros_like(tokens[:, 0]) + 1
+    for token in [*last, 0]:  # another last one adds its id * MULTIPLIER^2
+        words = (words + token) * factor + 1
+    own = xp.asarray(keys.astype(np.int32), "int32", like=tokens)
+    offsets = (words[:, None] + own[None, :]) * factor + 1
     terms = tokens * (MULTIPLIER * MULTIPLIER % size)
     return lambda depth: (terms + offsets[:, depth : depth + 1]) & (size - 1)
 
 
-def _by_whole_hashes(xp: Any, tokens: Any, hashes: np.ndarray, keys: np.ndarray, size: int) -> Callable[[int], Any]:
+def _by_whole_hashes(xp: Any, tokens: Any, last: Sequence[Any], keys: np.ndarray, size: int) -> Callable[[int], Any]:
     """depth -> Int["R K"]: places in a table of any size, by way of the host."""
+    contexts = [xp.to_host(token)[:, None] for token in last]
+    context = np.concatenate([np.zeros((tokens.shape[0], 0), np.int32), *contexts], axis=1)
+    hashes = accumulate(np.ones(len(context), dtype=np.uint64), context)
     words = accumulate(hashes[:, None], xp.to_host(tokens)[..., None])
 
     def places_at(depth: int) -> Any:

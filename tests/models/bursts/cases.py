@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
+from fabula import SynthIDTextWatermarkingConfig
+
 PLAIN = {"max_new_tokens": 80, "do_sample": False}
 SAMPLED = {
     "max_new_tokens": 70,
@@ -161,6 +163,18 @@ def hold_recorded_search(found, expected):
         np.testing.assert_allclose(mine, their_numbers[name], rtol=1e-5, atol=1e-5, err_msg=name)
 
 
+READ = [  # what a row has written, and what it was asked, decides: other prompts are other numbers
+    {**PLAIN, "max_new_tokens": 40, **settings}
+    for settings in (
+        {"encoder_repetition_penalty": 1.3, "encoder_no_repeat_ngram_size": 2},
+        {"encoder_repetition_penalty": 0.7, "encoder_no_repeat_ngram_size": 2},
+    )
+]
+MARKED = {
+    **SAMPLED,
+    "max_new_tokens": 40,
+    "watermarking_config": SynthIDTextWatermarkingConfig(keys=[1, 2, 3, 4], ngram_len=3, context_history_size=8),
+}
 TOKENS = [  # as many, or rounded as many, others
     {"max_new_tokens": 20, "do_sample": False, **lists}
     for lists in (

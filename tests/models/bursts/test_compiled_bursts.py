@@ -16,8 +16,10 @@ from tests.models.bursts.cases import (
     CONTRASTIVE,
     ENDS,
     GUIDED,
+    MARKED,
     NEGATIVE,
     PLAIN,
+    READ,
     SAMPLED,
     TOKENS,
     WORDS,
@@ -102,7 +104,17 @@ def test_guided_contrastive_search_is_that_of_pytorch(door, both):
     assert len(model.bursts.compiled) == 1, "another scale compiles nothing"
 
 
-@pytest.mark.parametrize("calls", [WORDS, TOKENS, ENDS], ids=["words", "tokens", "ends"])
+def test_a_tournament_of_marks_is_that_of_pytorch(door, both):
+    model, reference = both("llama")
+    counts = noted_bursts(model)
+    with step_by_step(reference):
+        expected = generate(REFERENCE, reference, **MARKED)
+    assert generate(door, model, **MARKED) == expected
+    unmarked = generate(door, model, **{**MARKED, "watermarking_config": None})
+    assert unmarked != expected and max(counts) > 30, "most tokens are of bursts"
+
+
+@pytest.mark.parametrize("calls", [WORDS, TOKENS, ENDS, READ], ids=["words", "tokens", "ends", "read"])
 def test_other_words_and_tokens_compile_nothing(door, both, calls):
     model, reference = both("llama")
     texts = [generate(door, model, 1, **call) for call in calls]

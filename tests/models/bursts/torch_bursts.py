@@ -8,6 +8,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from fabula import processors
 from fabula.models.torch import TorchCausalLM
+from fabula.watermark.synthid import SynthIDTextWatermarkLogitsProcessor
 from tests.models.bursts.cases import ASK, prompts
 from tests.models.configurations import read_parts
 
@@ -102,6 +103,8 @@ def every_processor(number):
             processors.RepetitionPenaltyLogitsProcessor(1.0 + number / 10),
             processors.NoRepeatNGramLogitsProcessor(3),
             processors.NoBadWordsLogitsProcessor([[5], [6, 7]], [2]),
+            processors.EncoderRepetitionPenaltyLogitsProcessor(1.0 + number / 10, [[3, 10 + number]]),
+            processors.EncoderNoRepeatNGramLogitsProcessor(2, [[3, 10 + number, 11]]),
             processors.MinLengthLogitsProcessor(4 + number, [2]),
             processors.MinNewTokensLengthLogitsProcessor(3, 4 + number, [2]),
             processors.ForcedBOSTokenLogitsProcessor(1),
@@ -119,5 +122,6 @@ def every_processor(number):
             processors.EtaLogitsWarper(0.0001 * number),
             processors.TopHLogitsWarper(0.5 + number / 100),
             processors.LogitNormalization(),
+            SynthIDTextWatermarkLogitsProcessor(3, [11, 12, 13], 2**10, 0, 64),
         ]
     )
