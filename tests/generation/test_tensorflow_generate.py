@@ -137,5 +137,7 @@ def test_settings_may_be_tensors(model):
 def test_what_is_no_row_of_numbers_is_refused_by_name(model):
     with pytest.raises(ArgumentError, match="`input_ids` must have 2 dimensions"):
         model.generate(tf.constant(5), seed=3, max_new_tokens=2)
-    with pytest.raises(Exception, match="`input_ids` must hold numbers that NumPy has, got SymbolicTensor"):
-        tf.function(lambda ids: model(ids).logits)(tf.constant(IDS))
+    for call in (lambda ids: model(ids).logits, lambda ids: model.generate(ids, max_new_tokens=2)):
+        for signature in (None, [tf.TensorSpec((None, None), tf.int32)]):
+            with pytest.raises(Exception, match="`input_ids` must hold numbers that NumPy has, got SymbolicTensor"):
+                tf.function(call, input_signature=signature)(tf.constant(IDS, tf.int32))

@@ -62,9 +62,10 @@ class ModelInputs:
         """How many prompts there are."""
         hidden = None if self.encoder_outputs is None else last_hidden_state(self.encoder_outputs)
         found = next((x for x in (self.ids, self.vectors, hidden) if x is not None), None)
-        if found is None or not hasattr(found, "__len__") or getattr(found, "ndim", None) == 0:
-            return 1
-        return max(1, len(found))
+        if isinstance(found, (list, tuple)):
+            return max(1, len(found))
+        shape = getattr(found, "shape", ())
+        return max(1, shape[0] or 1) if len(shape) else 1  # in a trace it may be unknown, or its length
 
 
 def _check_segments(token_type_ids: Any) -> None:
