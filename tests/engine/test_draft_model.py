@@ -118,6 +118,13 @@ def test_ids_that_only_one_of_the_models_knows_are_not_drafted():
     assert other.tolist() == []
 
 
+def test_a_row_that_begins_with_nothing_that_may_be_seen_gets_no_draft():
+    drafter = ModelDrafter(HashModel(), always(3))
+    nothing, three = drafter.propose([asked(0, []), asked(1, [5, 6])])
+    assert not len(nothing) and len(three) == 3
+    assert len(drafter.propose([asked(0, [7]), asked(1, [5, 6])])[0]) == 3
+
+
 def test_lengths_follow_the_schedule():
     counted = {"constant": [], "heuristic": [], "heuristic_transient": []}
     for schedule, lengths in counted.items():

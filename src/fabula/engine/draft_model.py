@@ -115,6 +115,8 @@ class ModelDrafter:
     def _most(self, row: Draftable) -> int:
         """How many tokens may be drafted."""
         limits = self.limits
+        if not len(row.tokens):  # nobody may see what the row begins with
+            return 0
         if limits.own_vocabulary is not None and (row.tokens >= limits.own_vocabulary).any():
             return 0
         room = row.most if limits.context is None else min(row.most, limits.context - len(row.tokens))
