@@ -8,14 +8,14 @@ from importlib import import_module
 import numpy as np
 
 from fabula.cache.blocks import BLOCK
-from fabula.decoding.closed import map_arrays
-from fabula.decoding.closed_beam_found import made_by
-from fabula.decoding.closed_beam_loop import decode_beams
-from fabula.decoding.closed_beams import beam_leaves_of
-from fabula.decoding.closed_contrastive import settled_of, text_leaves_of
-from fabula.decoding.closed_contrastive_loop import FoundTexts, decode_texts
-from fabula.decoding.closed_loop import decode
-from fabula.decoding.closed_record import Recorded, blank, gained_of
+from fabula.decoding.closed.beam_found import made_by
+from fabula.decoding.closed.beam_loop import decode_beams
+from fabula.decoding.closed.beams import beam_leaves_of
+from fabula.decoding.closed.contrastive import settled_of, text_leaves_of
+from fabula.decoding.closed.contrastive_loop import FoundTexts, decode_texts
+from fabula.decoding.closed.loop import decode
+from fabula.decoding.closed.record import Recorded, blank, gained_of
+from fabula.decoding.closed.rows import map_arrays
 from fabula.ops.protocol import NO_TAPS, Forward
 from fabula.testing.hash_model import HashModel
 

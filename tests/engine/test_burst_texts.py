@@ -8,8 +8,8 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from fabula.cache.blocks import BLOCK
-from fabula.decoding import closed_contrastive
 from fabula.decoding.beam_search import BeamSearch
+from fabula.decoding.closed import contrastive
 from fabula.decoding.contrastive import ContrastiveSearch
 from fabula.decoding.recipe import Limits, Recipe, Record
 from fabula.decoding.sample import SAMPLE
@@ -186,7 +186,7 @@ def test_there_is_no_burst_beside_what_is_another_loop_or_the_hosts(other):
 
 
 def test_there_is_no_burst_where_it_would_take_too_much(monkeypatch):
-    monkeypatch.setattr(closed_contrastive, "MOST", 1000)
+    monkeypatch.setattr(contrastive, "MOST", 1000)
     model, one = BurstModel(), request(4)
     run(model, [one])
     assert not model.bursts and len(one.sink.tokens[0]) == 10

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from fabula.arrays.random import joined_seed
-from fabula.decoding.closed import ClosedRows, Form
+from fabula.decoding.closed.rows import ClosedRows, Form
 from fabula.decoding.recipe import Recipe
 from fabula.kernels.sampling import RowChoice
 from fabula.processors import (

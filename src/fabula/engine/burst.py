@@ -7,11 +7,11 @@ from functools import partial
 from typing import Any, Protocol
 
 from fabula.cache.blocks import BLOCK
-from fabula.decoding.closed import ClosedRow, ClosedRows, Form, close
-from fabula.decoding.closed_beam_found import Made, replayed
-from fabula.decoding.closed_beams import BeamForm, ClosedBeams, ClosedGroup, close_beams
-from fabula.decoding.closed_contrastive import ClosedText, ClosedTexts, ContrastiveForm, close_texts, move_of
-from fabula.decoding.closed_record import Gained
+from fabula.decoding.closed.beam_found import Made, replayed
+from fabula.decoding.closed.beams import BeamForm, ClosedBeams, ClosedGroup, close_beams
+from fabula.decoding.closed.contrastive import ClosedText, ClosedTexts, ContrastiveForm, close_texts, move_of
+from fabula.decoding.closed.record import Gained
+from fabula.decoding.closed.rows import ClosedRow, ClosedRows, Form, close
 from fabula.decoding.layer_contrast import LayerContrast
 from fabula.decoding.recipe import Recipe
 from fabula.decoding.sample import SAMPLE
@@ -37,7 +37,7 @@ class HasBurst(Protocol):
     """A model that can run many steps by itself; `takes_burst` of recipes may say that it cannot for some."""
 
     def burst(self, batch: Batch, cache: Any, form: Form, rows: ClosedRows) -> Sequence[Gained]:
-        """What each row got, as `decoding.closed_loop.decode` finds it; the batch is the first step's.
+        """What each row got, as `decoding.closed.loop.decode` finds it; the batch is the first step's.
 
         The cache then holds, of each row and of what is computed after its negative prompt, one position for each of
         its new tokens, beginning with the batch's.

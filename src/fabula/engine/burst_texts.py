@@ -8,8 +8,8 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from fabula.decoding.closed import ClosedRow
-from fabula.decoding.closed_contrastive import ClosedText, ClosedTexts, ContrastiveForm, SettledText
+from fabula.decoding.closed.contrastive import ClosedText, ClosedTexts, ContrastiveForm, SettledText
+from fabula.decoding.closed.rows import ClosedRow
 from fabula.decoding.contrastive import ContrastiveSearch
 from fabula.engine.group import Group
 from fabula.engine.request import Kept

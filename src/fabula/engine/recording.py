@@ -9,7 +9,7 @@ import numpy as np
 
 from fabula import arrays
 from fabula.decoding.beam_turns import Told
-from fabula.decoding.closed_record import Gained, Recorded
+from fabula.decoding.closed.record import Gained, Recorded
 from fabula.decoding.log_probabilities import log_probabilities, top_log_probabilities
 from fabula.decoding.recipe import Record
 from fabula.decoding.strategy import Choice

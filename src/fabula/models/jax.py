@@ -15,11 +15,11 @@ from fabula.arrays.jax_meshes import mesh_of, within
 from fabula.cache.jax import JaxCache
 from fabula.cache.kinds import DYNAMIC, CacheKind
 from fabula.cache.stamp import Stamp
-from fabula.decoding.closed import ClosedRows, Form
-from fabula.decoding.closed_beam_found import Made
-from fabula.decoding.closed_beams import BeamForm, ClosedBeams
-from fabula.decoding.closed_contrastive import ClosedTexts, ContrastiveForm, SettledText
-from fabula.decoding.closed_record import Gained
+from fabula.decoding.closed.beam_found import Made
+from fabula.decoding.closed.beams import BeamForm, ClosedBeams
+from fabula.decoding.closed.contrastive import ClosedTexts, ContrastiveForm, SettledText
+from fabula.decoding.closed.record import Gained
+from fabula.decoding.closed.rows import ClosedRows, Form
 from fabula.generation.jax_mixin import FlaxGenerationMixin
 from fabula.generation.prompts.frameworks import takes_tensors_of
 from fabula.generation.settings.config import GenerationConfig

@@ -14,8 +14,8 @@ import numpy as np
 from fabula import arrays
 from fabula.cache.blocks import blocks_for
 from fabula.cache.kinds import DYNAMIC, CacheKind
-from fabula.decoding.closed import ClosedRows, Form
-from fabula.decoding.closed_record import Gained
+from fabula.decoding.closed.record import Gained
+from fabula.decoding.closed.rows import ClosedRows, Form
 from fabula.decoding.plain_rows import Sampler, plain_choices, plain_numbers
 from fabula.decoding.recipe import Recipe
 from fabula.decoding.sample import SAMPLE

@@ -12,11 +12,11 @@ import tensorflow as tf
 from fabula.cache.kinds import DYNAMIC, CacheKind
 from fabula.cache.stamp import Stamp
 from fabula.cache.tensorflow import TFCache
-from fabula.decoding.closed import ClosedRows, Form
-from fabula.decoding.closed_beam_found import Made
-from fabula.decoding.closed_beams import BeamForm, ClosedBeams
-from fabula.decoding.closed_contrastive import ClosedTexts, ContrastiveForm, SettledText
-from fabula.decoding.closed_record import Gained
+from fabula.decoding.closed.beam_found import Made
+from fabula.decoding.closed.beams import BeamForm, ClosedBeams
+from fabula.decoding.closed.contrastive import ClosedTexts, ContrastiveForm, SettledText
+from fabula.decoding.closed.record import Gained
+from fabula.decoding.closed.rows import ClosedRows, Form
 from fabula.decoding.plain_rows import Sampler
 from fabula.generation.prompts.frameworks import takes_tensors_of
 from fabula.generation.settings.config import GenerationConfig

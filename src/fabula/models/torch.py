@@ -15,10 +15,10 @@ from fabula.cache.kinds import DYNAMIC, CacheKind
 from fabula.cache.stamp import Stamp
 from fabula.cache.torch import TorchCache
 from fabula.cache.torch_kinds import kind_on, new_torch_cache
-from fabula.decoding.closed import ClosedRows, Form
-from fabula.decoding.closed_beam_found import Made
-from fabula.decoding.closed_beams import BeamForm, ClosedBeams
-from fabula.decoding.closed_record import Gained
+from fabula.decoding.closed.beam_found import Made
+from fabula.decoding.closed.beams import BeamForm, ClosedBeams
+from fabula.decoding.closed.record import Gained
+from fabula.decoding.closed.rows import ClosedRows, Form
 from fabula.decoding.plain_rows import Sampler
 from fabula.decoding.recipe import Recipe
 from fabula.generation.mixin import GenerationMixin

@@ -7,7 +7,7 @@ import pytest
 pytest.importorskip("torch")
 pytest.importorskip("transformers")
 
-from fabula.decoding import closed_record
+from fabula.decoding.closed import record
 from tests.equal.frameworks.doors import REFERENCE
 from tests.models.bursts.cases import (
     BEAMS,
@@ -76,7 +76,7 @@ def test_forced_beams_are_those_of_pytorch(door, both):
 
 def test_what_is_kept_of_the_turns_of_beams_is_that_of_pytorch(door, both, monkeypatch):
     model, reference = both("llama")
-    monkeypatch.setattr(closed_record, "MOST", 20 * 2 * 4 * 12 * 101)
+    monkeypatch.setattr(record, "MOST", 20 * 2 * 4 * 12 * 101)
     counts = noted_bursts(model, "run_beams")
     hold_recorded_search(recorded_search(door, model, **BEAMS), recorded_search(REFERENCE, reference, **BEAMS))
     assert len(model.bursts.compiled) == 1

@@ -9,7 +9,7 @@ import pytest
 pytest.importorskip("torch")
 pytest.importorskip("transformers")
 
-from fabula.decoding import closed_record
+from fabula.decoding.closed import record
 from tests.equal.frameworks.doors import REFERENCE, step_by_step
 from tests.models.bursts.cases import (
     CONTRASTED,
@@ -76,7 +76,7 @@ def test_another_guidance_scale_compiles_nothing_and_guides(door, both):
 
 def test_what_is_kept_of_each_step_is_that_of_pytorch(door, both, monkeypatch):
     model, reference = both("llama")
-    monkeypatch.setattr(closed_record, "MOST", 20 * 2 * 4 * 4 * 101)
+    monkeypatch.setattr(record, "MOST", 20 * 2 * 4 * 4 * 101)
     counts = noted_bursts(model)
     found = recorded(door, model)
     with step_by_step(reference):

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from fabula.cache.blocks import BLOCK, blocks_for
-from fabula.decoding.closed import ClosedRow, close
+from fabula.decoding.closed.rows import ClosedRow, close
 from fabula.decoding.recipe import Limits, Recipe, Record
 from fabula.models.bursts.shapes import shaped
 from fabula.ops.protocol import Batch

@@ -11,9 +11,9 @@ pytest.importorskip("transformers")
 from fabula.arrays import torch as functions  # noqa: E402  # needs torch
 from fabula.decoding.beam_rows import Beams, Ranking  # noqa: E402
 from fabula.decoding.beam_search import BeamSearch, Carry  # noqa: E402
-from fabula.decoding.closed import ClosedRow  # noqa: E402
-from fabula.decoding.closed_beam_loop import decode_beams  # noqa: E402
-from fabula.decoding.closed_beams import ClosedGroup, close_beams  # noqa: E402
+from fabula.decoding.closed.beam_loop import decode_beams  # noqa: E402
+from fabula.decoding.closed.beams import ClosedGroup, close_beams  # noqa: E402
+from fabula.decoding.closed.rows import ClosedRow  # noqa: E402
 from fabula.decoding.constrained_beams import ConstrainedBeamSearch, ConstrainedCarry  # noqa: E402
 from fabula.decoding.constraint_list import ConstraintListState  # noqa: E402
 from fabula.decoding.constraints import PhrasalConstraint  # noqa: E402

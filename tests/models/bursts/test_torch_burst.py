@@ -10,8 +10,8 @@ pytest.importorskip("transformers")
 
 from fabula import GenerationConfig  # noqa: E402
 from fabula.arrays import torch as functions  # noqa: E402  # needs torch
-from fabula.decoding.closed import ClosedRow, close  # noqa: E402
-from fabula.decoding.closed_loop import decode  # noqa: E402
+from fabula.decoding.closed.loop import decode  # noqa: E402
+from fabula.decoding.closed.rows import ClosedRow, close  # noqa: E402
 from fabula.decoding.recipe import Limits, Recipe  # noqa: E402
 from fabula.engine.engine import Engine  # noqa: E402
 from fabula.models.bursts import torch as torch_burst  # noqa: E402  # needs torch

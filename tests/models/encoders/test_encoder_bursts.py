@@ -10,8 +10,8 @@ import pytest
 torch = pytest.importorskip("torch")
 pytest.importorskip("transformers")
 
-from fabula.decoding.closed import ClosedRow, close  # noqa: E402
-from fabula.decoding.closed_loop import decode  # noqa: E402
+from fabula.decoding.closed.loop import decode  # noqa: E402
+from fabula.decoding.closed.rows import ClosedRow, close  # noqa: E402
 from fabula.decoding.recipe import Limits, Recipe  # noqa: E402
 from fabula.models.bursts import torch as torch_burst  # noqa: E402  # needs torch
 from fabula.models.encoders.torch import TorchSeq2SeqLM  # noqa: E402  # needs torch

@@ -64,7 +64,7 @@ class ModelInputs:
         found = next((x for x in (self.ids, self.vectors, hidden) if x is not None), None)
         if isinstance(found, (list, tuple)):
             return max(1, len(found))
-        shape = getattr(found, "shape", ())
+        shape: Any = getattr(found, "shape", ())
         return max(1, shape[0] or 1) if len(shape) else 1  # in a trace it may be unknown, or its length
 
 

@@ -10,10 +10,10 @@ import numpy as np
 
 from fabula.cache.blocks import BLOCK, blocks_for
 from fabula.cache.groups import reach
-from fabula.decoding.closed import ClosedRows, Form, padded
-from fabula.decoding.closed_beams import BeamForm, ClosedBeams, padded_beams, shortened
-from fabula.decoding.closed_contrastive import ClosedTexts, ContrastiveForm, fits, padded_texts
-from fabula.decoding.closed_record import turns_within
+from fabula.decoding.closed.beams import BeamForm, ClosedBeams, padded_beams, shortened
+from fabula.decoding.closed.contrastive import ClosedTexts, ContrastiveForm, fits, padded_texts
+from fabula.decoding.closed.record import turns_within
+from fabula.decoding.closed.rows import ClosedRows, Form, padded
 from fabula.engine.burst import LONGEST
 from fabula.ops.protocol import Batch
 from fabula.ops.rectangles import LEAST_BLOCKS, bucket

@@ -14,14 +14,14 @@ import tensorflow as tf
 from fabula.arrays import tensorflow as functions
 from fabula.cache.groups import LayerGroup
 from fabula.cache.tensorflow import Held, TFCache
-from fabula.decoding.closed import ClosedRows, Form, leaves_of
-from fabula.decoding.closed_beam_found import Made, made_by
-from fabula.decoding.closed_beam_loop import decode_beams
-from fabula.decoding.closed_beams import BeamForm, ClosedBeams, beam_leaves_of
-from fabula.decoding.closed_contrastive import ClosedTexts, ContrastiveForm, SettledText, settled_of, text_leaves_of
-from fabula.decoding.closed_contrastive_loop import decode_texts
-from fabula.decoding.closed_loop import decode
-from fabula.decoding.closed_record import Gained, blank, gained_of
+from fabula.decoding.closed.beam_found import Made, made_by
+from fabula.decoding.closed.beam_loop import decode_beams
+from fabula.decoding.closed.beams import BeamForm, ClosedBeams, beam_leaves_of
+from fabula.decoding.closed.contrastive import ClosedTexts, ContrastiveForm, SettledText, settled_of, text_leaves_of
+from fabula.decoding.closed.contrastive_loop import decode_texts
+from fabula.decoding.closed.loop import decode
+from fabula.decoding.closed.record import Gained, blank, gained_of
+from fabula.decoding.closed.rows import ClosedRows, Form, leaves_of
 from fabula.models.bursts.shapes import Shaped, shaped, shaped_beams, shaped_texts
 from fabula.models.passes.memories import Joined, columns_of, joined
 from fabula.models.passes.tensorflow import compute

@@ -14,9 +14,9 @@ import torch
 from fabula.arrays import torch as functions
 from fabula.cache.blocks import BLOCK
 from fabula.cache.torch import TorchCache
-from fabula.decoding.closed import ClosedRows, Form, map_arrays
-from fabula.decoding.closed_loop import Choose, Forward, Turn, decode
-from fabula.decoding.closed_record import Gained, Recorded, blank, gained_of
+from fabula.decoding.closed.loop import Choose, Forward, Turn, decode
+from fabula.decoding.closed.record import Gained, Recorded, blank, gained_of
+from fabula.decoding.closed.rows import ClosedRows, Form, map_arrays
 from fabula.decoding.plain_rows import Sampler, is_plain, plain_choices
 from fabula.models.bursts.torch_compiled import Compiled
 from fabula.models.bursts.torch_graph import Graphs

@@ -12,9 +12,9 @@ import torch
 from fabula.arrays import torch as functions
 from fabula.cache.blocks import BLOCK, blocks_for
 from fabula.cache.torch import TorchCache
-from fabula.decoding.closed_beam_found import Made, made_by
-from fabula.decoding.closed_beam_loop import decode_beams
-from fabula.decoding.closed_beams import BeamForm, ClosedBeams, beam_leaves_of
+from fabula.decoding.closed.beam_found import Made, made_by
+from fabula.decoding.closed.beam_loop import decode_beams
+from fabula.decoding.closed.beams import BeamForm, ClosedBeams, beam_leaves_of
 from fabula.models.bursts.torch import ahead_on, begun_blocks, computed, moved, steered
 from fabula.models.bursts.torch_beams_graph import start_beams
 from fabula.models.bursts.torch_graph import Graphs, Steer

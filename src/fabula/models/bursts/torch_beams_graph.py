@@ -10,8 +10,8 @@ from typing import Any, NamedTuple
 import torch
 
 from fabula.cache.blocks import BLOCK, blocks_for
-from fabula.decoding.closed_beam_loop import Reorder, decode_beams
-from fabula.decoding.closed_beams import BeamForm, ClosedBeams, beam_leaves_of, padded_beams
+from fabula.decoding.closed.beam_loop import Reorder, decode_beams
+from fabula.decoding.closed.beams import BeamForm, ClosedBeams, beam_leaves_of, padded_beams
 from fabula.models.bursts.torch_compiled import STEPS
 from fabula.models.bursts.torch_graph import Graphs, Steer, settings
 from fabula.models.bursts.torch_inputs import Lines, blocks_of, columns_of, packed, unpacked

@@ -13,8 +13,8 @@ import torch
 from fabula.arrays import numpy as host
 from fabula.arrays import torch as functions
 from fabula.cache.blocks import BLOCK, blocks_for
-from fabula.decoding.closed import ClosedRows, Form, leaves_of, padded
-from fabula.decoding.closed_loop import Choose, chooser, keys_of
+from fabula.decoding.closed.loop import Choose, chooser, keys_of
+from fabula.decoding.closed.rows import ClosedRows, Form, leaves_of, padded
 from fabula.models.bursts.torch_compiled import STEPS, widened
 from fabula.models.bursts.torch_graph import Graphs, Steer, settings
 from fabula.ops.protocol import Batch

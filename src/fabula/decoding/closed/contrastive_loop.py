@@ -7,10 +7,10 @@ from typing import Any, NamedTuple
 
 from fabula import arrays
 from fabula.context import Context
-from fabula.decoding.closed_contrastive import ClosedTexts, ContrastiveForm
-from fabula.decoding.closed_loop import appended
-from fabula.decoding.closed_pairs import pairs_of
-from fabula.decoding.closed_record import Recorded, noted
+from fabula.decoding.closed.contrastive import ClosedTexts, ContrastiveForm
+from fabula.decoding.closed.loop import appended
+from fabula.decoding.closed.pairs import pairs_of
+from fabula.decoding.closed.record import Recorded, noted
 from fabula.decoding.contrastive import directions
 from fabula.decoding.sample import best_tokens
 from fabula.processors.columns import Process, process_of

@@ -14,17 +14,17 @@ from hypothesis import strategies as st
 
 from fabula.arrays import numpy as host
 from fabula.decoding.beam_rows import Ranking
-from fabula.decoding.closed_beam_found import replayed
-from fabula.decoding.closed_beams import ClosedGroup, close_beams, padded_beams
+from fabula.decoding.closed.beam_found import replayed
+from fabula.decoding.closed.beams import ClosedGroup, close_beams, padded_beams
 from fabula.decoding.constrained_beams import ConstrainedBeamSearch
 from fabula.decoding.constraint_list import ConstraintListState
 from fabula.decoding.constraint_tries import Edge, are_tries, close_constraints, edges_of
 from fabula.decoding.constraints import DisjunctiveConstraint, PhrasalConstraint
 from fabula.errors import ArgumentError
 from fabula.processors import SuppressTokensLogitsProcessor
+from tests.decoding.closed.test_beams import begun, run
+from tests.decoding.closed.test_rows import TABLE, VOCABULARY
 from tests.decoding.searching import drive
-from tests.decoding.test_closed import TABLE, VOCABULARY
-from tests.decoding.test_closed_beams import begun, run
 from tests.decoding.test_constraints import Twice
 
 EOS = (7, 8)

@@ -11,9 +11,9 @@ pytest.importorskip("torch")
 
 from fabula import arrays
 from fabula.arrays import numpy as host
-from fabula.decoding import closed_contrastive
 from fabula.decoding.beam_search import BeamSearch
-from fabula.decoding.closed_contrastive import (
+from fabula.decoding.closed import contrastive
+from fabula.decoding.closed.contrastive import (
     ClosedText,
     close_texts,
     move_of,
@@ -21,8 +21,8 @@ from fabula.decoding.closed_contrastive import (
     settled_of,
     text_leaves_of,
 )
-from fabula.decoding.closed_contrastive_loop import FoundTexts, decode_texts
-from fabula.decoding.closed_record import Recorded, blank
+from fabula.decoding.closed.contrastive_loop import FoundTexts, decode_texts
+from fabula.decoding.closed.record import Recorded, blank
 from fabula.decoding.contrastive import ContrastiveSearch
 from fabula.decoding.recipe import Limits, Record
 from fabula.decoding.strategy import Tapped, Underway
@@ -33,9 +33,9 @@ from fabula.processors import (
     SuppressTokensLogitsProcessor,
     TemperatureLogitsWarper,
 )
+from tests.decoding.closed.test_beams import xp  # noqa: F401  # a fixture
+from tests.decoding.closed.test_rows import TABLE, VOCABULARY, closed_row, compiled, logits_of
 from tests.decoding.loop import turn_of
-from tests.decoding.test_closed import TABLE, VOCABULARY, closed_row, compiled, logits_of
-from tests.decoding.test_closed_beams import xp  # noqa: F401  # a fixture
 
 FEATURES = 6
 STATES = np.random.default_rng(1).normal(0.4, 1, (len(TABLE), FEATURES)).astype(np.float32)
@@ -227,7 +227,7 @@ def test_other_searches_and_texts_that_take_too_much_are_no_loop(monkeypatch):
     text = begun(search, prompt, moves[0].carry, [])
     other = replace(text, row=replace(text.row, recipe=replace(text.row.recipe, strategy=BeamSearch(3))))
     assert close_texts([text, other]) is None and close_texts([text, text]) is not None
-    monkeypatch.setattr(closed_contrastive, "MOST", 4 * 4 * 2 * 128 * FEATURES - 1)
+    monkeypatch.setattr(contrastive, "MOST", 4 * 4 * 2 * 128 * FEATURES - 1)
     assert close_texts([text, text]) is None and close_texts([text]) is not None
 
 

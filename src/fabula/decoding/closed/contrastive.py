@@ -15,8 +15,8 @@ from typing import Any
 import numpy as np
 
 from fabula import arrays
-from fabula.decoding.closed import ClosedRow, ClosedRows, Form, close, leaves_of, padded
-from fabula.decoding.closed_record import Recorded, recorded_of
+from fabula.decoding.closed.record import Recorded, recorded_of
+from fabula.decoding.closed.rows import ClosedRow, ClosedRows, Form, close, leaves_of, padded
 from fabula.decoding.contrastive import Candidates, ContrastiveSearch
 from fabula.decoding.recipe import Record
 from fabula.decoding.strategy import FinishReason, Hypothesis, Move

@@ -8,8 +8,8 @@ from typing import Any, NamedTuple
 from fabula import arrays
 from fabula.arrays.random import Words, row_key
 from fabula.context import Context
-from fabula.decoding.closed import ClosedRows, Form
-from fabula.decoding.closed_record import Recorded, noted
+from fabula.decoding.closed.record import Recorded, noted
+from fabula.decoding.closed.rows import ClosedRows, Form
 from fabula.decoding.sample import best_tokens, keyed_noise
 from fabula.processors.columns import process_of
 

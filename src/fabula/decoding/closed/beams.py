@@ -10,7 +10,7 @@ import numpy as np
 
 from fabula.decoding.beam_rows import Beams, Pool
 from fabula.decoding.beam_search import BeamSearch, Carry
-from fabula.decoding.closed import ClosedRow, ClosedRows, Form, close, leaves_of, padded
+from fabula.decoding.closed.rows import ClosedRow, ClosedRows, Form, close, leaves_of, padded
 from fabula.decoding.constrained_beams import ConstrainedBeamSearch, ConstrainedCarry
 from fabula.decoding.constraint_tries import ClosedConstraints, are_tries, close_constraints
 from fabula.decoding.diverse_beams import DiverseBeamSearch, DiverseCarry

@@ -6,12 +6,12 @@ from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 from fabula import arrays
-from fabula.decoding.closed_beam_found import Found
-from fabula.decoding.closed_beam_turn import Part, Turn, subgroup_of
-from fabula.decoding.closed_beams import BeamForm, ClosedBeams
-from fabula.decoding.closed_constraints import Progress
-from fabula.decoding.closed_loop import Forward, appended
-from fabula.decoding.closed_pairs import pairs_of
+from fabula.decoding.closed.beam_found import Found
+from fabula.decoding.closed.beam_turn import Part, Turn, subgroup_of
+from fabula.decoding.closed.beams import BeamForm, ClosedBeams
+from fabula.decoding.closed.constraints import Progress
+from fabula.decoding.closed.loop import Forward, appended
+from fabula.decoding.closed.pairs import pairs_of
 
 __all__ = ["Reorder", "decode_beams"]
 

@@ -13,9 +13,9 @@ pytest.importorskip("torch")
 from fabula.arrays import numpy as host
 from fabula.decoding.beam_rows import Ranking
 from fabula.decoding.beam_search import BeamSearch
-from fabula.decoding.closed_beam_found import Made, made_by, replayed
-from fabula.decoding.closed_beam_loop import decode_beams
-from fabula.decoding.closed_beams import ClosedGroup, beam_leaves_of, close_beams, over_of, padded_beams
+from fabula.decoding.closed.beam_found import Made, made_by, replayed
+from fabula.decoding.closed.beam_loop import decode_beams
+from fabula.decoding.closed.beams import ClosedGroup, beam_leaves_of, close_beams, over_of, padded_beams
 from fabula.decoding.constrained_beams import ConstrainedBeamSearch
 from fabula.decoding.constraints import DisjunctiveConstraint, PhrasalConstraint
 from fabula.decoding.diverse_beams import DiverseBeamSearch
@@ -26,8 +26,8 @@ from fabula.processors import (
     TemperatureLogitsWarper,
     TopKLogitsWarper,
 )
+from tests.decoding.closed.test_rows import TABLE, VOCABULARY, closed_row, compiled, forward_of, logits_of
 from tests.decoding.searching import drive
-from tests.decoding.test_closed import TABLE, VOCABULARY, closed_row, compiled, forward_of, logits_of
 
 EOS = (7, 8, 9)
 NEW = 20

@@ -13,10 +13,10 @@ from typing import Any, NamedTuple
 from fabula.arrays.random import row_key
 from fabula.context import Context
 from fabula.decoding.beam_candidates import PURPOSE_BEAMS, best_candidates, noisy_candidates
-from fabula.decoding.closed import ClosedRows
-from fabula.decoding.closed_beam_found import Found
-from fabula.decoding.closed_beams import BeamForm, ClosedBeams
-from fabula.decoding.closed_constraints import Continued, Forcing
+from fabula.decoding.closed.beam_found import Found
+from fabula.decoding.closed.beams import BeamForm, ClosedBeams
+from fabula.decoding.closed.constraints import Continued, Forcing
+from fabula.decoding.closed.rows import ClosedRows
 from fabula.decoding.sample import keyed_noise
 from fabula.processors.columns import Process, process_of
 from fabula.processors.diversity import count_tokens

@@ -10,7 +10,7 @@ import numpy as np
 
 from fabula.decoding.beam_candidates import Candidates
 from fabula.decoding.beam_turns import Told
-from fabula.decoding.closed_beams import AnyCarry, BeamForm, over_of
+from fabula.decoding.closed.beams import AnyCarry, BeamForm, over_of
 from fabula.decoding.strategy import Ends, Move
 
 __all__ = ["Found", "Made", "made_by", "replayed"]

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from fabula.decoding.closed import ClosedRows, Form
+from fabula.decoding.closed.rows import ClosedRows, Form
 from fabula.decoding.log_probabilities import log_probabilities, top_log_probabilities
 
 __all__ = ["Gained", "Recorded", "blank", "gained_of", "noted", "recorded_of", "turns_within"]

@@ -11,9 +11,9 @@ import pytest
 
 from fabula.arrays import numpy as host
 from fabula.context import Context
-from fabula.decoding.closed import ClosedRow, close, leaves_of, padded
-from fabula.decoding.closed_loop import decode
-from fabula.decoding.closed_record import gained_of
+from fabula.decoding.closed.loop import decode
+from fabula.decoding.closed.record import gained_of
+from fabula.decoding.closed.rows import ClosedRow, close, leaves_of, padded
 from fabula.decoding.layer_contrast import LayerContrast
 from fabula.decoding.recipe import Limits, Recipe
 from fabula.decoding.sample import SAMPLE
