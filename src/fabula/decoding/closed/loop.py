@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 from fabula import arrays
 from fabula.arrays.random import Words, row_key
 from fabula.context import Context
+from fabula.decoding.closed.pairs import pairs_of
 from fabula.decoding.closed.record import Recorded, noted
 from fabula.decoding.closed.rows import ClosedRows, Form
 from fabula.decoding.sample import best_tokens, keyed_noise
@@ -54,6 +55,7 @@ def decode(
     """
     xp = arrays.of(rows.tokens)
     choose = choose or chooser(xp, form, rows)
+    pairs = pairs_of(xp, form.each, rows.position)
 
     def goes_on(turn: Turn) -> Any:
         some = xp.any(turn.ended & (rows.room > 0), axis=0)
@@ -67,7 +69,7 @@ def decode(
         tokens = appended(xp, turn.tokens, lengths, grows, chosen)
         ends = xp.any(chosen[:, None] == rows.ends) | (lengths - rows.lengths >= rows.room)
         stays = ends | ~grows
-        each_stays, each_chosen = _spread(xp, stays, form.each), _spread(xp, chosen, form.each)
+        each_stays, each_chosen = pairs.spread(stays), pairs.spread(chosen)
         last = xp.where(each_stays, turn.last, each_chosen)
         position = turn.position + xp.astype(~each_stays, "int32")
         found = noted(xp, form, turn.kept, _heads(xp, form, logits)[0], scores, chosen)
@@ -124,11 +126,6 @@ def _chosen(xp: Any, scores: Any, sampled: Any, keys: Words | None, position: An
     noise = keyed_noise(xp, keys, position, tokens)
     winner = xp.argmax(xp.where(sampled[:, None], values + noise, values))
     return xp.take_along_axis(tokens, winner[:, None])[:, 0]
-
-
-def _spread(xp: Any, values: Any, each: int) -> Any:
-    """["M"]: of ["R"], for all rows of the model."""
-    return values if each == 1 else xp.repeat(values, each)
 
 
 def appended(xp: Any, tokens: Any, lengths: Any, grows: Any, chosen: Any) -> Any:

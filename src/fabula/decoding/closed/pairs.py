@@ -14,7 +14,7 @@ class Pairs:
 
     xp: Any
     each: int  # 1; or 2: each row, and behind it the same new tokens after a negative prompt
-    offsets: Any  # Int["M"]: how far behind its row's own position each is
+    offsets: Any  # Int["M"]: how far behind its row's own position each is; of no use where each is 1
 
     def spread(self, values: Any) -> Any:
         """["M"] of ["R"]."""
@@ -42,4 +42,4 @@ class Pairs:
 
 def pairs_of(xp: Any, each: int, position: Any) -> Pairs:
     """The model's rows, by the positions Int["M"] at which they begin."""
-    return Pairs(xp, each, position - xp.repeat(position[::each], each))
+    return Pairs(xp, each, None if each == 1 else position - xp.repeat(position[::each], each))
